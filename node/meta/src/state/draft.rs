@@ -1,0 +1,371 @@
+//! Making the next State: the only place where metadata is edited.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::record::{self, Bmd, Client, Config, Head, Origin, Past, Rmd, Smap, Tokens};
+use super::{Delta, FORMAT, State, StateError};
+use crate::Extra;
+use crate::bucket::{Bucket, BucketName};
+use crate::change::{Change, Outcome, Refusal};
+use crate::id::{ClusterUuid, NodeId, RequestId, Stamp, VoterId};
+use crate::node::{Kind, Node, Voter, flags};
+
+/// Version jump of the Smap at a new primary, AIStore's.
+const TAKEOVER_JUMP: u64 = 100;
+/// Buckets of one cluster. One State is at most a few megabytes at this size.
+const BUCKETS_MAX: usize = 100_000;
+/// Members of one cluster.
+const NODES_MAX: usize = 4096;
+/// Remembered nodes that left; beyond it, the ones without flags go first, in name order.
+const PAST_MAX: usize = 4096;
+/// Remembered results of clients' own ids.
+const CLIENTS_MAX: usize = 1024;
+/// Results that one gateway may have unacknowledged; it stops admitting before (protocol.md rule 13).
+pub const RESULTS_MAX: usize = 4096;
+
+/// The next State in the making. Edits go to a copy; [`Draft::finish`] encodes what they touched.
+pub struct Draft {
+    base: State,
+    work: State,
+    dirty: BTreeSet<String>,
+}
+
+impl Draft {
+    pub(super) fn new(base: &State, stamp: Stamp) -> Self {
+        let mut draft = Self { base: base.clone(), work: base.clone(), dirty: BTreeSet::new() };
+        Arc::make_mut(&mut draft.work.head).stamp = stamp;
+        draft.touch(record::HEAD.to_owned());
+        draft
+    }
+
+    /// The State as edited so far.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.work
+    }
+
+    /// Whether anything but the stamp was edited.
+    #[must_use]
+    pub fn is_edited(&self) -> bool {
+        self.dirty.len() > 1
+    }
+
+    fn touch(&mut self, key: String) {
+        self.dirty.insert(key);
+    }
+
+    /// Makes `primary` the writer: AIStore's version jump shows outside that there is a new one.
+    pub fn take_over(&mut self, primary: VoterId, run: u64) {
+        let head = Arc::make_mut(&mut self.work.head);
+        (head.primary, head.run, head.stopping) = (primary, run, false);
+        self.bump_smap(TAKEOVER_JUMP);
+    }
+
+    fn bump_smap(&mut self, by: u64) {
+        Arc::make_mut(&mut self.work.smap).version += by;
+        self.touch(record::SMAP.to_owned());
+    }
+
+    fn bump_generation(&mut self) {
+        let rmd = Arc::make_mut(&mut self.work.rmd);
+        rmd.version += 1;
+        rmd.generation += 1;
+        self.touch(record::RMD.to_owned());
+    }
+
+    fn edit_electorate(&mut self, edit: impl FnOnce(&mut Vec<Voter>)) {
+        let voters = Arc::make_mut(&mut self.work.electorate);
+        edit(voters);
+        voters.sort_by(|a, b| a.id.cmp(&b.id));
+        self.touch(record::ELECTORATE.to_owned());
+    }
+
+    /// Adds a voter. The caller sees to protocol.md rule 7 (one at a time).
+    pub fn add_voter(&mut self, voter: Voter) {
+        self.edit_electorate(|voters| {
+            voters.retain(|v| v.id != voter.id);
+            voters.push(voter);
+        });
+    }
+
+    /// Removes a voter. The caller sees to protocol.md rule 7 (one at a time, never the primary).
+    pub fn remove_voter(&mut self, id: &VoterId) {
+        self.edit_electorate(|voters| voters.retain(|v| v.id != *id));
+    }
+
+    /// Applies one mutation.
+    pub fn change(&mut self, change: &Change) -> Outcome {
+        let result = match change {
+            Change::CreateBucket { name, created_ns } => self.create_bucket(name, *created_ns),
+            Change::DestroyBucket { name } => self.destroy_bucket(name),
+            Change::Join { node } => self.join(node),
+            Change::Leave { node } => self.leave(node),
+            Change::Stopping { stopping } => {
+                Arc::make_mut(&mut self.work.head).stopping = *stopping;
+                Ok(())
+            }
+        };
+        match result {
+            Ok(()) => Outcome::Done,
+            Err(refusal) => Outcome::Refused(refusal),
+        }
+    }
+
+    fn create_bucket(&mut self, name: &BucketName, created_ns: i64) -> Result<(), Refusal> {
+        if self.work.buckets.contains_key(name) {
+            return Err(Refusal::BucketExists(name.clone()));
+        }
+        if self.work.buckets.len() >= BUCKETS_MAX {
+            return Err(Refusal::Full(format!("there are {BUCKETS_MAX} buckets already; destroy some first")));
+        }
+        let bucket = Bucket {
+            name: name.clone(),
+            bid: self.work.next_bid | 1 << 63,
+            created_ns,
+            checksum: "xxhash".to_owned(),
+            versioning: true,
+            access: u64::MAX,
+            extra: Extra::new(),
+        };
+        self.work.next_bid += 1;
+        self.work.buckets.insert(name.clone(), Arc::new(bucket));
+        self.bump_bmd(name);
+        Ok(())
+    }
+
+    fn destroy_bucket(&mut self, name: &BucketName) -> Result<(), Refusal> {
+        if self.work.buckets.remove(name).is_none() {
+            return Err(Refusal::NoSuchBucket(name.clone()));
+        }
+        self.bump_bmd(name);
+        Ok(())
+    }
+
+    fn bump_bmd(&mut self, name: &BucketName) {
+        self.work.bmd_version += 1;
+        self.touch(record::BMD.to_owned());
+        self.touch(record::bucket_key(name));
+    }
+
+    fn join(&mut self, node: &Node) -> Result<(), Refusal> {
+        let known = self.work.nodes.get(&node.id).map(|n| n.flags);
+        let flags = known.or_else(|| self.work.past.get(&node.id).map(|p| p.flags));
+        let mut node = node.clone();
+        node.flags = flags.unwrap_or(node.flags & flags::NON_ELECTABLE);
+        if self.work.nodes.get(&node.id).is_some_and(|n| **n == node) {
+            return Ok(());
+        }
+        if known.is_none() && self.work.nodes.len() >= NODES_MAX {
+            return Err(Refusal::Full(format!("there are {NODES_MAX} members already")));
+        }
+        if self.work.past.remove(&node.id).is_some() {
+            self.touch(record::past_key(&node.id));
+        }
+        if known.is_none() && node.kind == Kind::Target {
+            self.bump_generation();
+        }
+        self.refresh_voter(&node);
+        self.touch(record::node_key(&node.id));
+        self.work.nodes.insert(node.id.clone(), Arc::new(node));
+        self.bump_smap(1);
+        Ok(())
+    }
+
+    /// Addresses and flags of a voter follow its Smap entry.
+    fn refresh_voter(&mut self, node: &Node) {
+        let fresh = Voter::from(node);
+        if self.work.electorate.iter().any(|v| v.id == fresh.id && *v != fresh) {
+            self.add_voter(fresh);
+        }
+    }
+
+    fn leave(&mut self, id: &NodeId) -> Result<(), Refusal> {
+        let Some(node) = self.work.nodes.remove(id) else { return Err(Refusal::NoSuchNode(id.clone())) };
+        if node.kind == Kind::Target {
+            self.bump_generation();
+        }
+        let past = Past { flags: node.flags, disk: node.disk, run: node.run, extra: Extra::new() };
+        self.work.past.insert(id.clone(), past);
+        self.touch(record::past_key(id));
+        self.touch(record::node_key(id));
+        if self.work.past.len() > PAST_MAX {
+            let victim = self.work.past.iter().find(|(_, p)| p.flags == 0).map(|(id, _)| id.clone());
+            if let Some(victim) = victim {
+                self.work.past.remove(&victim);
+                self.touch(record::past_key(&victim));
+            }
+        }
+        self.bump_smap(1);
+        Ok(())
+    }
+
+    /// What an earlier State says of this request, if it settled it.
+    #[must_use]
+    pub fn settled(&self, request: &RequestId) -> Option<Outcome> {
+        match request {
+            RequestId::Client(id) => self.work.clients.get(id).map(|c| c.outcome.clone()),
+            RequestId::Gateway { origin, run, seq } => {
+                let known = self.work.origin(origin)?;
+                if *run < known.run || (*run == known.run && *seq < known.low) {
+                    return Some(Outcome::Refused(Refusal::Stale));
+                }
+                if *run > known.run { None } else { known.results.get(seq).cloned() }
+            }
+        }
+    }
+
+    /// Remembers what became of a request. `low`: the gateway waits for nothing below it.
+    pub fn settle(&mut self, request: &RequestId, low: u64, outcome: Outcome) {
+        match request {
+            RequestId::Client(id) => {
+                let stamp = self.work.stamp();
+                self.work.clients.insert(id.clone(), Client { stamp, outcome, extra: Extra::new() });
+                self.touch(record::client_key(id));
+                self.bound_clients();
+            }
+            RequestId::Gateway { origin, run, seq } => {
+                let fresh = Origin { run: *run, low: 0, results: BTreeMap::new(), extra: Extra::new() };
+                let mut known = self.work.origin(origin).filter(|o| o.run == *run).map_or(fresh, |o| (**o).clone());
+                known.low = known.low.max(low);
+                known.results = known.results.split_off(&known.low);
+                known.results.insert(*seq, outcome);
+                while known.results.len() > RESULTS_MAX {
+                    if let Some((oldest, _)) = known.results.pop_first() {
+                        known.low = oldest + 1;
+                    }
+                }
+                self.work.origins.insert((origin.node.clone(), origin.disk), Arc::new(known));
+                self.touch(record::origin_key(origin));
+            }
+        }
+    }
+
+    fn bound_clients(&mut self) {
+        while self.work.clients.len() > CLIENTS_MAX {
+            let oldest = self.work.clients.iter().min_by_key(|(_, c)| c.stamp).map(|(id, _)| id.clone());
+            let Some(id) = oldest else { return };
+            self.work.clients.remove(&id);
+            self.touch(record::client_key(&id));
+        }
+    }
+
+    /// Encodes what was touched.
+    ///
+    /// # Errors
+    /// [`StateError::Decode`] if an entry does not encode, which would be a defect.
+    pub fn finish(self) -> Result<(State, Delta), StateError> {
+        let mut changes = Vec::with_capacity(self.dirty.len());
+        let mut state = self.base.clone();
+        for key in &self.dirty {
+            let bytes = encode(&self.work, key)?;
+            if bytes.as_ref() == self.base.entries.get(key.as_str()).map(|e| &e.bytes) {
+                continue;
+            }
+            match &bytes {
+                Some(bytes) => state.set(key, bytes.clone())?,
+                None => state.unset(key),
+            }
+            changes.push((key.clone(), bytes));
+        }
+        let delta = Delta {
+            base: self.base.stamp(),
+            base_digest: self.base.digest(),
+            stamp: state.stamp(),
+            digest: state.digest(),
+            changes,
+        };
+        Ok((state, delta))
+    }
+}
+
+fn pack<T: Serialize>(key: &str, value: &T) -> Result<Bytes, StateError> {
+    rmp_serde::to_vec_named(value)
+        .map(Bytes::from)
+        .map_err(|e| StateError::Decode { key: key.to_owned(), why: e.to_string() })
+}
+
+fn encode(state: &State, key: &str) -> Result<Option<Bytes>, StateError> {
+    let found = match key {
+        record::HEAD => Some(pack(key, &*state.head)?),
+        record::ELECTORATE => Some(pack(key, &*state.electorate)?),
+        record::SMAP => Some(pack(key, &*state.smap)?),
+        record::BMD => {
+            let extra = old_bmd_extra(state);
+            Some(pack(key, &Bmd { version: state.bmd_version, next_bid: state.next_bid, extra })?)
+        }
+        record::CONFIG => Some(pack(key, &*state.config)?),
+        record::RMD => Some(pack(key, &*state.rmd)?),
+        record::TOKENS => Some(pack(key, &*state.tokens)?),
+        _ => return encode_item(state, key),
+    };
+    Ok(found)
+}
+
+/// Unknown fields of the `bmd` entry live in its bytes only.
+fn old_bmd_extra(state: &State) -> Extra {
+    let bytes = state.entries.get(record::BMD).map(|e| e.bytes.clone()).unwrap_or_default();
+    super::decode::<Bmd>(record::BMD, &bytes).map(|b| b.extra).unwrap_or_default()
+}
+
+fn encode_item(state: &State, key: &str) -> Result<Option<Bytes>, StateError> {
+    let item = |value: Option<Result<Bytes, StateError>>| value.transpose();
+    let Some(kind) = record::item(key) else { return Ok(None) };
+    match kind {
+        record::Item::Node(id) => item(state.nodes.get(&id).map(|n| pack(key, &**n))),
+        record::Item::Past(id) => item(state.past.get(&id).map(|p| pack(key, p))),
+        record::Item::Bucket(name) => item(state.buckets.get(&name).map(|b| pack(key, &**b))),
+        record::Item::Origin(id) => item(state.origin(&id).map(|o| pack(key, &**o))),
+        record::Item::Client(id) => item(state.clients.get(&id).map(|c| pack(key, c))),
+    }
+}
+
+/// What a new cluster starts from.
+pub struct Genesis {
+    /// Its identity.
+    pub uuid: ClusterUuid,
+    /// All initial voters, the founder among them.
+    pub nodes: Vec<Node>,
+    /// The founder.
+    pub founder: VoterId,
+    /// The founder's run.
+    pub run: u64,
+    /// Wall clock, unix seconds; shown only.
+    pub created_s: i64,
+}
+
+impl State {
+    /// State(1,1) of a new cluster: an empty BMD, and a Smap that holds all initial voters (protocol.md section 5).
+    ///
+    /// # Errors
+    /// [`StateError::Decode`] if an entry does not encode, which would be a defect.
+    pub fn genesis(genesis: Genesis) -> Result<Self, StateError> {
+        let stamp = Stamp::new(0, 1, 1);
+        let head = Head {
+            format: FORMAT,
+            uuid: genesis.uuid,
+            stamp,
+            primary: genesis.founder,
+            run: genesis.run,
+            stopping: false,
+            extra: Extra::new(),
+        };
+        let mut draft = Self::empty(head).draft(stamp);
+        draft.work.smap = Arc::new(Smap { version: 0, created_s: genesis.created_s, extra: Extra::new() });
+        draft.work.config = Arc::new(Config { version: 1, ..Config::default() });
+        draft.work.rmd = Arc::new(Rmd::default());
+        draft.work.tokens = Arc::new(Tokens::default());
+        for key in [record::BMD, record::CONFIG, record::RMD, record::TOKENS, record::SMAP, record::ELECTORATE] {
+            draft.touch(key.to_owned());
+        }
+        for node in &genesis.nodes {
+            // A refusal is impossible: the list is shorter than NODES_MAX and its ids are unique.
+            draft.change(&Change::Join { node: Box::new(node.clone()) });
+            draft.add_voter(Voter::from(node));
+        }
+        draft.finish().map(|(state, _)| state)
+    }
+}
