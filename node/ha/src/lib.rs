@@ -1,1 +1,9 @@
-//! Placeholder until the first module lands.
+//! The sans-IO core: an epoch register with adoption, its elections, hand-overs, founding, and metasync.
+//!
+//! The rules are numbered in the project's protocol document; code that keeps one names it.
+
+pub mod genesis;
+pub mod io;
+
+pub use genesis::{Genesis, Offer};
+pub use io::*;
