@@ -1,1 +1,280 @@
-//! Signatures of HTTP calls.
+//! Signatures of HTTP calls between members and from the operator.
+//!
+//! A request carries `Ais-Auth: v1 <unix ms> <nonce> <mac>`, its reply `Ais-Auth: v1 <mac>`. The mac is HMAC-SHA256
+//! under the cluster's secret, over
+//!
+//! * request: `METHOD \n path?query \n unix_ms \n nonce \n hex(sha256(body))`
+//! * reply: `status \n nonce of the request \n hex(sha256(body))`
+//!
+//! The two texts cannot be confused: a method is not a number. The caller brings the time and the nonce (16 random
+//! bytes); this module has neither. Who verifies must also refuse a nonce that it saw within [`WINDOW_MS`]
+//! ([`Replays`]).
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+/// Header of requests and replies.
+pub const HEADER: &str = "Ais-Auth";
+/// How far the clocks of two members may differ, in milliseconds.
+pub const WINDOW_MS: u64 = 60_000;
+/// Shortest secret that is accepted, in bytes.
+pub const SECRET_LEN_MIN: usize = 16;
+
+const VERSION: &str = "v1";
+
+/// Why a signature is refused. The texts say nothing that helps to forge one.
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
+pub enum AuthError {
+    /// No header.
+    #[error("the request is not signed (header {HEADER})")]
+    Missing,
+    /// The header is not of the form that [`sign`] makes.
+    #[error("the header {HEADER} is malformed")]
+    Malformed,
+    /// Signed more than [`WINDOW_MS`] ago or ahead.
+    #[error("the signature is {0} ms away from this node's clock; compare the clocks")]
+    Stale(u64),
+    /// Made with another secret, or for another request.
+    #[error("the signature does not match; compare the cluster secrets")]
+    Mismatch,
+    /// Seen before.
+    #[error("the signature was used before")]
+    Replayed,
+    /// Too many signatures within the window to remember another.
+    #[error("too many signed requests")]
+    Busy,
+}
+
+/// The secret of a cluster: the bytes of its file without white space at the end. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Takes a file's content. `None` when it is shorter than [`SECRET_LEN_MIN`].
+    #[must_use]
+    pub fn from_file_content(content: &[u8]) -> Option<Self> {
+        let trimmed = content.trim_ascii_end();
+        (trimmed.len() >= SECRET_LEN_MIN).then(|| Self(trimmed.to_vec()))
+    }
+
+    /// The bytes, for deriving other keys.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(**********)")
+    }
+}
+
+/// What a signature covers of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// `GET`, `PUT`, ...
+    pub method: &'a str,
+    /// Path and query as they are on the wire, such as `/v1/ha/view` or `/v1/cluster/proxy/g1?expected-epoch=3`.
+    pub path_and_query: &'a str,
+    /// The body, empty when there is none.
+    pub body: &'a [u8],
+}
+
+/// A nonce: 16 random bytes, 32 hexadecimal digits in the header.
+pub type Nonce = [u8; 16];
+
+/// The value of [`HEADER`] for a request sent at `now_ms` (Unix time in milliseconds).
+#[must_use]
+pub fn sign(secret: &Secret, request: Request<'_>, now_ms: u64, nonce: Nonce) -> String {
+    let nonce = hex(&nonce);
+    let mac = request_mac(secret, request, now_ms, &nonce);
+    format!("{VERSION} {now_ms} {nonce} {}", hex(&mac.finalize().into_bytes()))
+}
+
+/// Checks a request's header against this node's clock. On success the nonce, which [`Replays::admit`] must still
+/// accept and which [`sign_reply`] needs.
+pub fn verify(secret: &Secret, request: Request<'_>, header: Option<&str>, now_ms: u64) -> Result<Nonce, AuthError> {
+    let header = header.ok_or(AuthError::Missing)?;
+    let mut parts = header.split(' ');
+    let (Some(VERSION), Some(at), Some(nonce), Some(mac), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(AuthError::Malformed);
+    };
+    let at: u64 = at.parse().map_err(|_| AuthError::Malformed)?;
+    let mac = unhex::<32>(mac).ok_or(AuthError::Malformed)?;
+    let nonce_bytes = unhex::<16>(nonce).ok_or(AuthError::Malformed)?;
+    request_mac(secret, request, at, nonce).verify_slice(&mac).map_err(|_| AuthError::Mismatch)?;
+    let away = at.abs_diff(now_ms);
+    if away > WINDOW_MS {
+        return Err(AuthError::Stale(away));
+    }
+    Ok(nonce_bytes)
+}
+
+/// The value of [`HEADER`] for the reply to the request with `nonce`.
+#[must_use]
+pub fn sign_reply(secret: &Secret, nonce: Nonce, status: u16, body: &[u8]) -> String {
+    format!("{VERSION} {}", hex(&reply_mac(secret, nonce, status, body).finalize().into_bytes()))
+}
+
+/// Checks a reply's header.
+pub fn verify_reply(
+    secret: &Secret,
+    nonce: Nonce,
+    status: u16,
+    body: &[u8],
+    header: Option<&str>,
+) -> Result<(), AuthError> {
+    let (version, mac) = header.ok_or(AuthError::Missing)?.split_once(' ').ok_or(AuthError::Malformed)?;
+    if version != VERSION {
+        return Err(AuthError::Malformed);
+    }
+    let mac = unhex::<32>(mac).ok_or(AuthError::Malformed)?;
+    reply_mac(secret, nonce, status, body).verify_slice(&mac).map_err(|_| AuthError::Mismatch)
+}
+
+fn keyed(secret: &Secret) -> Hmac<Sha256> {
+    // HMAC takes a key of any length: longer ones than a block are hashed, as the standard says.
+    let mut block = [0u8; 64];
+    if secret.0.len() > block.len() {
+        block[..32].copy_from_slice(&Sha256::digest(&secret.0));
+    } else {
+        block[..secret.0.len()].copy_from_slice(&secret.0);
+    }
+    Hmac::<Sha256>::new(&block.into())
+}
+
+fn request_mac(secret: &Secret, request: Request<'_>, at_ms: u64, nonce: &str) -> Hmac<Sha256> {
+    let mut mac = keyed(secret);
+    let Request { method, path_and_query, body } = request;
+    mac.update(format!("{method}\n{path_and_query}\n{at_ms}\n{nonce}\n{}", hex(&Sha256::digest(body))).as_bytes());
+    mac
+}
+
+fn reply_mac(secret: &Secret, nonce: Nonce, status: u16, body: &[u8]) -> Hmac<Sha256> {
+    let mut mac = keyed(secret);
+    mac.update(format!("{status}\n{}\n{}", hex(&nonce), hex(&Sha256::digest(body))).as_bytes());
+    mac
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != N * 2 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut bytes = [0u8; N];
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[i * 2..i * 2 + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// The nonces of the last [`WINDOW_MS`] on both sides of now, so that none is accepted twice.
+#[derive(Debug, Default)]
+pub struct Replays {
+    seen: BTreeMap<Nonce, u64>,
+}
+
+impl Replays {
+    /// Nonces remembered at most; 10 signed calls per millisecond would not be members talking.
+    pub const LEN_MAX: usize = 100_000;
+
+    /// Accepts a verified nonce once.
+    pub fn admit(&mut self, nonce: Nonce, now_ms: u64) -> Result<(), AuthError> {
+        if self.seen.len() >= Self::LEN_MAX {
+            self.seen.retain(|_, until| *until >= now_ms);
+        }
+        if self.seen.get(&nonce).is_some_and(|until| *until >= now_ms) {
+            return Err(AuthError::Replayed);
+        }
+        if self.seen.len() >= Self::LEN_MAX {
+            return Err(AuthError::Busy);
+        }
+        // Signed up to one window ahead of this clock, a request stays valid for two.
+        self.seen.insert(nonce, now_ms.saturating_add(2 * WINDOW_MS));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret() -> Secret {
+        Secret::from_file_content(b"0123456789abcdef\n").unwrap()
+    }
+
+    const NONCE: Nonce = [7; 16];
+    const GET: Request<'_> = Request { method: "GET", path_and_query: "/v1/ha/view", body: b"" };
+
+    #[test]
+    fn the_mac_is_hmac_sha256_of_the_documented_text() {
+        // RFC 4231, test case 6: a key longer than the block.
+        let mut mac = keyed(&Secret(vec![0xaa; 131]));
+        mac.update(b"Test Using Larger Than Block-Size Key - Hash Key First");
+        let expected = "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54";
+        assert_eq!(hex(&mac.finalize().into_bytes()), expected);
+
+        // Test case 2: a short key.
+        let mut mac = keyed(&Secret(b"Jefe".to_vec()));
+        mac.update(b"what do ya want for nothing?");
+        let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+        assert_eq!(hex(&mac.finalize().into_bytes()), expected);
+    }
+
+    #[test]
+    fn a_signed_request_verifies_and_any_change_is_refused() {
+        let header = sign(&secret(), GET, 1_000_000, NONCE);
+        let check = |request, header: &str, now| verify(&secret(), request, Some(header), now);
+        assert_eq!(check(GET, &header, 1_000_000 + WINDOW_MS), Ok(NONCE));
+        assert_eq!(check(GET, &header, 1_000_001 + WINDOW_MS), Err(AuthError::Stale(WINDOW_MS + 1)));
+        assert_eq!(check(Request { method: "PUT", ..GET }, &header, 1_000_000), Err(AuthError::Mismatch));
+        assert_eq!(check(Request { path_and_query: "/v1/ha/view?", ..GET }, &header, 0), Err(AuthError::Mismatch));
+        assert_eq!(check(Request { body: b"x", ..GET }, &header, 1_000_000), Err(AuthError::Mismatch));
+        let other = Secret::from_file_content(b"0123456789abcdeX").unwrap();
+        assert_eq!(verify(&other, GET, Some(&header), 1_000_000), Err(AuthError::Mismatch));
+        assert_eq!(verify(&secret(), GET, None, 0), Err(AuthError::Missing));
+        for bad in ["", "v1", "v2 1 2 3", "v1 1 2 3", "v1 x y z w", &format!("{header} x"), &header.replace('v', "w")] {
+            assert_eq!(check(GET, bad, 1_000_000), Err(AuthError::Malformed), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_reply_belongs_to_its_request() {
+        let header = sign_reply(&secret(), NONCE, 200, b"body");
+        let check = |nonce, status, body| verify_reply(&secret(), nonce, status, body, Some(&header));
+        assert_eq!(check(NONCE, 200, b"body"), Ok(()));
+        assert_eq!(check([8; 16], 200, b"body"), Err(AuthError::Mismatch));
+        assert_eq!(check(NONCE, 404, b"body"), Err(AuthError::Mismatch));
+        assert_eq!(check(NONCE, 200, b"bodY"), Err(AuthError::Mismatch));
+        assert_eq!(verify_reply(&secret(), NONCE, 200, b"", None), Err(AuthError::Missing));
+        assert_eq!(verify_reply(&secret(), NONCE, 200, b"", Some("v1 zz")), Err(AuthError::Malformed));
+    }
+
+    #[test]
+    fn a_nonce_is_admitted_once_while_its_request_could_be_valid() {
+        let mut replays = Replays::default();
+        assert_eq!(replays.admit(NONCE, 0), Ok(()));
+        assert_eq!(replays.admit(NONCE, 2 * WINDOW_MS), Err(AuthError::Replayed));
+        assert_eq!(replays.admit(NONCE, 2 * WINDOW_MS + 1), Ok(()));
+    }
+
+    #[test]
+    fn the_secret_is_trimmed_bounded_and_never_printed() {
+        assert_eq!(Secret::from_file_content(b"short\n"), None);
+        assert_eq!(secret().as_bytes(), b"0123456789abcdef");
+        assert!(!format!("{:?}", secret()).contains("0123"));
+    }
+}
