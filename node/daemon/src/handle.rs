@@ -1,0 +1,179 @@
+//! What the rest of the process holds of the core: commands in, a watch of the view out (architecture invariant 3).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ais_ha::{Halt, Millis, Reply, Sender, Transferred, View};
+use ais_meta::{Addresses, Change, Kind, NodeId, Outcome, RequestId, Stamp};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock;
+
+/// Commands that may wait for the core; beyond it, callers are told that the node is busy.
+pub const COMMANDS_MAX: usize = 4096;
+
+/// How a mutation ended for its caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proposed {
+    /// A committed State settled it.
+    Settled {
+        /// What it did.
+        outcome: Outcome,
+        /// That State.
+        stamp: Stamp,
+    },
+    /// Never proposed and never will be: 503 + Retry-After.
+    Unavailable,
+    /// Proposed, fate unknown: 504 naming the id.
+    Unknown {
+        /// The id under which it may have taken effect.
+        id: String,
+    },
+    /// This node has too many mutations under way and did not take it: 503 + Retry-After.
+    Busy,
+}
+
+/// Who this process is. Constant while it runs.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Node, disk, run, boot.
+    pub sender: Sender,
+    /// Gateway or target.
+    pub kind: Kind,
+    /// Where it listens, as told to others.
+    pub addresses: Addresses,
+    /// Version of the program.
+    pub version: &'static str,
+    /// Wall clock at start, unix milliseconds; shown only.
+    pub started_unix_ms: u64,
+}
+
+/// What a [`Handle`] asks of the runner.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Propose { client_id: Option<String>, change: Change, done: oneshot::Sender<Proposed> },
+    Transfer { to: NodeId, expected_primary: Option<NodeId>, expected_epoch: Option<u64>, done: oneshot::Sender<Transferred> },
+    Pull { done: oneshot::Sender<bool> },
+    Poke,
+}
+
+/// The way to the core for everybody but the runner. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    view: watch::Receiver<Arc<View>>,
+    stop: Arc<watch::Sender<bool>>,
+    halt: watch::Receiver<Option<Halt>>,
+    identity: Arc<Identity>,
+    primary_since_ms: Arc<AtomicU64>,
+}
+
+/// The runner's ends of a [`Handle`].
+pub(crate) struct Ends {
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) view: watch::Sender<Arc<View>>,
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) halt: watch::Sender<Option<Halt>>,
+    pub(crate) primary_since_ms: Arc<AtomicU64>,
+}
+
+impl Handle {
+    pub(crate) fn new(identity: Identity, first: View) -> (Self, Ends) {
+        let (commands_in, commands) = mpsc::channel(COMMANDS_MAX);
+        let (view, view_out) = watch::channel(Arc::new(first));
+        let (stop_in, stop) = watch::channel(false);
+        let (halt, halt_out) = watch::channel(None);
+        let primary_since_ms = Arc::new(AtomicU64::new(0));
+        let handle = Self {
+            commands: commands_in,
+            view: view_out,
+            stop: Arc::new(stop_in),
+            halt: halt_out,
+            identity: Arc::new(identity),
+            primary_since_ms: Arc::clone(&primary_since_ms),
+        };
+        (handle, Ends { commands, view, stop, halt, primary_since_ms })
+    }
+
+    /// The node as it looks from outside the core; changes are awaited on the receiver.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// Who this process is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The clock of [`ais_ha::MemberView::heard`], milliseconds.
+    #[must_use]
+    pub fn now_ms(&self) -> Millis {
+        clock::now_ms()
+    }
+
+    /// Since when the primary of the view leads as far as this process saw, unix milliseconds; `None` without one.
+    #[must_use]
+    pub fn primary_since_ms(&self) -> Option<u64> {
+        Some(self.primary_since_ms.load(Ordering::Relaxed)).filter(|ms| *ms > 0)
+    }
+
+    /// Proposes a mutation and waits for its end (protocol.md rule 13: parked over a failover).
+    pub async fn propose(&self, client_id: Option<String>, change: Change) -> Proposed {
+        let (done, end) = oneshot::channel();
+        let id = client_id.clone().unwrap_or_default();
+        if self.commands.try_send(Command::Propose { client_id, change, done }).is_err() {
+            return Proposed::Busy;
+        }
+        // Only a runner that ended at once drops the channel; it tells those it knows of before.
+        end.await.unwrap_or(Proposed::Unknown { id })
+    }
+
+    /// Hands the primary's role to a gateway.
+    pub async fn transfer(&self, to: NodeId, expected_primary: Option<NodeId>, expected_epoch: Option<u64>) -> Transferred {
+        let (done, end) = oneshot::channel();
+        let command = Command::Transfer { to, expected_primary, expected_epoch, done };
+        if self.commands.try_send(command).is_err() {
+            return Transferred::Busy("this node has too many calls under way".to_owned());
+        }
+        end.await.unwrap_or(Transferred::Unknown)
+    }
+
+    /// Waits until what is published here is as new as this call; false when that could not be learnt in time.
+    pub async fn pull(&self) -> bool {
+        let (done, end) = oneshot::channel();
+        if self.commands.try_send(Command::Pull { done }).is_err() {
+            return false;
+        }
+        end.await.unwrap_or(false)
+    }
+
+    /// Ends back-offs and reads the discovery file again now. A node too busy to take it is not waiting for a poke.
+    pub fn poke(&self) {
+        drop(self.commands.try_send(Command::Poke));
+    }
+
+    /// Asks for an orderly stop; [`Handle::halted`] tells its end.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits until the core has ended.
+    pub async fn halted(&self) -> Halt {
+        let mut halt = self.halt.clone();
+        match halt.wait_for(Option::is_some).await {
+            Ok(halt) => halt.clone().unwrap_or(Halt::Stopped),
+            Err(_) => Halt::Broken("the core's thread ended without a word".to_owned()),
+        }
+    }
+}
+
+/// What the caller of a mutation is told, from what the core said.
+pub(crate) fn proposed(request: &RequestId, reply: Reply) -> Proposed {
+    match reply {
+        Reply::Settled { outcome, stamp } => Proposed::Settled { outcome, stamp },
+        Reply::Unavailable => Proposed::Unavailable,
+        Reply::Unknown => Proposed::Unknown { id: request.to_string() },
+    }
+}

@@ -1,0 +1,15 @@
+//! The node daemon: the threads, sockets and files around the sans-IO core [`ais_ha`].
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`boot`] | state directory, discovery file, `AIS_PRIMARY_EP`: everything before the core starts |
+//! | [`runner`] | the one loop that owns the core |
+//! | [`handle`] | what everybody else holds of it |
+//! | [`disk`] | the state directory, and the thread that writes it |
+//! | [`peers`] | authenticated connections between members |
+//! | [`hooks`] | what the engine reports to the metrics |
+//! | [`inspect`] | prints the records of a stopped node |
+
+pub mod clock;
+pub mod handle;
+pub mod hooks;
