@@ -1,1 +1,12 @@
-//! Placeholder until the first module lands.
+//! Everything the project's end-to-end tests and its `xtask` command share.
+//!
+//! [`testbed`] is a real single-node Kubernetes of the project's own, [`image`] makes the container image without
+//! a docker daemon, and [`xtask`] is the command line a newcomer starts with. The crate stays light on purpose: it
+//! is the first thing `cargo xtask` compiles.
+
+pub mod cmd;
+pub mod image;
+pub mod progress;
+pub mod testbed;
+pub mod wait;
+pub mod xtask;

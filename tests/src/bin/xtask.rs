@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`; see [`ais_tests::xtask`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ais_tests::xtask::main()
+}

@@ -1,0 +1,194 @@
+//! Debian's part of the test Kubernetes: container runtime, CNI plugins, etcd and small tools.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cmd::Cmd;
+use crate::progress::Progress;
+
+/// A file that must be there, and the package that brings it.
+struct Need {
+    package: &'static str,
+    file: &'static str,
+}
+
+const NEEDS: &[Need] = &[
+    Need {
+        package: "containerd",
+        file: "containerd",
+    },
+    Need {
+        package: "containerd",
+        file: "ctr",
+    },
+    Need {
+        package: "runc",
+        file: "runc",
+    },
+    Need {
+        package: "containernetworking-plugins",
+        file: "/usr/lib/cni/ptp",
+    },
+    Need {
+        package: "containernetworking-plugins",
+        file: "/usr/lib/cni/host-local",
+    },
+    Need {
+        package: "containernetworking-plugins",
+        file: "/usr/lib/cni/portmap",
+    },
+    Need {
+        package: "etcd-server",
+        file: "etcd",
+    },
+    Need {
+        package: "iptables",
+        file: "iptables",
+    },
+    Need {
+        package: "iproute2",
+        file: "ip",
+    },
+    Need {
+        package: "util-linux",
+        file: "nsenter",
+    },
+    Need {
+        package: "util-linux",
+        file: "unshare",
+    },
+    Need {
+        package: "util-linux",
+        file: "setsid",
+    },
+    Need {
+        package: "gcc",
+        file: "cc",
+    },
+    Need {
+        package: "libc6-dev",
+        file: "/usr/lib/x86_64-linux-gnu/libc.a",
+    },
+];
+
+/// Services that Debian would start with the packages; the test Kubernetes runs its own copies.
+const SERVICES: &[&str] = &["containerd", "etcd"];
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Where programs are looked for: root's sbin folders may be missing from PATH.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Installs what is missing; does nothing, and asks nobody, when all is there.
+pub fn ensure(progress: &Progress) -> Result<()> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !rustix::process::geteuid().is_root() {
+        bail!("missing packages: as root, run `apt-get install --no-install-recommends {list}`");
+    }
+    if find("apt-get").is_none() {
+        bail!(
+            "missing: {list} (these are Debian's names), and there is no apt-get here to install them with"
+        );
+    }
+    progress.line(format!("installing Debian packages: {list}"));
+    let _quiet = NoServices::set()?;
+    apt(&["update"])?;
+    let mut install = vec!["install", "-y", "--no-install-recommends"];
+    install.extend(&missing);
+    apt(&install)?;
+    disable_services(&missing);
+    let left = self::missing();
+    if !left.is_empty() {
+        bail!(
+            "after installing them, files of these packages are still missing: {}",
+            left.join(" ")
+        );
+    }
+    Ok(())
+}
+
+/// The full path of a program, looked for in [`PATH`].
+pub fn find(program: &str) -> Option<PathBuf> {
+    PATH.split(':')
+        .map(|dir| Path::new(dir).join(program))
+        .find(|path| path.exists())
+}
+
+fn missing() -> Vec<&'static str> {
+    let mut packages: Vec<&'static str> = NEEDS
+        .iter()
+        .filter(|need| {
+            if need.file.starts_with('/') {
+                !Path::new(need.file).exists()
+            } else {
+                find(need.file).is_none()
+            }
+        })
+        .map(|need| need.package)
+        .collect();
+    packages.dedup();
+    packages
+}
+
+fn apt(args: &[&str]) -> Result<()> {
+    // Another apt on the machine is waited for rather than failed on.
+    Cmd::new("apt-get")
+        .args(["-q", "-o", "DPkg::Lock::Timeout=120"])
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .timeout(Duration::from_secs(600))
+        .run()
+        .map(drop)
+}
+
+/// Keeps package scripts from starting services, unless the machine already has its own say in that.
+struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    fn set() -> Result<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { ours: false });
+        }
+        std::fs::write(POLICY, "#!/bin/sh\nexit 101\n")
+            .with_context(|| format!("cannot write {POLICY}"))?;
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(POLICY, executable)
+            .with_context(|| format!("cannot make {POLICY} executable"))?;
+        Ok(Self { ours: true })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours {
+            // Left behind it would only keep later packages' services from starting.
+            drop(std::fs::remove_file(POLICY));
+        }
+    }
+}
+
+/// On a machine with systemd the new services would start at its next boot.
+fn disable_services(installed: &[&str]) {
+    if !Path::new("/run/systemd/system").exists() {
+        return;
+    }
+    for service in SERVICES.iter().filter(|service| {
+        installed
+            .iter()
+            .any(|package| package.starts_with(**service))
+    }) {
+        // Not fatal: a running system copy uses other sockets and ports of its own.
+        drop(
+            Cmd::new("systemctl")
+                .args(["disable", "--now", service])
+                .run(),
+        );
+    }
+}

@@ -1,0 +1,72 @@
+//! `cargo xtask`: the project's one command, a module per subcommand.
+
+pub mod bench;
+pub mod down;
+pub mod kubernetes;
+pub mod test;
+pub mod up;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::testbed::init;
+
+/// Builds, shows, tests and measures the project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", disable_version_flag = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Bring up a test Kubernetes with the operator and a cluster in it, and show what it does
+    Up(up::Arguments),
+    /// Remove every trace of `up`
+    Down(down::Arguments),
+    /// Run every test of the project
+    Test(test::Arguments),
+    /// Measure
+    Bench(bench::Arguments),
+    /// The bare test Kubernetes, by hand
+    Kubernetes(kubernetes::Arguments),
+    /// First process of the test Kubernetes; not for people
+    #[command(name = init::SUBCOMMAND, hide = true)]
+    TestbedInit {
+        /// What to do
+        plan: PathBuf,
+    },
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Task::Up(arguments) => up::run(&arguments),
+        Task::Down(arguments) => down::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Kubernetes(arguments) => kubernetes::run(&arguments),
+        Task::TestbedInit { plan } => init::run(&plan),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// Where the command keeps what it leaves running; not under version control.
+pub fn state_dir() -> PathBuf {
+    root().join(".xtask")
+}
