@@ -1,1 +1,19 @@
-//! Placeholder until the first module lands.
+//! The `AISCluster` resource: its types, and the rules the API server checks.
+//!
+//! Only fields that do something are here: the API server prunes nothing silently, it refuses the
+//! rest. `aiscluster.yaml` beside this crate is generated from these types by `ais-operator crd`.
+
+mod manifest;
+// The derive of the rules repeats each struct inside a function, where `pub` means nothing.
+#[allow(unreachable_pub)]
+mod spec;
+mod status;
+
+pub use manifest::{ManifestError, crd, manifest};
+pub use spec::*;
+pub use status::*;
+
+/// API group of the resource.
+pub const GROUP: &str = "aiscluster.dev";
+/// Longest name of a cluster: every name and label derived from it then fits 63 characters.
+pub const NAME_CHARS_MAX: usize = 40;

@@ -1,0 +1,483 @@
+//! What a user asks for.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::status::AISClusterStatus;
+
+/// An AIStore-compatible cluster: gateways that elect a primary, and targets.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "aiscluster.dev",
+    version = "v1alpha1",
+    kind = "AISCluster",
+    plural = "aisclusters",
+    shortname = "aisc",
+    category = "ais",
+    namespaced,
+    status = "AISClusterStatus",
+    derive = "PartialEq",
+    doc = "An AIStore-compatible cluster: gateways that elect a primary, and targets",
+    scale(
+        spec_replicas_path = ".spec.targets.replicas",
+        status_replicas_path = ".status.targets.replicas",
+        label_selector_path = ".status.targets.selector"
+    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Primary", type_ = "string", json_path = ".status.primary.current"),
+    printcolumn(name = "Gateways", type_ = "string", json_path = ".status.gateways.summary"),
+    printcolumn(name = "Targets", type_ = "string", json_path = ".status.targets.summary"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Preferred", type_ = "string", json_path = ".status.primary.preferred", priority = 1),
+    printcolumn(name = "Smap", type_ = "string", json_path = ".status.smap.summary", priority = 1),
+    printcolumn(name = "Cluster-ID", type_ = "string", json_path = ".status.clusterID", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
+    validation = Rule::new("size(self.metadata.name) <= 40").message("the name of a cluster has at most 40 characters: names of pods and labels are derived from it"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("the name of a cluster starts with a letter and has only lower-case letters, digits and '-': Services are named after it"),
+    validation = Rule::new("!has(self.spec.primary) || !has(self.spec.primary.preferred) || self.spec.primary.preferred.all(p, p.startsWith(self.metadata.name + '-gateway-') && p.substring(size(self.metadata.name) + 9).matches('^(0|[1-9][0-9]{0,2})$'))").message("spec.primary.preferred must name gateways of this cluster: <cluster>-gateway-<number>"),
+    validation = Rule::new("!has(self.spec.primary) || !has(self.spec.primary.preferred) || self.spec.primary.preferred.all(p, !p.matches('-gateway-[0-9]{1,3}$') || int(p.split('-')[size(p.split('-')) - 1]) < self.spec.gateways.replicas)").message("spec.primary.preferred names a gateway that does not exist: numbers go from 0 to spec.gateways.replicas - 1"),
+    validation = Rule::new("!has(self.spec.primary) || !has(self.spec.primary.expectedCurrent) || self.spec.primary.expectedCurrent == '' || self.spec.primary.expectedCurrent.startsWith(self.metadata.name + '-gateway-')").message("spec.primary.expectedCurrent must be empty or name a gateway of this cluster")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.clusterID) == has(oldSelf.clusterID) && (!has(self.clusterID) || self.clusterID == oldSelf.clusterID)")
+        .message("spec.clusterID cannot be changed, added or removed after creation")
+)]
+pub struct AISClusterSpec {
+    /// Image of gateways and targets. Default: the image the operator itself was released with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// When the kubelet pulls the image.
+    #[serde(default)]
+    pub image_pull_policy: ImagePullPolicy,
+    /// Secrets of this namespace that hold credentials for the image registry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub image_pull_secrets: Vec<LocalReference>,
+    /// UUID of the cluster; fixed at creation. Default: the UUID found on retained state volumes,
+    /// else one derived from the resource's uid. Retained volumes win over this field.
+    #[serde(default, rename = "clusterID", skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$"), length(min = 9, max = 63))]
+    pub cluster_id: Option<String>,
+    /// The gateways: every one is electable, the votes go to the first `ha.voters`.
+    pub gateways: GatewaysSpec,
+    /// The targets: they keep the data, and vote when there are too few gateways.
+    pub targets: TargetsSpec,
+    /// Timers and size of the electorate.
+    #[serde(default)]
+    pub ha: HaSpec,
+    /// Protection against voluntary disruptions.
+    #[serde(default)]
+    pub pod_disruption_budget: PodDisruptionBudgetSpec,
+    /// Which gateway should be primary, and asking for it.
+    #[serde(default)]
+    pub primary: PrimarySpec,
+    /// Stop all writes of the operator for this cluster, except to its status.
+    #[serde(default)]
+    pub paused: bool,
+    /// What happens to the volumes when this resource is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// When the kubelet pulls the image.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImagePullPolicy {
+    /// At each start of a pod.
+    Always,
+    /// If the node does not have the image.
+    #[default]
+    IfNotPresent,
+    /// Never: the image is on the node already.
+    Never,
+}
+
+impl ImagePullPolicy {
+    /// The word Kubernetes uses.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// An object of the same namespace, by name.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+pub struct LocalReference {
+    /// The object's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// The gateways.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewaysSpec {
+    /// How many. Three or more survive the loss of one.
+    #[serde(default = "gateways_default")]
+    #[schemars(range(min = 1, max = 100))]
+    pub replicas: i32,
+    /// Volume that holds what this node promised and accepted: small, but it must survive the pod.
+    #[serde(default)]
+    pub state_storage: StateStorage,
+    /// Additions to the pods.
+    #[serde(default)]
+    pub template: PodTemplate,
+}
+
+/// The targets.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetsSpec {
+    /// How many.
+    #[schemars(range(min = 1, max = 400))]
+    pub replicas: i32,
+    /// Volume for data, one per target.
+    pub storage: DataStorage,
+    /// Volume that holds what this node promised and accepted: small, but it must survive the pod.
+    #[serde(default)]
+    pub state_storage: StateStorage,
+    /// Additions to the pods.
+    #[serde(default)]
+    pub template: PodTemplate,
+}
+
+fn gateways_default() -> i32 {
+    3
+}
+
+/// A data volume.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("isQuantity(self.size) && quantity(self.size).isGreaterThan(quantity('0'))").message("size must be a positive quantity, as 100Gi"),
+    validation = Rule::new("!isQuantity(self.size) || !isQuantity(oldSelf.size) || quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0").message("the size of a volume cannot shrink"),
+    validation = Rule::new("!isQuantity(self.size) || !isQuantity(oldSelf.size) || quantity(self.size).compareTo(quantity(oldSelf.size)) <= 0").message("the size of a volume cannot grow yet: this version does not expand volumes"),
+    validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storageClassName cannot be changed: volumes stay where they were made")
+)]
+pub struct DataStorage {
+    /// Size of the volume, as `100Gi`. Fixed at creation.
+    #[schemars(length(min = 1, max = 32))]
+    pub size: String,
+    /// StorageClass; default: the cluster's default class. Fixed at creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub storage_class_name: Option<String>,
+}
+
+/// A state volume.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("isQuantity(self.size) && quantity(self.size).isGreaterThan(quantity('0'))").message("size must be a positive quantity, as 1Gi"),
+    validation = Rule::new("!isQuantity(self.size) || !isQuantity(oldSelf.size) || quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0").message("the size of a volume cannot shrink"),
+    validation = Rule::new("!isQuantity(self.size) || !isQuantity(oldSelf.size) || quantity(self.size).compareTo(quantity(oldSelf.size)) <= 0").message("the size of a volume cannot grow yet: this version does not expand volumes"),
+    validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storageClassName cannot be changed: volumes stay where they were made")
+)]
+pub struct StateStorage {
+    /// Size of the volume. Fixed at creation.
+    #[serde(default = "state_size_default")]
+    #[schemars(length(min = 1, max = 32))]
+    pub size: String,
+    /// StorageClass; default: the cluster's default class. Fixed at creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub storage_class_name: Option<String>,
+}
+
+impl Default for StateStorage {
+    fn default() -> Self {
+        Self { size: state_size_default(), storage_class_name: None }
+    }
+}
+
+fn state_size_default() -> String {
+    "1Gi".to_owned()
+}
+
+/// Additions to the pods of one role.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.labels) || self.labels.all(k, !k.startsWith('aiscluster.dev/') && !k.startsWith('app.kubernetes.io/'))").message("template.labels: keys of aiscluster.dev and app.kubernetes.io belong to the operator"),
+    validation = Rule::new("!has(self.annotations) || self.annotations.all(k, !k.startsWith('aiscluster.dev/'))").message("template.annotations: keys of aiscluster.dev belong to the operator")
+)]
+pub struct PodTemplate {
+    /// Requests and limits of the container.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Labels a node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints the pods tolerate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub tolerations: Vec<Toleration>,
+    /// Affinity, as in a pod. Default: pods of one role prefer different nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "free_object")]
+    pub affinity: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Topology spread constraints, as in a pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "free_objects")]
+    pub topology_spread_constraints: Vec<serde_json::Map<String, serde_json::Value>>,
+    /// PriorityClass of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub priority_class_name: Option<String>,
+    /// Further labels of the pods.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub labels: BTreeMap<String, String>,
+    /// Further annotations of the pods.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub annotations: BTreeMap<String, String>,
+    /// Seconds a pod has to stop; the primary hands over in the first two or three of them.
+    #[serde(default = "grace_default")]
+    #[schemars(range(min = 5, max = 3600))]
+    pub termination_grace_period_seconds: i64,
+}
+
+fn grace_default() -> i64 {
+    30
+}
+
+impl Default for PodTemplate {
+    fn default() -> Self {
+        Self {
+            resources: Resources::default(),
+            node_selector: BTreeMap::new(),
+            tolerations: Vec::new(),
+            affinity: None,
+            topology_spread_constraints: Vec::new(),
+            priority_class_name: None,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            termination_grace_period_seconds: grace_default(),
+        }
+    }
+}
+
+/// Requests and limits of a container.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+pub struct Resources {
+    /// The most it may use.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "quantities")]
+    pub limits: BTreeMap<String, IntOrString>,
+    /// What is set aside for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "quantities")]
+    pub requests: BTreeMap<String, IntOrString>,
+}
+
+/// A taint that is tolerated.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Toleration {
+    /// Key of the taint; empty with operator `Exists` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// `Exists` or `Equal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^(Exists|Equal)$"))]
+    pub operator: Option<String>,
+    /// Value of the taint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Effect of the taint; empty for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^(NoSchedule|PreferNoSchedule|NoExecute)$"))]
+    pub effect: Option<String>,
+    /// How long `NoExecute` is tolerated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toleration_seconds: Option<i64>,
+}
+
+/// Timers and size of the electorate.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.voters == 3 || self.voters == 5").message("ha.voters must be 3 or 5"),
+    validation = Rule::new("self.suspectMilliseconds < self.leaseMilliseconds").message("ha.suspectMilliseconds must be less than ha.leaseMilliseconds"),
+    validation = Rule::new("self.leaseMilliseconds < self.evictSmapSeconds * 1000").message("ha.leaseMilliseconds must be less than ha.evictSmapSeconds"),
+    validation = Rule::new("self.evictSmapSeconds < self.evictVoterSeconds").message("ha.evictSmapSeconds must be less than ha.evictVoterSeconds")
+)]
+pub struct HaSpec {
+    /// Largest electorate: 3 or 5.
+    #[serde(default = "ha_defaults::voters")]
+    pub voters: i32,
+    /// Silence after which the primary is suspected.
+    #[schemars(range(min = 500, max = 60_000))]
+    #[serde(default = "ha_defaults::suspect_milliseconds")]
+    pub suspect_milliseconds: i64,
+    /// How long a primary may lead without hearing a majority.
+    #[schemars(range(min = 600, max = 120_000))]
+    #[serde(default = "ha_defaults::lease_milliseconds")]
+    pub lease_milliseconds: i64,
+    /// Silence after which a member leaves the cluster map.
+    #[schemars(range(min = 5, max = 3600))]
+    #[serde(default = "ha_defaults::evict_smap_seconds")]
+    pub evict_smap_seconds: i64,
+    /// Silence after which a voter is replaced.
+    #[schemars(range(min = 10, max = 86_400))]
+    #[serde(default = "ha_defaults::evict_voter_seconds")]
+    pub evict_voter_seconds: i64,
+    /// How long founding waits for every gateway of the first electorate.
+    #[schemars(range(min = 10, max = 3600))]
+    #[serde(default = "ha_defaults::founding_timeout_seconds")]
+    pub founding_timeout_seconds: i64,
+}
+
+// One function a field, because a default of the whole struct does not pass the schema's derive.
+mod ha_defaults {
+    pub(super) fn voters() -> i32 {
+        5
+    }
+    pub(super) fn suspect_milliseconds() -> i64 {
+        1500
+    }
+    pub(super) fn lease_milliseconds() -> i64 {
+        2000
+    }
+    pub(super) fn evict_smap_seconds() -> i64 {
+        10
+    }
+    pub(super) fn evict_voter_seconds() -> i64 {
+        60
+    }
+    pub(super) fn founding_timeout_seconds() -> i64 {
+        60
+    }
+}
+
+impl Default for HaSpec {
+    fn default() -> Self {
+        Self {
+            voters: ha_defaults::voters(),
+            suspect_milliseconds: ha_defaults::suspect_milliseconds(),
+            lease_milliseconds: ha_defaults::lease_milliseconds(),
+            evict_smap_seconds: ha_defaults::evict_smap_seconds(),
+            evict_voter_seconds: ha_defaults::evict_voter_seconds(),
+            founding_timeout_seconds: ha_defaults::founding_timeout_seconds(),
+        }
+    }
+}
+
+/// Protection against voluntary disruptions.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(default)]
+pub struct PodDisruptionBudgetSpec {
+    /// One budget over all pods of the cluster, which lets one pod go at a time.
+    pub enabled: bool,
+}
+
+impl Default for PodDisruptionBudgetSpec {
+    fn default() -> Self {
+        Self { enabled: true }
+    }
+}
+
+/// Which gateway should be primary, and asking for it.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.preferred) || self.preferred.all(x, self.preferred.exists_one(y, y == x))").message("primary.preferred names a gateway twice")
+)]
+pub struct PrimarySpec {
+    /// Gateways (pod names) in order of preference; empty: no preference. A change of this list or of
+    /// `request` asks the operator, once, to move the primary to the first of them that can take it.
+    #[schemars(length(max = 8), inner(length(min = 1, max = 63)))]
+    #[serde(default)]
+    pub preferred: Vec<String>,
+    /// What happens when the primary is not the preferred gateway after a failover.
+    #[serde(default)]
+    pub failback: Failback,
+    /// Any text; changing it asks once more (a time stamp, a ticket, a commit).
+    #[schemars(length(max = 128))]
+    #[serde(default)]
+    pub request: String,
+    /// If set, a request is refused unless this gateway is the primary when it is handled.
+    #[schemars(length(max = 63))]
+    #[serde(default)]
+    pub expected_current: String,
+    /// Time for one attempt, until the move is proven by reading it back.
+    #[schemars(range(min = 5, max = 3600))]
+    #[serde(default = "timeout_default")]
+    pub timeout_seconds: i64,
+    /// A request that could not start within this time expires.
+    #[serde(rename = "requestTTLSeconds", default = "request_ttl_default")]
+    #[schemars(range(min = 5, max = 86_400))]
+    pub request_ttl_seconds: i64,
+}
+
+impl Default for PrimarySpec {
+    fn default() -> Self {
+        Self {
+            preferred: Vec::new(),
+            failback: Failback::Manual,
+            request: String::new(),
+            expected_current: String::new(),
+            timeout_seconds: timeout_default(),
+            request_ttl_seconds: request_ttl_default(),
+        }
+    }
+}
+
+fn timeout_default() -> i64 {
+    60
+}
+
+fn request_ttl_default() -> i64 {
+    600
+}
+
+/// What happens when the primary is not the preferred gateway after a failover.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failback {
+    /// Nothing, until a user asks.
+    #[default]
+    Manual,
+}
+
+/// What happens to the volumes when the resource is deleted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeletionPolicy {
+    /// They stay; a resource of the same name adopts them.
+    #[default]
+    Retain,
+}
+
+// The pod types of Kubernetes expand to thousands of lines of schema; the operator checks these
+// itself and says `SpecInvalid`.
+fn free_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true})
+}
+
+fn free_objects(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "maxItems": 16, "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}})
+}
+
+fn quantities(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$",
+            "x-kubernetes-int-or-string": true
+        }
+    })
+}

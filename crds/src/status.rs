@@ -1,0 +1,236 @@
+//! What the operator saw. Never an input of its decisions, except `primary`, which remembers what was
+//! asked and what is under way.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+/// State of a cluster as last seen.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AISClusterStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Available, Progressing, HighlyAvailable, Degraded, PrimaryPreferred,
+    /// MembershipConverged, RolloutPending, ScaleDownBlocked, Paused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+    /// One word for people: Creating, Running, SwitchingPrimary, Scaling, Degraded, Paused, Deleting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// UUID of the cluster.
+    #[serde(rename = "clusterID", skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+    /// True once the cluster was founded; it never becomes false again.
+    pub formed: bool,
+    /// Part of the UUID; raised by a repeated founding only.
+    pub founding_attempt: i64,
+    /// Version the primary runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// URL for clients inside Kubernetes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The primary gateway.
+    pub primary: PrimaryStatus,
+    /// The cluster map.
+    pub smap: SmapStatus,
+    /// Who votes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 9))]
+    pub electorate: Vec<VoterStatus>,
+    /// The gateways.
+    pub gateways: RoleStatus,
+    /// The targets.
+    pub targets: RoleStatus,
+    /// Every pod.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "nodes")]
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// The primary gateway, and moves of it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PrimaryStatus {
+    /// Pod of the primary that a majority of the voters agrees on; absent while there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current: Option<String>,
+    /// Node id of the primary.
+    #[serde(rename = "currentNodeID", skip_serializing_if = "Option::is_none")]
+    pub current_node_id: Option<String>,
+    /// Since when it leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Epoch in which it leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+    /// The gateway of `spec.primary.preferred` that counts now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preferred: Option<String>,
+    /// Where the primary is being moved to; only while a move is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// The move under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<MoveAttempt>,
+    /// Key of the last request that was finished, whatever its result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handled_request: Option<String>,
+    /// Key of the request that waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_request: Option<String>,
+    /// Since when it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_since: Option<Time>,
+    /// Attempts made for the request that waits.
+    pub attempts: i64,
+    /// No attempt is made before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_attempt_time: Option<Time>,
+    /// The last change of the primary, or the last request that ended without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_transition: Option<Transition>,
+    /// The last five, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub history: Vec<Transition>,
+}
+
+/// A move of the primary that has begun.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct MoveAttempt {
+    /// Who led.
+    pub from: String,
+    /// Who shall lead.
+    pub to: String,
+    /// Epoch before the move.
+    pub epoch: i64,
+    /// Version of the cluster map before the move.
+    pub smap_version: i64,
+    /// Key of the request.
+    pub request: String,
+    /// When it began.
+    pub started_at: Time,
+}
+
+/// A change of the primary, or a request for one that ended.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Transition {
+    /// Who led; empty at founding.
+    pub from: String,
+    /// Who leads, or should have.
+    pub to: String,
+    /// Founding, Failover or Failback.
+    pub reason: String,
+    /// When a move began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// Version of the cluster map at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smap_version: Option<i64>,
+    /// Succeeded, Failed, Rejected or Expired.
+    pub result: String,
+    /// Why, if it did not succeed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// The cluster map.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(default)]
+pub struct SmapStatus {
+    /// Newest committed version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<i64>,
+    /// Nodes that report this version and this cluster.
+    pub agreeing: i64,
+    /// Nodes there should be.
+    pub members: i64,
+    /// `agreeing/members`.
+    pub summary: String,
+}
+
+/// A voter.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VoterStatus {
+    /// Its pod.
+    pub pod: String,
+    /// Its disk: a voter is a node with its disk.
+    #[serde(rename = "diskID")]
+    pub disk_id: String,
+    /// `gateway` or `target`.
+    pub kind: String,
+    /// The primary reaches it.
+    pub connected: bool,
+    /// Epoch it acknowledged last, as the primary saw.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+}
+
+/// Counts of one role.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(default)]
+pub struct RoleStatus {
+    /// Pods there are.
+    pub replicas: i64,
+    /// Pods that are ready.
+    pub ready: i64,
+    /// Pods of the current revision.
+    pub updated: i64,
+    /// Selector of these pods.
+    pub selector: String,
+    /// `ready/wanted`.
+    pub summary: String,
+}
+
+/// A pod of the cluster.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStatus {
+    /// The pod, which is the node id.
+    pub pod: String,
+    /// `gateway` or `target`.
+    pub kind: String,
+    /// Its part in the election: primary, follower, learner, joining, ... or unreachable.
+    pub role: String,
+    /// The pod is ready.
+    pub ready: bool,
+    /// It is in the committed cluster map.
+    pub in_smap: bool,
+    /// NonElectable, Maintenance.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub flags: Vec<String>,
+    /// Revision of the pod template it runs.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub revision: String,
+    /// What it waits for, in its own words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+// Without the list type, server-side apply would replace whole lists.
+fn conditions(generator: &mut SchemaGenerator) -> Schema {
+    let items = generator.subschema_for::<Condition>();
+    json_schema!({
+        "type": "array", "maxItems": 16, "items": items,
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]
+    })
+}
+
+fn nodes(generator: &mut SchemaGenerator) -> Schema {
+    let items = generator.subschema_for::<NodeStatus>();
+    json_schema!({
+        "type": "array", "maxItems": 512, "items": items,
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["pod"]
+    })
+}
