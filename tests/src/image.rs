@@ -22,10 +22,8 @@ pub const USER: &str = "65532:65532";
 /// One line of the image's contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// A release binary, at the root.
+    /// A release binary, at the root, with the loader and the libraries it needs where the loader looks for them.
     Program(&'static str),
-    /// The loader and the libraries that the programs above need, where the loader looks for them.
-    Libraries,
     /// An empty folder with this mode.
     Folder(&'static str, u32),
 }
@@ -34,7 +32,6 @@ pub enum Content {
 pub const CONTENTS: &[Content] = &[
     Content::Program("ais-node"),
     Content::Program("ais-operator"),
-    Content::Libraries,
     Content::Folder("/tmp", 0o1777),
 ];
 
@@ -155,19 +152,12 @@ pub fn write(programs: &Path, reference: &str, out: &Path) -> Result<()> {
     archive.write(out)
 }
 
-fn entries(programs: &Path) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
+fn entries(dir: &Path) -> Result<Vec<Entry>> {
+    let programs: Vec<PathBuf> = programs().map(|name| dir.join(name)).collect();
+    let mut entries = with_libraries(&programs)?;
     for content in CONTENTS {
-        match content {
-            Content::Program(name) => {
-                entries.push(Entry::file(programs.join(name), format!("/{name}"), 0o755))
-            }
-            Content::Libraries => {
-                for library in libraries(programs)? {
-                    entries.push(Entry::file(&library, library.clone(), 0o755));
-                }
-            }
-            Content::Folder(path, mode) => entries.push(Entry::folder(*path, *mode)),
+        if let Content::Folder(path, mode) = content {
+            entries.push(Entry::folder(*path, *mode));
         }
     }
     Ok(entries)
@@ -183,11 +173,26 @@ fn programs() -> impl Iterator<Item = &'static str> {
     })
 }
 
-/// The paths that `ldd` finds for all programs together.
-fn libraries(dir: &Path) -> Result<BTreeSet<String>> {
+/// Programs at the image's root, with the loader and the libraries that `ldd` finds for them.
+pub fn with_libraries(programs: &[PathBuf]) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for program in programs {
+        let name = program
+            .file_name()
+            .context("a program without a name")?
+            .to_string_lossy();
+        entries.push(Entry::file(program, format!("/{name}"), 0o755));
+    }
+    for library in libraries(programs)? {
+        entries.push(Entry::file(&library, library.clone(), 0o755));
+    }
+    Ok(entries)
+}
+
+fn libraries(programs: &[PathBuf]) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    for name in programs() {
-        let shown = Cmd::new("ldd").arg(dir.join(name)).run()?;
+    for program in programs {
+        let shown = Cmd::new("ldd").arg(program).run()?;
         for line in shown.lines() {
             found.extend(library(line)?);
         }
@@ -210,19 +215,17 @@ fn library(line: &str) -> Result<Option<String>> {
 pub fn dockerfile() -> Result<String> {
     let names: Vec<_> = programs().collect();
     let names = names.join(" ");
-    let mut steps = Vec::new();
+    let mut steps = vec![
+        format!(
+            "for name in {names}; do install -D -m 0755 \"target/release/$name\" \"/image/$name\"; done"
+        ),
+        "ldd /image/ais-* | sed -nE 's:^[^/]*[[:space:]](/[^ ]+) \\(.*:\\1:p' | sort -u > /libraries".to_owned(),
+        "while read -r file; do install -D -m 0755 \"$file\" \"/image$file\"; done < /libraries".to_owned(),
+    ];
     for content in CONTENTS {
-        steps.push(match content {
-            Content::Program(name) => format!("install -D -m 0755 target/release/{name} /image/{name}"),
-            Content::Libraries => {
-                let list: Vec<_> = programs().map(|name| format!("target/release/{name}")).collect();
-                format!(
-                    "ldd {} | sed -nE 's:^[^/]*[[:space:]](/[^ ]+) \\(.*:\\1:p' | sort -u \\\n     | while read -r file; do install -D -m 0755 \"$file\" \"/image$file\"; done",
-                    list.join(" ")
-                )
-            }
-            Content::Folder(path, mode) => format!("install -d -m {mode:o} /image{path}"),
-        });
+        if let Content::Folder(path, mode) = content {
+            steps.push(format!("install -d -m {mode:o} /image{path}"));
+        }
     }
     let packages: Vec<_> = programs().map(|name| format!("--package {name}")).collect();
     Ok(format!(

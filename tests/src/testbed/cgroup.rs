@@ -12,7 +12,10 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// Makes the group in every hierarchy.
 pub(super) fn make(group: &str) -> Result<()> {
-    for hierarchy in hierarchies()? {
+    for hierarchy in hierarchies()?
+        .into_iter()
+        .filter(|hierarchy| is_v2() || has_controllers(hierarchy))
+    {
         let dir = below(&hierarchy, group);
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         // Version 1 starts a cpuset empty, and then no process may enter it.
@@ -78,12 +81,17 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(ROOT).with_context(|| format!("cannot read {ROOT}"))? {
         let entry = entry.with_context(|| format!("cannot read {ROOT}"))?;
-        // `unified` holds no controllers; links such as cpu -> cpu,cpuacct would be visited twice.
-        if entry.file_name() != "unified" && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        // Links such as cpu -> cpu,cpuacct would be visited twice.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             found.push(entry.path());
         }
     }
     Ok(found)
+}
+
+/// Beside version 1, `unified` holds no controllers; the runtime makes groups there by itself.
+fn has_controllers(hierarchy: &Path) -> bool {
+    hierarchy.file_name().is_none_or(|name| name != "unified")
 }
 
 fn below(hierarchy: &Path, group: &str) -> PathBuf {

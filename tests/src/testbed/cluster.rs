@@ -25,6 +25,9 @@ use crate::wait::Wait;
 /// Each step of the start has this long; a whole start takes a few seconds.
 const STEP: Duration = Duration::from_secs(60);
 
+/// When set, dropping a cluster keeps its state folder, with the logs; a panic does that in any case.
+const KEEP: &str = "AIS_TESTBED_KEEP";
+
 /// A running test Kubernetes. Dropping it takes it down, unless it was left running with [`Cluster::detach`].
 #[derive(Debug)]
 pub struct Cluster {
@@ -49,6 +52,9 @@ impl Cluster {
     /// building and installing what is missing and removing what an earlier crash left under the same number.
     pub fn up(number: u8, state: &Path, progress: &Progress) -> Result<Self> {
         let layout = Layout::new(number, state)?;
+        if !rustix::process::geteuid().is_root() {
+            bail!("the test Kubernetes makes namespaces, interfaces and mounts: only root can");
+        }
         packages::ensure(progress)?;
         let binaries = Binaries::ensure(progress)?;
         let lease = Lease::take(&layout)?;
@@ -330,7 +336,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if self.lease.is_some() && std::thread::panicking() {
+        let keep = std::thread::panicking() || std::env::var_os(KEEP).is_some();
+        if self.lease.is_some() && keep {
             self.progress
                 .line(format!("kept for reading: {}", self.layout.text("log")));
             self.abandon();

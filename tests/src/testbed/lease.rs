@@ -66,14 +66,16 @@ impl Lease {
     /// Takes it, waiting a little for another process of this machine.
     pub(super) fn take(layout: &Layout) -> Result<Self> {
         let path = layout.lock();
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        }
         let waited = Wait::new(
             format!("cluster number {}", layout.number),
-            Duration::from_secs(20),
+            Duration::from_secs(3),
         )
         .until(|| {
+            // Whoever leaves last removes the folder.
+            if let Some(dir) = path.parent() {
+                fs::create_dir_all(dir)
+                    .with_context(|| format!("cannot make {}", dir.display()))?;
+            }
             let file =
                 File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
             match file.try_lock() {
@@ -93,6 +95,10 @@ impl Lease {
     pub(super) fn remove(self) {
         // Unlocked by dropping the file; a left-over empty file would do no harm.
         drop(fs::remove_file(&self.path));
+        if let Some(dir) = self.path.parent() {
+            // Refused while another cluster has something in there.
+            drop(fs::remove_dir(dir));
+        }
         drop(self.file);
     }
 }

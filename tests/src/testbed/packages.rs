@@ -69,7 +69,7 @@ const NEEDS: &[Need] = &[
     },
     Need {
         package: "libc6-dev",
-        file: "/usr/lib/x86_64-linux-gnu/libc.a",
+        file: "/usr/include/stdio.h",
     },
 ];
 
