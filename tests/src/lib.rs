@@ -4,9 +4,15 @@
 //! a docker daemon, and [`xtask`] is the command line a newcomer starts with. The crate stays light on purpose: it
 //! is the first thing `cargo xtask` compiles.
 
+pub mod client;
 pub mod cmd;
+pub mod drill;
+pub mod history;
+pub mod http;
 pub mod image;
+pub mod processes;
 pub mod progress;
+pub mod sdk;
 pub mod testbed;
 pub mod wait;
 pub mod xtask;

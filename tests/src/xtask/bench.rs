@@ -1,9 +1,23 @@
 //! `cargo xtask bench`: measurements.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::drill::{self, Drill, Drillable, LocalDrills};
+use crate::history::{Answer, Load, Options, Pool};
+use crate::processes::{LocalCluster, Spec};
+use crate::progress::Progress;
+
+/// From so many runs on the 99th percentile means something.
+const P99_FROM: usize = 100;
+const PROCESS_RUNS: u32 = 100;
+const POD_RUNS: u32 = 5;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, Args)]
@@ -29,7 +43,7 @@ pub struct Failover {
     /// Pods in the test Kubernetes
     #[arg(long)]
     pub kubernetes: bool,
-    /// Only this drill
+    /// Only this drill: kill9, sigterm, planned, two-plus-one, sigstop
     #[arg(long)]
     pub drill: Option<String>,
     /// How many runs of each
@@ -40,7 +54,126 @@ pub struct Failover {
     pub json: Option<PathBuf>,
 }
 
+/// One line of the result.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figures {
+    /// Which drill.
+    pub drill: &'static str,
+    /// Processes or Kubernetes.
+    #[serde(rename = "where")]
+    pub place: &'static str,
+    /// How many runs.
+    pub n: usize,
+    /// Half of the runs took no longer.
+    pub p50_ms: f64,
+    /// 99 of 100 runs took no longer; only from 100 runs up.
+    pub p99_ms: Option<f64>,
+    /// The longest.
+    pub max_ms: f64,
+    /// Calls of the steady writer that were answered 503, 504 or not at all.
+    pub failed_writes: usize,
+}
+
 /// Runs it.
-pub fn run(_arguments: &Arguments) -> Result<()> {
-    bail!("`bench` is not there yet")
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let What::Failover(failover) = &arguments.what;
+    let only = failover.drill.as_deref().map(Drill::parse).transpose()?;
+    let place = if failover.kubernetes { "kubernetes" } else { "processes" };
+    let progress = Progress::new("bench");
+    let mut all = Vec::new();
+    for drill in Drill::ALL.into_iter().filter(|drill| only.is_none_or(|only| only == *drill)) {
+        let n = failover.n.unwrap_or(if failover.kubernetes { POD_RUNS } else { PROCESS_RUNS });
+        let figures = if failover.kubernetes { on_kubernetes(drill, n, &progress)? } else { Some(on_processes(drill, n, &progress)?) };
+        let Some(figures) = figures else { continue };
+        let line = serde_json::to_string(&figures)?;
+        progress.line(&line);
+        if let Some(path) = &failover.json {
+            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+            writeln!(file, "{line}").with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        all.push((drill, figures));
+    }
+    if all.is_empty() {
+        bail!("no such drill on {place}");
+    }
+    print!("{}", table(&all));
+    Ok(())
+}
+
+/// One drill on processes, on a cluster of its own with the shipped timers.
+pub fn on_processes(drill: Drill, n: u32, progress: &Progress) -> Result<Figures> {
+    let spec = if drill == Drill::TwoPlusOne { Spec::new(2, 1) } else { Spec::new(3, 3) };
+    let mut cluster = LocalCluster::start(spec)?;
+    let figures = measure(&mut LocalDrills::new(&mut cluster), drill, n, progress)?;
+    cluster.finish();
+    Ok(figures)
+}
+
+/// The drills that pods can take; `None` for the others. Filled in with the Kubernetes drills.
+fn on_kubernetes(_drill: Drill, _n: u32, _progress: &Progress) -> Result<Option<Figures>> {
+    bail!("`bench failover --kubernetes` is not there yet")
+}
+
+/// So many runs of a drill beside a steady writer.
+pub fn measure(cluster: &mut dyn Drillable, drill: Drill, n: u32, progress: &Progress) -> Result<Figures> {
+    cluster.settle()?;
+    let pool = Pool::new(cluster.survivors(""));
+    let writer = Options { clients: 1, pause: Duration::from_millis(5), prefix: "steady-".to_owned() };
+    let load = Load::start(&pool, &writer);
+    let mut took_ms = Vec::new();
+    for i in 1..=n {
+        let run = drill::run(cluster, drill, Some(&pool)).with_context(|| format!("run {i} of {n}"))?;
+        took_ms.push(run.took.as_secs_f64() * 1000.0);
+        if i % 10 == 0 || run.took > Duration::from_secs(1) {
+            progress.line(format!("{} {i}/{n}: {:.1} ms, epoch {}", drill.name(), run.took.as_secs_f64() * 1000.0, run.epoch));
+        }
+    }
+    let ops = load.stop()?;
+    let failed = |answer| matches!(answer, Answer::Refused | Answer::Unknown | Answer::Failed(_));
+    let failed_writes = ops.iter().filter(|op| op.action.is_mutation() && failed(op.answer)).count();
+    took_ms.sort_by(f64::total_cmp);
+    Ok(Figures {
+        drill: drill.name(),
+        place: cluster.place(),
+        n: took_ms.len(),
+        p50_ms: rank(&took_ms, 50),
+        p99_ms: (took_ms.len() >= P99_FROM).then(|| rank(&took_ms, 99)),
+        max_ms: rank(&took_ms, 100),
+        failed_writes,
+    })
+}
+
+/// The smallest value that so many of a hundred do not exceed, with one decimal.
+fn rank(sorted: &[f64], percent: usize) -> f64 {
+    let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(place).map_or(f64::NAN, |value| (value * 10.0).round() / 10.0)
+}
+
+fn table(all: &[(Drill, Figures)]) -> String {
+    let mut text = format!(
+        "{:<13} {:<11} {:>4} {:>9} {:>9} {:>9} {:>7}   targets, ms\n",
+        "drill", "where", "n", "p50 ms", "p99 ms", "max ms", "failed"
+    );
+    for (drill, figures) in all {
+        let (p50, p99) = drill.targets_ms();
+        let p50 = p50.map_or(String::new(), |ms| format!("p50 < {ms}, "));
+        let shown = figures.p99_ms.map_or("-".to_owned(), |ms| format!("{ms:.1}"));
+        text.push_str(&format!(
+            "{:<13} {:<11} {:>4} {:>9.1} {shown:>9} {:>9.1} {:>7}   {p50}p99 < {p99}\n",
+            figures.drill, figures.place, figures.n, figures.p50_ms, figures.max_ms, figures.failed_writes
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_by_nearest_rank() {
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!([50, 99, 100].map(|p| rank(&hundred, p)), [50.0, 99.0, 100.0]);
+        assert_eq!([50, 100].map(|p| rank(&[7.0], p)), [7.0, 7.0]);
+    }
 }

@@ -12,6 +12,9 @@ pub struct Arguments {
 }
 
 /// Runs it.
-pub fn run(_arguments: &Arguments) -> Result<()> {
+pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.local {
+        return super::local::down();
+    }
     bail!("`down` is not there yet; `cargo xtask kubernetes down` ends the bare test Kubernetes")
 }

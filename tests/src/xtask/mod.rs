@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod down;
 pub mod kubernetes;
+pub mod local;
 pub mod test;
 pub mod up;
 

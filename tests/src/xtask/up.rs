@@ -24,6 +24,9 @@ pub struct Arguments {
 }
 
 /// Runs it.
-pub fn run(_arguments: &Arguments) -> Result<()> {
+pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.local {
+        return super::local::up(arguments.gateways as usize, arguments.targets as usize);
+    }
     bail!("`up` is not there yet; `cargo xtask kubernetes up` brings up the bare test Kubernetes")
 }

@@ -1,0 +1,264 @@
+//! The clients and the watcher of views.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ais_meta::auth::Secret;
+use anyhow::{Context, Result, anyhow};
+
+use super::pool::{Pool, Use};
+use super::{Action, Answer, Op, Sample};
+use crate::client;
+use crate::http::{Failure, Reply};
+
+/// Calls of one request until an answer is known.
+const ATTEMPTS_MAX: usize = 8;
+/// Before a call is tried again because nobody listened.
+const AGAIN_AFTER: Duration = Duration::from_millis(5);
+
+/// A small random generator (xorshift): drills need variety, not quality.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// Seeded; any seed will do.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `end`, 0 when `end` is 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap_or_default() % end.max(1)
+    }
+}
+
+/// How the clients behave.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many work at the same time.
+    pub clients: usize,
+    /// Between two buckets of one client.
+    pub pause: Duration,
+    /// Begins the name of every bucket.
+    pub prefix: String,
+}
+
+impl Options {
+    /// Three clients.
+    pub fn new(prefix: &str) -> Self {
+        Self { clients: 3, pause: Duration::from_millis(10), prefix: prefix.to_owned() }
+    }
+}
+
+/// Clients at work.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Vec<Op>>>,
+    start: Instant,
+}
+
+impl Load {
+    /// Starts them.
+    pub fn start(pool: &Arc<Pool>, options: &Options) -> Self {
+        let (stop, start) = (Arc::new(AtomicBool::new(false)), Instant::now());
+        let threads = (0..options.clients).map(|number| {
+            let random = Random::new(u64::from(std::process::id()) << 8 | number as u64);
+            let name = format!("{}{number}", options.prefix);
+            let mut client =
+                Client { name, pool: pool.clone(), random, start, ops: Vec::new(), stop: stop.clone() };
+            let pause = options.pause;
+            std::thread::spawn(move || {
+                let mut count = 0u64;
+                while !client.stop.load(Ordering::Relaxed) {
+                    client.one_bucket(count);
+                    count += 1;
+                    std::thread::sleep(pause);
+                }
+                client.ops
+            })
+        });
+        Self { threads: threads.collect(), stop, start }
+    }
+
+    /// When they began.
+    pub fn started(&self) -> Instant {
+        self.start
+    }
+
+    /// Lets them finish what they are at, and gives what they were told.
+    pub fn stop(self) -> Result<Vec<Op>> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Vec::new();
+        for thread in self.threads {
+            all.extend(thread.join().map_err(|_| anyhow!("a client panicked"))?);
+        }
+        Ok(all)
+    }
+}
+
+struct Client {
+    name: String,
+    pool: Arc<Pool>,
+    random: Random,
+    start: Instant,
+    ops: Vec<Op>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Client {
+    /// The life of one bucket, with questions and repetitions on the way.
+    fn one_bucket(&mut self, count: u64) {
+        let bucket = format!("{}-{count}", self.name);
+        let own_id = |what: &str| format!("{bucket}-{what}");
+        let named = self.random.below(3) > 0;
+        let create = named.then(|| own_id("c"));
+        let Some((answer, at)) = self.settle(Action::Create, &bucket, create.as_deref()) else { return };
+        if answer != Answer::Done {
+            return;
+        }
+        let look = if self.random.below(4) == 0 { Action::List } else { Action::Head };
+        self.once(look, &bucket, None, Some(&at));
+        match self.random.below(4) {
+            // The same request again, through somebody else: the same answer.
+            0 if named => self.once(Action::Create, &bucket, create.as_deref(), Some(&at)).map_or((), drop),
+            // Another request for the same: refused.
+            1 => drop(self.settle(Action::Create, &bucket, None)),
+            _ => {}
+        }
+        if self.random.below(2) == 0 {
+            return;
+        }
+        let delete = (self.random.below(2) == 0).then(|| own_id("d"));
+        let Some((answer, at)) = self.settle(Action::Delete, &bucket, delete.as_deref()) else { return };
+        if answer != Answer::Done {
+            return;
+        }
+        match self.random.below(4) {
+            // A late copy of the create must not bring the bucket back.
+            0 if named => self.once(Action::Create, &bucket, create.as_deref(), Some(&at)).map_or((), drop),
+            1 => drop(self.settle(Action::Delete, &bucket, None)),
+            _ => self.once(Action::Head, &bucket, None, Some(&at)).map_or((), drop),
+        }
+    }
+
+    /// Calls until an answer is known: with an own id again and again, as the id makes that safe; without one only
+    /// while nobody listened.
+    fn settle(&mut self, action: Action, bucket: &str, request: Option<&str>) -> Option<(Answer, String)> {
+        let mut last = None;
+        for _ in 0..ATTEMPTS_MAX {
+            let (answer, at) = self.once(action, bucket, request, last.as_deref())?;
+            if answer != Answer::Unknown || request.is_none() {
+                return Some((answer, at));
+            }
+            last = Some(at);
+        }
+        None
+    }
+
+    /// One call that reached a gateway; its answer and the gateway. `None` when the load ends before one listened.
+    fn once(
+        &mut self,
+        action: Action,
+        bucket: &str,
+        request: Option<&str>,
+        not: Option<&str>,
+    ) -> Option<(Answer, String)> {
+        loop {
+            let invoked = self.start.elapsed();
+            let gateway = self.pool.pick(&mut self.random, not)?;
+            let result = send(&gateway, action, bucket, request);
+            if matches!(result, Err(Failure::NotSent(_))) {
+                // Like the SDK: nothing was sent, try again. It had no effect and is no part of the history.
+                if self.stop.load(Ordering::Relaxed) {
+                    return None;
+                }
+                std::thread::sleep(AGAIN_AFTER);
+                continue;
+            }
+            let answer = judge(action, bucket, &result);
+            let stamp = result.ok().as_ref().and_then(client::stamp_of);
+            let (bucket, request) = (bucket.to_owned(), request.map(str::to_owned));
+            let returned = self.start.elapsed();
+            self.ops.push(Op { action, bucket, gateway: gateway.id.clone(), request, invoked, returned, answer, stamp });
+            return Some((answer, gateway.id));
+        }
+    }
+}
+
+fn send(gateway: &Use, action: Action, bucket: &str, request: Option<&str>) -> Result<Reply, Failure> {
+    match action {
+        Action::Create => client::create_bucket(&gateway.address, bucket, request),
+        Action::Delete => client::delete_bucket(&gateway.address, bucket, request),
+        Action::Head => client::head_bucket(&gateway.address, bucket),
+        Action::List => client::list_buckets(&gateway.address),
+    }
+}
+
+fn judge(action: Action, bucket: &str, result: &Result<Reply, Failure>) -> Answer {
+    let Ok(reply) = result else { return Answer::Unknown };
+    match reply.status {
+        200..300 if action == Action::List => match client::listed_names(reply) {
+            Ok(names) if names.contains(bucket) => Answer::Done,
+            Ok(_) => Answer::Missing,
+            Err(_) => Answer::Failed(reply.status),
+        },
+        200..300 => Answer::Done,
+        404 => Answer::Missing,
+        409 => Answer::Exists,
+        503 => Answer::Refused,
+        504 => Answer::Unknown,
+        other => Answer::Failed(other),
+    }
+}
+
+/// Takes samples of all nodes' views.
+#[derive(Debug)]
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Sample>>,
+}
+
+impl Watch {
+    /// Starts it for these control addresses; `start` is the load's.
+    pub fn start(controls: Vec<String>, secret: Secret, start: Instant) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        // A paused node must not keep the others from being looked at: a thread each.
+        let each = move |control: String, secret: Secret, stop: Arc<AtomicBool>| {
+            let mut samples: Vec<Sample> = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok(view) = client::view(&control, &secret)
+                    && samples.last().is_none_or(|last| last.view != view)
+                {
+                    samples.push(Sample { at: start.elapsed(), view });
+                }
+                std::thread::sleep(Duration::from_millis(25));
+            }
+            samples
+        };
+        let threads: Vec<JoinHandle<Vec<Sample>>> = controls
+            .into_iter()
+            .map(|control| {
+                let (secret, stop) = (secret.clone(), stop.clone());
+                std::thread::spawn(move || each(control, secret, stop))
+            })
+            .collect();
+        let thread = std::thread::spawn(move || {
+            let mut all: Vec<Sample> = threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect();
+            all.sort_by_key(|sample| sample.at);
+            all
+        });
+        Self { stop, thread }
+    }
+
+    /// Ends it and gives the samples.
+    pub fn stop(self) -> Result<Vec<Sample>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().ok().context("the watcher panicked")
+    }
+}

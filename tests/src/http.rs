@@ -1,0 +1,240 @@
+//! A blocking HTTP/1.1 client of one call a connection.
+//!
+//! The drills must tell a call that never left from one whose answer was lost, and must not be helped by a pool that
+//! quietly sends again. So the harness has its own few lines instead of a client library.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+/// Largest head of a reply.
+const HEAD_MAX_BYTES: usize = 64 << 10;
+/// Largest body of a reply.
+const BODY_MAX_BYTES: usize = 64 << 20;
+/// A connect to a process on this machine or in its cluster takes less, or never succeeds.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What to ask.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Call<'a> {
+    /// `GET`, `PUT`, ...
+    pub method: &'a str,
+    /// Path and query.
+    pub target: &'a str,
+    /// More headers.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// Empty when there is none.
+    pub body: &'a [u8],
+}
+
+/// What was answered.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// Status code.
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// The first header of this name (lower case).
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether it is a success.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The body as text, for messages.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).trim().to_owned()
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// No connection was made: the call had no effect.
+    NotSent(io::Error),
+    /// It may have been carried out.
+    Lost(io::Error),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotSent(error) => write!(f, "no connection: {error}"),
+            Self::Lost(error) => write!(f, "no answer: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Makes one call to `address` (`host:port`) and waits at most `timeout` for the whole answer.
+pub fn call(address: &str, call: Call<'_>, timeout: Duration) -> Result<Reply, Failure> {
+    let end = Instant::now() + timeout;
+    let target = resolve(address).map_err(Failure::NotSent)?;
+    let mut stream = TcpStream::connect_timeout(&target, timeout.min(CONNECT_TIMEOUT)).map_err(Failure::NotSent)?;
+    exchange(&mut stream, address, call, end).map_err(Failure::Lost)
+}
+
+fn resolve(address: &str) -> io::Result<SocketAddr> {
+    let mut found = address.to_socket_addrs()?;
+    found.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address")))
+}
+
+fn exchange(stream: &mut TcpStream, address: &str, call: Call<'_>, end: Instant) -> io::Result<Reply> {
+    stream.set_nodelay(true)?;
+    let mut text = format!("{} {} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n", call.method, call.target);
+    for (name, value) in call.headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !call.body.is_empty() || call.method == "POST" || call.method == "PUT" {
+        text.push_str(&format!("Content-Length: {}\r\nContent-Type: application/json\r\n", call.body.len()));
+    }
+    text.push_str("\r\n");
+    let mut bytes = text.into_bytes();
+    bytes.extend_from_slice(call.body);
+    stream.set_write_timeout(Some(left(end)?))?;
+    stream.write_all(&bytes)?;
+    read_reply(stream, call.method == "HEAD", end)
+}
+
+fn left(end: Instant) -> io::Result<Duration> {
+    let left = end.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(io::Error::new(io::ErrorKind::TimedOut, "time is over")) } else { Ok(left) }
+}
+
+/// Reads more; `false` at the end of the stream.
+fn more(stream: &mut TcpStream, into: &mut Vec<u8>, end: Instant) -> io::Result<bool> {
+    let mut chunk = [0u8; 16 << 10];
+    stream.set_read_timeout(Some(left(end)?))?;
+    let got = stream.read(&mut chunk)?;
+    into.extend_from_slice(&chunk[..got]);
+    Ok(got > 0)
+}
+
+fn bad(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
+}
+
+fn read_reply(stream: &mut TcpStream, bodiless: bool, end: Instant) -> io::Result<Reply> {
+    let mut bytes = Vec::new();
+    let head_len = loop {
+        if let Some(at) = find(&bytes, b"\r\n\r\n") {
+            break at + 4;
+        }
+        if bytes.len() > HEAD_MAX_BYTES {
+            return Err(bad("the head of the reply is too long"));
+        }
+        if !more(stream, &mut bytes, end)? {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended before an answer"));
+        }
+    };
+    let mut reply = parse_head(&bytes[..head_len])?;
+    let mut body = bytes.split_off(head_len);
+    if bodiless || reply.status == 204 || reply.status == 304 {
+        return Ok(reply);
+    }
+    let length = reply.header("content-length").and_then(|v| v.parse::<usize>().ok());
+    let chunked = reply.header("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked"));
+    loop {
+        if length.is_some_and(|length| body.len() >= length) || (chunked && body.ends_with(b"0\r\n\r\n")) {
+            break;
+        }
+        if body.len() > BODY_MAX_BYTES {
+            return Err(bad("the body of the reply is too long"));
+        }
+        if !more(stream, &mut body, end)? {
+            break;
+        }
+    }
+    reply.body = match length {
+        Some(length) if body.len() < length => {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended within an answer"));
+        }
+        Some(length) => body[..length].to_vec(),
+        None if chunked => dechunk(&body).ok_or_else(|| bad("bad chunks"))?,
+        None => body,
+    };
+    Ok(reply)
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}
+
+fn parse_head(head: &[u8]) -> io::Result<Reply> {
+    let text = std::str::from_utf8(head).map_err(|_| bad("the head of the reply is not text"))?;
+    let mut lines = text.split("\r\n");
+    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok());
+    let status = status.ok_or_else(|| bad("not an HTTP/1.1 reply"))?;
+    let headers = lines.filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.to_ascii_lowercase(), value.trim().to_owned()))
+    });
+    Ok(Reply { status, headers: headers.collect(), body: Vec::new() })
+}
+
+fn dechunk(mut bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let at = find(bytes, b"\r\n")?;
+        let size = std::str::from_utf8(&bytes[..at]).ok()?.split(';').next()?.trim();
+        let size = usize::from_str_radix(size, 16).ok()?;
+        let rest = &bytes[at + 2..];
+        if size == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(rest.get(..size)?);
+        bytes = rest.get(size + 2..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn answer(bytes: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = Vec::new();
+            while find(&asked, b"\r\n\r\n").is_none() {
+                let mut chunk = [0u8; 1024];
+                let got = stream.read(&mut chunk).unwrap();
+                asked.extend_from_slice(&chunk[..got]);
+            }
+            stream.write_all(bytes).unwrap();
+        });
+        address
+    }
+
+    fn get(address: &str) -> Result<Reply, Failure> {
+        call(address, Call { method: "GET", target: "/", ..Call::default() }, Duration::from_secs(5))
+    }
+
+    #[test]
+    fn lengths_chunks_and_ends_of_connection_are_understood() {
+        let reply = get(&answer(b"HTTP/1.1 200 OK\r\nAis-Stamp: 0.1.2\r\nContent-Length: 2\r\n\r\nhixx")).unwrap();
+        assert_eq!((reply.status, reply.body.as_slice(), reply.header("ais-stamp")), (200, &b"hi"[..], Some("0.1.2")));
+        let reply = get(&answer(b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"));
+        assert_eq!(reply.unwrap().body, b"abc");
+        assert_eq!(get(&answer(b"HTTP/1.1 200 OK\r\n\r\nto the end")).unwrap().body, b"to the end");
+    }
+
+    #[test]
+    fn not_sent_and_lost_are_told_apart() {
+        assert!(matches!(get(&answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi")), Err(Failure::Lost(_))));
+        assert!(matches!(get(&answer(b"")), Err(Failure::Lost(_))));
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        assert!(matches!(get(&free), Err(Failure::NotSent(_))));
+    }
+}
