@@ -1,9 +1,12 @@
 //! Bootstrap and founding (protocol.md section 5). Timeless.
 
+use std::collections::BTreeMap;
+
 use ais_meta::{ClusterUuid, NodeId, VoterId, hrw};
 use serde::{Deserialize, Serialize};
 
-use crate::io::PrimaryEp;
+use crate::io::{Discovery, PrimaryEp};
+use crate::mutant::Mutant;
 
 /// An offer to found: unanimous among `voters`, made by one founder disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -48,5 +51,180 @@ impl Genesis {
     #[must_use]
     pub fn is_formed(&self) -> bool {
         matches!(self, Self::Formed(_))
+    }
+}
+
+/// What others said of themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Members of a formed cluster of our uuid (or of any, when none is set and all agree).
+    pub ours: bool,
+    /// Formed clusters of another uuid.
+    pub foreign: Option<ClusterUuid>,
+}
+
+/// What a node does at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Take part as the record says.
+    Rejoin,
+    /// Ask to be let into the cluster that was found.
+    Join,
+    /// Found: the initial voters, sorted.
+    Found(Vec<NodeId>),
+    /// Go on with the offer on the disk.
+    GoOn(Offer),
+    /// Wait; why.
+    Wait(String),
+    /// Refuse to take part until somebody changes something; why.
+    Refuse(String),
+}
+
+/// The bootstrap table: one match over our own record, what discovery found, and `AIS_PRIMARY_EP`. Silence is never a
+/// vote: when in doubt, wait.
+#[must_use]
+pub fn determine_role(
+    me: &VoterId,
+    uuid: Option<&ClusterUuid>,
+    record: &Genesis,
+    seen: &Seen,
+    discovery: &Discovery,
+) -> Start {
+    match (record, seen.ours, &seen.foreign) {
+        (Genesis::Formed(ours), ..) if uuid.is_some_and(|u| u != ours) => Start::Refuse(format!(
+            "the state directory belongs to cluster {ours}, AIS_CLUSTER_UUID is {}: correct one of them",
+            uuid.map_or("", ClusterUuid::as_str)
+        )),
+        (Genesis::Formed(_), ..) => Start::Rejoin,
+        (_, true, _) => Start::Join,
+        (Genesis::JoinOnly, false, _) => Start::Wait(
+            "the record of this disk was set aside; waiting for a formed cluster to join, never founding".to_owned(),
+        ),
+        (Genesis::Offered(offer), false, _) if offer.founder == *me => Start::GoOn(offer.clone()),
+        (Genesis::Bound(offer) | Genesis::Offered(offer), false, _) => {
+            if offer.founder == *me || Mutant::AnyBoundFounds.on() {
+                Start::GoOn(offer.clone())
+            } else {
+                Start::Wait(format!("bound to founding offer {} of {}; waiting for it", offer.number, offer.founder))
+            }
+        }
+        (Genesis::Unformed, false, Some(other)) => {
+            Start::Refuse(format!("only a cluster with another uuid ({other}) was found; not joining and not founding"))
+        }
+        (Genesis::Unformed, false, None) if discovery.formed => {
+            Start::Wait("the cluster is recorded as formed; waiting for a member to join, never founding".to_owned())
+        }
+        (Genesis::Unformed, false, None) => founder(&me.node, discovery),
+    }
+}
+
+/// Who founds, when nobody is formed.
+fn founder(me: &NodeId, discovery: &Discovery) -> Start {
+    let voters = &discovery.initial_voters;
+    if voters.is_empty() {
+        return match (&discovery.primary_ep, discovery.standalone) {
+            (PrimaryEp::Unset | PrimaryEp::Us, true) => Start::Found(vec![me.clone()]),
+            _ => Start::Wait(
+                "no initial voters are configured and --standalone is not set; waiting to join"
+                    .to_owned(),
+            ),
+        };
+    }
+    let mut order = voters.clone();
+    hrw::succession(&mut order, |id| id.as_str());
+    let named = match &discovery.primary_ep {
+        PrimaryEp::Us if voters.contains(me) => me,
+        PrimaryEp::Peer(peer) if voters.contains(peer) => peer,
+        _ => &order[0],
+    };
+    if named == me {
+        let mut voters = voters.clone();
+        voters.sort();
+        voters.dedup();
+        Start::Found(voters)
+    } else {
+        Start::Wait(format!("waiting for {named} to found the cluster"))
+    }
+}
+
+/// The founder's side: unanimous, one offer, declared by the founder alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Founding {
+    /// What was offered; on the founder's disk before anybody hears of it.
+    pub offer: Offer,
+    bound: BTreeMap<VoterId, u64>,
+}
+
+/// What the founder does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Wait for these to bind.
+    Ask(Vec<VoterId>),
+    /// All others have bound: bind oneself.
+    BindSelf,
+    /// Everybody has bound: declare the cluster formed.
+    Declare,
+}
+
+impl Founding {
+    /// Goes on with (or starts) an offer.
+    #[must_use]
+    pub fn new(offer: Offer) -> Self {
+        Self {
+            offer,
+            bound: BTreeMap::new(),
+        }
+    }
+
+    /// A voter has bound, durably.
+    pub fn bind(&mut self, from: VoterId, number: u64) {
+        self.bound.insert(from, number);
+    }
+
+    /// What to do.
+    #[must_use]
+    pub fn next(&self) -> Next {
+        let missing = |v: &&VoterId| self.bound.get(*v) != Some(&self.offer.number);
+        let open: Vec<VoterId> = self.offer.voters.iter().filter(missing).cloned().collect();
+        match open.as_slice() {
+            [] => Next::Declare,
+            [only] if *only == self.offer.founder => Next::BindSelf,
+            _ => Next::Ask(
+                open.into_iter()
+                    .filter(|v| *v != self.offer.founder)
+                    .collect(),
+            ),
+        }
+    }
+}
+
+/// Whether a node whose disk says `record` may bind to `offer`.
+///
+/// # Errors
+/// Why not, for the log.
+pub fn may_bind(
+    me: &VoterId,
+    uuid: Option<&ClusterUuid>,
+    record: &Genesis,
+    offer: &Offer,
+) -> Result<(), String> {
+    if uuid.is_some_and(|u| *u != offer.uuid) {
+        return Err(format!(
+            "offer is for cluster {}, we belong to another",
+            offer.uuid
+        ));
+    }
+    if !offer.voters.contains(me) {
+        return Err("offer does not name this disk".to_owned());
+    }
+    match record {
+        Genesis::Unformed => Ok(()),
+        Genesis::Bound(bound) | Genesis::Offered(bound) if bound == offer => Ok(()),
+        Genesis::Bound(bound) | Genesis::Offered(bound) => Err(format!(
+            "bound to offer {} of {}",
+            bound.number, bound.founder
+        )),
+        Genesis::Formed(uuid) => Err(format!("member of formed cluster {uuid}")),
+        Genesis::JoinOnly => Err("the record was set aside: may only join".to_owned()),
     }
 }

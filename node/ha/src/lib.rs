@@ -4,6 +4,12 @@
 
 pub mod genesis;
 pub mod io;
+pub mod mutant;
+mod node;
+pub mod pacemaker;
+pub mod quorum;
+pub mod register;
 
 pub use genesis::{Genesis, Offer};
 pub use io::*;
+pub use node::{Node, Stats};

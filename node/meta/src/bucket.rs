@@ -21,7 +21,9 @@ pub enum NameError {
     #[error("bucket name is longer than {NAME_MAX} characters")]
     TooLong,
     /// Other than letters, digits, dashes, underscores and single dots; a leading dot is reserved.
-    #[error("bucket name '{0}' may only contain letters, numbers, dashes (-), underscores (_), and dots (.), no '..', and no dot first")]
+    #[error(
+        "bucket name '{0}' may only contain letters, numbers, dashes (-), underscores (_), and dots (.), no '..', and no dot first"
+    )]
     Characters(String),
     /// Namespace with characters outside `[A-Za-z0-9_-]`.
     #[error("namespace '{0}' may only contain letters, numbers, dashes (-), and underscores (_)")]
@@ -51,13 +53,19 @@ impl BucketName {
             return Err(NameError::TooLong);
         }
         let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if !name.chars().all(|c| fine(c) || c == '.') || name.contains("..") || name.starts_with('.') {
+        if !name.chars().all(|c| fine(c) || c == '.')
+            || name.contains("..")
+            || name.starts_with('.')
+        {
             return Err(NameError::Characters(name.to_owned()));
         }
         if !namespace.chars().all(fine) {
             return Err(NameError::Namespace(namespace.to_owned()));
         }
-        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
     }
 
     /// AIStore's namespace key: `@#` or `@#name`.
@@ -69,7 +77,11 @@ impl BucketName {
 
 impl fmt::Display for BucketName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() { write!(f, "ais://{}", self.name) } else { write!(f, "ais://#{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            write!(f, "ais://{}", self.name)
+        } else {
+            write!(f, "ais://#{}/{}", self.namespace, self.name)
+        }
     }
 }
 

@@ -26,7 +26,7 @@ pub use bucket::{Bucket, BucketName};
 pub use change::{Change, Outcome, Refusal};
 pub use id::{BootId, ClusterUuid, DiskId, NodeId, RequestId, Stamp, VoterId};
 pub use node::{Address, Addresses, Kind, Node, Voter};
-pub use state::{Delta, Digest, Draft, Electorate, Full, State};
+pub use state::{Delta, Digest, Draft, Electorate, Full, State, StateError};
 
 use std::collections::BTreeMap;
 

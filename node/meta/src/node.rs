@@ -38,7 +38,11 @@ pub struct Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -100,7 +104,8 @@ impl Node {
     /// Whether it may become primary (AIStore: not non-electable, not in maintenance, not leaving).
     #[must_use]
     pub fn electable(&self) -> bool {
-        self.kind == Kind::Gateway && self.flags & (flags::NON_ELECTABLE | flags::MAINTENANCE | flags::DECOMMISSION) == 0
+        self.kind == Kind::Gateway
+            && self.flags & (flags::NON_ELECTABLE | flags::MAINTENANCE | flags::DECOMMISSION) == 0
     }
 }
 
@@ -120,6 +125,11 @@ pub struct Voter {
 
 impl From<&Node> for Voter {
     fn from(node: &Node) -> Self {
-        Self { id: node.voter_id(), kind: node.kind, electable: node.electable(), addresses: node.addresses.clone() }
+        Self {
+            id: node.voter_id(),
+            kind: node.kind,
+            electable: node.electable(),
+            addresses: node.addresses.clone(),
+        }
     }
 }

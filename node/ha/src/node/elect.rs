@@ -1,0 +1,403 @@
+//! Standing for primary: pre-vote, prepare, adopt (protocol.md rules 3 to 5).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ais_meta::{Full, Stamp, State, Voter, VoterId};
+
+use super::follow::{Down, electable_in};
+use super::{Held, Node, Role, slot};
+use crate::io::{Accepted, HandOver, Message, Millis, PreVoteAnswer, Sender};
+use crate::mutant::Mutant;
+use crate::quorum;
+use crate::register::{Ballot, Slot};
+
+/// Between two questions to a voter that does not answer.
+const ASK_MS: u64 = 150;
+
+/// A candidate.
+pub(super) struct Candidacy {
+    phase: Phase,
+    /// When to ask a voter again.
+    again: BTreeMap<VoterId, Millis>,
+}
+
+enum Phase {
+    /// Is it really down? Nothing is recorded, nothing can be lost.
+    PreVote {
+        round: u64,
+        yes: BTreeSet<VoterId>,
+        probe_until: Millis,
+        probed: bool,
+    },
+    /// Promises are asked for.
+    Prepare {
+        ballot: Ballot,
+        token: Option<HandOver>,
+        body: Option<Arc<State>>,
+        until: Millis,
+    },
+}
+
+impl Candidacy {
+    pub(super) fn due(&self) -> Option<Millis> {
+        let again = self.again.values().min().copied();
+        let phase = match &self.phase {
+            Phase::PreVote {
+                probe_until,
+                probed,
+                ..
+            } => (!probed).then_some(*probe_until),
+            Phase::Prepare { until, .. } => Some(*until),
+        };
+        again.into_iter().chain(phase).min()
+    }
+}
+
+impl Node {
+    /// Stands: with a token at once (rule 9), otherwise after asking whether the primary is really down (rule 3).
+    pub(super) fn stand(&mut self, token: Option<HandOver>) {
+        if token.is_some() {
+            return self.prepare(token);
+        }
+        self.stats.pre_votes += 1;
+        let probe = self.down() == Some(Down::Silent);
+        let leader = self.leader.as_ref().map(|l| l.who.id.node.clone());
+        if let Some(leader) = leader.filter(|_| probe) {
+            self.tell(&leader, Message::Probe);
+        }
+        let probe_until = self.now
+            + if probe {
+                self.config.timers.probe_ms
+            } else {
+                0
+            };
+        let phase = Phase::PreVote {
+            round: self.stats.pre_votes,
+            yes: BTreeSet::new(),
+            probe_until,
+            probed: !probe,
+        };
+        self.role = Role::Candidate(Box::new(Candidacy {
+            phase,
+            again: BTreeMap::new(),
+        }));
+        self.ask_pre_votes(false);
+        self.advance_candidate();
+    }
+
+    /// The voters that a pre-vote asks: of the newest State known here.
+    fn pre_voters(&self) -> quorum::Voters {
+        self.newest()
+            .map(|s| quorum::names(s.electorate()))
+            .unwrap_or_default()
+    }
+
+    fn ask_pre_votes(&mut self, all: bool) {
+        let voters = self.pre_voters();
+        let Role::Candidate(candidacy) = &mut self.role else {
+            return;
+        };
+        let Phase::PreVote { round, yes, .. } = &candidacy.phase else {
+            return;
+        };
+        let due = |v: &VoterId| all || candidacy.again.get(v).is_none_or(|at| self.now >= *at);
+        let asked: Vec<VoterId> = voters
+            .into_iter()
+            .filter(|v| *v != self.me.id && !yes.contains(v) && due(v))
+            .collect();
+        let round = *round;
+        for voter in &asked {
+            candidacy.again.insert(voter.clone(), self.now + ASK_MS);
+        }
+        for voter in asked {
+            self.tell(&voter.node, Message::PreVote { round });
+        }
+    }
+
+    /// Somebody learnt something: ask again at once (rule 3).
+    pub(super) fn reopen(&mut self) {
+        self.ask_pre_votes(true);
+    }
+
+    pub(super) fn on_probe_reply(&mut self, from: &Sender, epoch: u64, leading: bool) {
+        let suspect = self.leader.as_ref().is_some_and(|l| l.who == *from);
+        if !suspect || epoch < self.register.promised() {
+            return;
+        }
+        if leading {
+            if let (Role::Candidate(c), Some(l)) = (&self.role, &mut self.leader)
+                && matches!(c.phase, Phase::PreVote { .. })
+                && l.resigned.is_none()
+            {
+                (l.heard, l.denied) = (self.now, false);
+                self.follow();
+            }
+        } else {
+            if let Some(l) = &mut self.leader {
+                l.denied = true;
+            }
+            if let Role::Candidate(c) = &mut self.role
+                && let Phase::PreVote { probed, .. } = &mut c.phase
+            {
+                *probed = true;
+            }
+        }
+    }
+
+    pub(super) fn on_pre_vote_reply(&mut self, from: &Sender, of: u64, answer: PreVoteAnswer) {
+        let Role::Candidate(candidacy) = &mut self.role else {
+            return;
+        };
+        let Phase::PreVote { round, yes, .. } = &mut candidacy.phase else {
+            return;
+        };
+        if *round != of {
+            return;
+        }
+        match answer {
+            PreVoteAnswer::Yes => {
+                yes.insert(from.id.clone());
+                candidacy.again.remove(&from.id);
+            }
+            PreVoteAnswer::No { retry_ms } => {
+                yes.remove(&from.id);
+                candidacy
+                    .again
+                    .insert(from.id.clone(), self.now + retry_ms.clamp(20, 500));
+            }
+        }
+    }
+
+    /// Whatever became due for a candidate.
+    pub(super) fn advance_candidate(&mut self) {
+        let Role::Candidate(candidacy) = &self.role else {
+            return;
+        };
+        if self.stop.is_some() || !self.disk_ok {
+            return self.follow();
+        }
+        match &candidacy.phase {
+            Phase::PreVote { .. } if self.down().is_none() => self.follow(),
+            Phase::PreVote {
+                yes,
+                probe_until,
+                probed,
+                ..
+            } => {
+                let own = self.pre_vote(&self.me).is_ok();
+                let agreed = |v: &VoterId| yes.contains(v) || (own && self.is_me(v));
+                if (*probed || self.now >= *probe_until)
+                    && quorum::decides(&self.pre_voters(), agreed)
+                {
+                    self.prepare(None);
+                } else {
+                    self.ask_pre_votes(false);
+                }
+            }
+            Phase::Prepare { until, .. } if self.now >= *until => self.lose(),
+            Phase::Prepare { .. } => self.ask_promises(),
+        }
+    }
+
+    pub(super) fn candidate_due(&self) -> Option<Millis> {
+        let Role::Candidate(candidacy) = &self.role else {
+            return None;
+        };
+        let own = self.pre_vote(&self.me).err().map(|ms| self.now + ms);
+        candidacy
+            .due()
+            .into_iter()
+            .chain(own.filter(|_| matches!(candidacy.phase, Phase::PreVote { .. })))
+            .min()
+    }
+
+    /// Only a round that sent Prepare and lost backs off (rule 3).
+    pub(super) fn lose(&mut self) {
+        self.not_before = self.now + self.lost.wait_ms(&mut self.jitter);
+        self.follow();
+    }
+
+    /// Takes an epoch nobody has seen, promises it to itself durably, and asks for it (rule 4).
+    fn prepare(&mut self, token: Option<HandOver>) {
+        let mut epoch = self.epoch_seen.max(self.register.promised()) + 1;
+        if Mutant::EpochReused.on() && self.register.voted_for() == Some(&self.me.id) {
+            epoch = self.register.promised();
+        }
+        let me = self.me.id.clone();
+        if self.would_promise(&self.me, token.as_ref()).is_err()
+            || self.register.promise(epoch, &me).is_err()
+        {
+            return self.lose();
+        }
+        self.stats.elections += 1;
+        self.epoch_seen = epoch;
+        self.promised_at = Some(self.now);
+        self.persist(None, None);
+        let ballot = Ballot::new(epoch, self.accepted.as_ref().map(|s| slot(s)));
+        let phase = Phase::Prepare {
+            ballot,
+            token,
+            body: None,
+            until: self.now + self.step_ms(),
+        };
+        self.role = Role::Candidate(Box::new(Candidacy {
+            phase,
+            again: BTreeMap::new(),
+        }));
+        self.hold(Held::OwnPromise(epoch));
+        self.ask_promises();
+    }
+
+    /// Asks every voter of every State that was given and has not promised yet.
+    fn ask_promises(&mut self) {
+        let Role::Candidate(candidacy) = &mut self.role else {
+            return;
+        };
+        let Phase::Prepare { ballot, token, .. } = &candidacy.phase else {
+            return;
+        };
+        let due = |v: &VoterId| candidacy.again.get(v).is_none_or(|at| self.now >= *at);
+        let asked: Vec<VoterId> = ballot
+            .asked()
+            .into_iter()
+            .filter(|v| *v != self.me.id && !ballot.has(v) && due(v))
+            .collect();
+        let (epoch, token) = (ballot.epoch, token.clone());
+        for voter in &asked {
+            candidacy.again.insert(voter.clone(), self.now + ASK_MS);
+        }
+        for voter in asked {
+            self.send_durable(
+                &voter.node,
+                epoch,
+                Message::Prepare {
+                    token: token.clone(),
+                },
+            );
+        }
+    }
+
+    fn ballot(&mut self, epoch: u64) -> Option<&mut Ballot> {
+        let Role::Candidate(candidacy) = &mut self.role else {
+            return None;
+        };
+        match &mut candidacy.phase {
+            Phase::Prepare { ballot, .. } if ballot.epoch == epoch => Some(ballot),
+            _ => None,
+        }
+    }
+
+    pub(super) fn on_own_promise(&mut self, epoch: u64) {
+        let (me, own) = (self.me.id.clone(), self.accepted.as_ref().map(|s| slot(s)));
+        if let Some(ballot) = self.ballot(epoch) {
+            ballot.promise(me, own);
+            self.count();
+        }
+    }
+
+    pub(super) fn on_promise(&mut self, from: Sender, epoch: u64, accepted: Option<Accepted>) {
+        let Some(ballot) = self.ballot(epoch) else {
+            return;
+        };
+        let given = accepted.as_ref().map(|a| Slot {
+            stamp: a.stamp,
+            digest: a.digest,
+            voters: quorum::names(&a.electorate),
+        });
+        ballot.promise(from.id, given);
+        for voter in accepted.into_iter().flat_map(|a| a.electorate) {
+            self.hint(voter);
+        }
+        self.ask_promises();
+        self.count();
+    }
+
+    /// Remembers where a node listens that our State may not name.
+    pub(super) fn hint(&mut self, voter: Voter) {
+        const HINTS_MAX: usize = 4096;
+        if voter.id.node != self.me.id.node && self.hints.len() < HINTS_MAX {
+            self.hints.insert(voter.id.node.clone(), voter);
+        }
+    }
+
+    pub(super) fn on_refuse(
+        &mut self,
+        from: &Sender,
+        promised: u64,
+        asked: u64,
+        retry_ms: Option<u64>,
+    ) {
+        if let Role::Leading(lead) = &self.role {
+            if lead.epoch() == asked && promised > asked {
+                self.follow();
+                self.announce();
+            }
+            return;
+        }
+        let now = self.now;
+        if self.ballot(asked).is_none() {
+            return;
+        }
+        match (retry_ms, &mut self.role) {
+            (Some(retry_ms), Role::Candidate(c)) if promised < asked => {
+                c.again
+                    .insert(from.id.clone(), now + retry_ms.clamp(20, 500));
+            }
+            _ => self.lose(),
+        }
+    }
+
+    /// Rule 5: adopts the highest State once a majority of its own electorate promised and its body is here.
+    fn count(&mut self) {
+        let Role::Candidate(candidacy) = &self.role else {
+            return;
+        };
+        let Phase::Prepare { ballot, body, .. } = &candidacy.phase else {
+            return;
+        };
+        let Some(adopted) = ballot.adopted().filter(|_| ballot.won()) else {
+            return;
+        };
+        let held = [self.accepted.as_ref(), body.as_ref()];
+        let found = held
+            .into_iter()
+            .flatten()
+            .find(|s| s.stamp() == adopted.stamp)
+            .cloned();
+        let (epoch, stamp, digest) = (ballot.epoch, adopted.stamp, adopted.digest);
+        match found {
+            Some(state) if state.digest() != digest => {
+                self.broken("I4: two contents under one stamp")
+            }
+            Some(state) if !electable_in(&state, &self.me.id) => self.lose(),
+            Some(state) => self.lead_from(&state, epoch),
+            None => self.fetch(stamp),
+        }
+    }
+
+    fn fetch(&mut self, stamp: Stamp) {
+        let Role::Candidate(candidacy) = &self.role else {
+            return;
+        };
+        let Phase::Prepare { ballot, .. } = &candidacy.phase else {
+            return;
+        };
+        if let Some(holder) = ballot.holder(stamp).cloned() {
+            self.stats.adoptions += 1;
+            self.tell(&holder.node, Message::Fetch { stamp });
+        }
+    }
+
+    pub(super) fn on_body(&mut self, full: &Full) {
+        let Ok(state) = State::from_full(full) else {
+            return;
+        };
+        if let Role::Candidate(candidacy) = &mut self.role
+            && let Phase::Prepare { body, .. } = &mut candidacy.phase
+        {
+            *body = Some(Arc::new(state));
+            self.count();
+        }
+    }
+}

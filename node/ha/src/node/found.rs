@@ -1,0 +1,509 @@
+//! Outside of a formed cluster: finding one, founding one, getting in (protocol.md sections 5 and 6).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ais_meta::state::Genesis as NewState;
+use ais_meta::{Change, ClusterUuid, Full, NodeId, Outcome, RequestId, Stamp, State};
+
+use super::handover::Watch;
+use super::members::holds;
+use super::{Heard, Held, Node, Role, slot};
+use crate::genesis::{self, Founding, Genesis, Next, Offer, Seen, Start, determine_role};
+use crate::io::{ForwardReply, Hello, Message, Millis, Sender, Write};
+use crate::pacemaker::Backoff;
+
+/// Between two looks at what others said, while outside.
+const LOOK_MS: u64 = 200;
+/// Between two tries after "not primary".
+const REDIRECT_MS: u64 = 20;
+
+/// Getting into the Smap.
+pub(super) struct Joining {
+    request: Option<RequestId>,
+    next: Millis,
+    backoff: Backoff,
+    look: Millis,
+    tried: usize,
+    pub(super) watches: BTreeMap<u64, Watch>,
+}
+
+impl Joining {
+    pub(super) fn new(now: Millis) -> Self {
+        let backoff = Backoff::new(200, 5000);
+        Self {
+            request: None,
+            next: now,
+            backoff,
+            look: now,
+            tried: 0,
+            watches: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn retry_now(&mut self, now: Millis) {
+        (self.next, self.look) = (now, now);
+        self.backoff.reset();
+    }
+}
+
+impl Node {
+    pub(super) fn on_hello(
+        &mut self,
+        from: Sender,
+        uuid: Option<ClusterUuid>,
+        epoch: u64,
+        hello: Hello,
+    ) {
+        if hello.stopping {
+            self.live.stopping(&from);
+        }
+        if let Some(primary) = hello.primary.clone() {
+            self.hint(primary);
+        }
+        let leader = self
+            .leader
+            .as_mut()
+            .filter(|l| l.who == from && l.epoch <= epoch && !hello.leading);
+        if let Some(leader) = leader {
+            leader.denied = true;
+            self.reopen();
+        }
+        let bound_to_us = hello
+            .genesis
+            .offer()
+            .is_some_and(|o| o.founder == self.me.id);
+        let node = from.id.node.clone();
+        self.hellos
+            .insert(node.clone(), Heard { from, hello, uuid });
+        if bound_to_us && self.genesis.is_formed() {
+            self.tell_formed(&node);
+        }
+        if matches!(self.role, Role::Outside) {
+            self.join.look = self.now;
+        }
+        if !self.is_in() {
+            self.join.next = self.join.next.min(self.now + REDIRECT_MS);
+        }
+    }
+
+    /// What others said, in sum.
+    fn seen(&self) -> Seen {
+        let mut seen = Seen::default();
+        let mut formed = self.hellos.values().filter_map(|h| match &h.hello.genesis {
+            Genesis::Formed(uuid) => Some(uuid),
+            _ => None,
+        });
+        match &self.config.uuid {
+            Some(ours) => {
+                let (mine, other): (Vec<_>, Vec<_>) = formed.partition(|u| *u == ours);
+                (seen.ours, seen.foreign) = (!mine.is_empty(), other.first().map(|u| (*u).clone()));
+            }
+            None => {
+                let first = formed.next().cloned();
+                let mixed = formed.any(|u| Some(u) != first.as_ref());
+                (seen.ours, seen.foreign) = (first.is_some() && !mixed, first.filter(|_| mixed));
+            }
+        }
+        seen
+    }
+
+    pub(super) fn start(&self) -> Start {
+        determine_role(
+            &self.me.id,
+            self.config.uuid.as_ref(),
+            &self.genesis,
+            &self.seen(),
+            &self.config.discovery,
+        )
+    }
+
+    /// A node outside may be told by the cluster that it belongs to.
+    pub(super) fn may_be_told(&self) -> bool {
+        self.genesis.is_formed() || matches!(self.role, Role::Outside)
+    }
+
+    pub(super) fn advance_outside(&mut self) {
+        if self.refused_record() {
+            return;
+        }
+        if !matches!(self.role, Role::Outside) || self.now < self.join.look || self.stop.is_some() {
+            return;
+        }
+        self.join.look = self.now + LOOK_MS;
+        match self.start() {
+            Start::Rejoin => self.role = Role::Follower,
+            Start::Join => self.say_why("asking to join"),
+            Start::Found(list) => self.found(&list),
+            Start::GoOn(offer) => self.go_on(offer),
+            Start::Wait(why) | Start::Refuse(why) => self.say_why(&why),
+        }
+    }
+
+    /// A record of another cluster than the one that was configured: take no part at all.
+    fn refused_record(&mut self) -> bool {
+        let Start::Refuse(why) = self.start() else {
+            return false;
+        };
+        if !self.genesis.is_formed() {
+            return false;
+        }
+        self.role = Role::Outside;
+        self.say_why(&why);
+        true
+    }
+
+    pub(super) fn outside_due(&self) -> Option<Millis> {
+        let watches = self.join.watches.values().map(Watch::until).min();
+        matches!(self.role, Role::Outside)
+            .then_some(self.join.look)
+            .into_iter()
+            .chain(watches)
+            .min()
+    }
+
+    pub(super) fn say_why(&mut self, why: &str) {
+        if self.reason != why {
+            why.clone_into(&mut self.reason);
+        }
+    }
+
+    /// Founder: waits until every initial voter is here and says "unformed", then offers.
+    fn found(&mut self, list: &[NodeId]) {
+        let mut voters = vec![self.me.id.clone()];
+        let mut reported: Option<Offer> = None;
+        for name in list.iter().filter(|n| **n != self.me.id.node) {
+            let heard = self
+                .hellos
+                .get(name)
+                .filter(|h| self.live.is_connected(&h.from.id));
+            let Some(heard) = heard else {
+                return self.say_why(&format!("founding: waiting for gateway {name}"));
+            };
+            match &heard.hello.genesis {
+                Genesis::Unformed => {}
+                Genesis::Bound(offer) if offer.founder == self.me.id => {
+                    reported = Some(offer.clone())
+                }
+                other => {
+                    let why = format!("founding: {name} cannot take part, its disk says {other:?}");
+                    return self.say_why(&why);
+                }
+            }
+            voters.push(heard.from.id.clone());
+        }
+        voters.sort();
+        let offer = match reported {
+            Some(offer) if offer.voters == voters => offer,
+            Some(offer) => {
+                let why = format!(
+                    "founding: offer {} names disks that are gone; found again (refound)",
+                    offer.number
+                );
+                return self.say_why(&why);
+            }
+            None => {
+                let uuid = self
+                    .config
+                    .uuid
+                    .clone()
+                    .unwrap_or_else(|| self.config.fresh_uuid.clone());
+                Offer {
+                    number: 1,
+                    uuid,
+                    founder: self.me.id.clone(),
+                    voters,
+                }
+            }
+        };
+        // On the disk before anybody hears of it: one founder disk never makes two offers of one number.
+        self.set_genesis(Genesis::Offered(offer));
+        self.hold(Held::Offered);
+    }
+
+    fn set_genesis(&mut self, genesis: Genesis) {
+        self.genesis = genesis.clone();
+        self.persist(Some(genesis), None);
+    }
+
+    pub(super) fn on_offered(&mut self) {
+        self.join.look = self.now;
+    }
+
+    /// The founder with its offer on disk: asks the others to bind, binds itself last, declares.
+    fn go_on(&mut self, offer: Offer) {
+        if self.durable.genesis != self.genesis {
+            return;
+        }
+        if self.founding.as_ref().is_none_or(|f| f.offer != offer) {
+            let mut founding = Founding::new(offer.clone());
+            if matches!(self.genesis, Genesis::Bound(_)) {
+                founding.bind(self.me.id.clone(), offer.number);
+            }
+            self.founding = Some(founding);
+        }
+        match self.founding.as_ref().map(Founding::next) {
+            Some(Next::Ask(voters)) => {
+                let names: Vec<String> = voters.iter().map(|v| v.node.to_string()).collect();
+                self.say_why(&format!(
+                    "founding: waiting for {} to bind",
+                    names.join(", ")
+                ));
+                for voter in voters {
+                    self.tell(&voter.node, Message::Offer(Box::new(offer.clone())));
+                }
+            }
+            Some(Next::BindSelf) => {
+                let number = offer.number;
+                self.set_genesis(Genesis::Bound(offer));
+                self.hold(Held::OwnBind(number));
+                self.join.look = self.now;
+            }
+            Some(Next::Declare) => self.declare(&offer),
+            None => {}
+        }
+    }
+
+    pub(super) fn on_offer(&mut self, from: &Sender, offer: Offer) {
+        if offer.founder != from.id || !matches!(self.role, Role::Outside) {
+            return;
+        }
+        match genesis::may_bind(
+            &self.me.id,
+            self.config.uuid.as_ref(),
+            &self.genesis,
+            &offer,
+        ) {
+            Err(why) => self.say_why(&format!(
+                "not binding to the founding offer of {}: {why}",
+                from.id.node
+            )),
+            Ok(()) => {
+                let number = offer.number;
+                if self.genesis != Genesis::Bound(offer.clone()) {
+                    self.set_genesis(Genesis::Bound(offer));
+                }
+                self.send_durable(&from.id.node, 0, Message::Bound { offer: number });
+            }
+        }
+    }
+
+    pub(super) fn on_bound(&mut self, from: Sender, number: u64) {
+        if let Some(founding) = &mut self.founding
+            && founding.offer.voters.contains(&from.id)
+        {
+            founding.bind(from.id, number);
+            self.join.look = self.now;
+        }
+    }
+
+    /// All have bound: the founder alone declares the cluster formed, durably, and tells with State(1,1).
+    fn declare(&mut self, offer: &Offer) {
+        let mut nodes = Vec::with_capacity(offer.voters.len());
+        for voter in &offer.voters {
+            let heard = self
+                .hellos
+                .get(&voter.node)
+                .filter(|h| h.from.id == *voter)
+                .map(|h| h.hello.member.clone());
+            let Some(member) =
+                heard.or_else(|| self.is_me(voter).then(|| self.config.member.clone()))
+            else {
+                return self.say_why(&format!("founding: waiting for gateway {}", voter.node));
+            };
+            nodes.push(member);
+        }
+        let (uuid, founder, run) = (offer.uuid.clone(), self.me.id.clone(), self.me.run);
+        let created_s = self.config.started_unix_s;
+        let state = match State::genesis(NewState {
+            uuid: uuid.clone(),
+            nodes,
+            founder: founder.clone(),
+            run,
+            created_s,
+        }) {
+            Ok(state) => Arc::new(state),
+            Err(e) => return self.broken(&format!("State(1,1) does not encode: {e}")),
+        };
+        if self.register.accept(&slot(&state), &founder).is_err() {
+            return self
+                .say_why("founding: this disk has promised an epoch already; it can only join");
+        }
+        self.accepted = Some(state.clone());
+        self.become_formed(Genesis::Formed(uuid));
+        self.persist(
+            Some(self.genesis.clone()),
+            Some(Write {
+                state,
+                deltas: Vec::new(),
+            }),
+        );
+        self.hold(Held::Declared);
+    }
+
+    pub(super) fn on_declared(&mut self) {
+        if let Some(state) = self
+            .accepted
+            .clone()
+            .filter(|s| s.stamp() == Stamp::new(0, 1, 1))
+        {
+            self.propose_first(state);
+            self.announce();
+        }
+    }
+
+    pub(super) fn become_formed(&mut self, genesis: Genesis) {
+        self.genesis = genesis;
+        self.founding = None;
+        self.reason.clear();
+        self.alone_since = self.now;
+        if matches!(self.role, Role::Outside) {
+            self.role = Role::Follower;
+        }
+    }
+
+    /// Any run of the founder may tell again: a bound node does not vote until it is told.
+    fn tell_formed(&mut self, node: &NodeId) {
+        let Some(state) = self.accepted.clone() else {
+            return;
+        };
+        if *state.primary() == self.me.id && state.stamp() == Stamp::new(0, 1, 1) {
+            let full = Arc::new(state.full());
+            self.tell(node, Message::Body { full });
+        }
+    }
+
+    /// A bound node hears from its offer's founder that the cluster is formed.
+    pub(super) fn on_told(&mut self, from: &Sender, full: &Full) {
+        let Genesis::Bound(offer) = &self.genesis else {
+            return;
+        };
+        let Ok(state) = State::from_full(full) else {
+            return;
+        };
+        let ours = offer.founder == from.id
+            && *state.uuid() == offer.uuid
+            && state.stamp() == Stamp::new(0, 1, 1);
+        if !ours || self.register.accept(&slot(&state), &from.id).is_err() {
+            return;
+        }
+        let (uuid, state) = (offer.uuid.clone(), Arc::new(state));
+        self.accepted = Some(state.clone());
+        self.become_formed(Genesis::Formed(uuid));
+        self.persist(
+            Some(self.genesis.clone()),
+            Some(Write {
+                state,
+                deltas: Vec::new(),
+            }),
+        );
+    }
+
+    // ---- joining
+
+    /// The published Smap holds this very process.
+    pub(super) fn is_in(&self) -> bool {
+        self.published
+            .as_ref()
+            .is_some_and(|s| holds(s, &self.config.member))
+    }
+
+    fn wants_in(&self) -> bool {
+        let outside = matches!(self.role, Role::Outside);
+        let asks = !outside || (self.start() == Start::Join);
+        self.stop.is_none() && asks && !self.is_in()
+    }
+
+    pub(super) fn join_due(&self) -> Option<Millis> {
+        self.wants_in().then_some(self.join.next)
+    }
+
+    /// Asks the primary, or any gateway of our cluster, which says who the primary is.
+    pub(super) fn advance_join(&mut self) {
+        if !self.wants_in() {
+            self.join.request = None;
+            return;
+        }
+        if self.now < self.join.next {
+            return;
+        }
+        self.join.next = self.now + self.join.backoff.wait_ms(&mut self.jitter);
+        let request = self.requests.internal_id();
+        let low = self.requests.low();
+        self.join.request = Some(request.clone());
+        let change = Change::Join {
+            node: Box::new(self.config.member.clone()),
+        };
+        if let Role::Leading(lead) = &self.role {
+            if lead.established() {
+                // A primary whose run is newer than its Smap entry says so itself.
+                self.park(request, change, true);
+            }
+            return;
+        }
+        if let Some(to) = self.ask_whom() {
+            self.tell(
+                &to,
+                Message::Forward {
+                    request,
+                    low,
+                    change,
+                },
+            );
+        }
+    }
+
+    fn ask_whom(&mut self) -> Option<NodeId> {
+        if let Some(primary) = self.believed_primary() {
+            return Some(primary.id.node);
+        }
+        let hinted = self
+            .hints
+            .keys()
+            .filter(|id| self.live.process(id).is_some())
+            .cloned();
+        let formed = self
+            .hellos
+            .iter()
+            .filter(|(_, h)| h.hello.genesis.is_formed() && h.uuid.as_ref() == self.our(h));
+        let heard = formed
+            .map(|(id, _)| id.clone())
+            .filter(|id| self.live.process(id).is_some());
+        let mut all: Vec<NodeId> = hinted.chain(heard).collect();
+        all.dedup();
+        self.join.tried = self.join.tried.wrapping_add(1);
+        let at = self.join.tried.checked_rem(all.len())?;
+        all.into_iter().nth(at)
+    }
+
+    fn our<'a>(&'a self, heard: &'a Heard) -> Option<&'a ClusterUuid> {
+        self.uuid().or(heard.uuid.as_ref())
+    }
+
+    pub(super) fn is_join(&self, request: &RequestId) -> bool {
+        self.join.request.as_ref() == Some(request) && !matches!(self.role, Role::Leading(_))
+    }
+
+    pub(super) fn on_join_reply(&mut self, reply: ForwardReply) {
+        match reply {
+            ForwardReply::Settled {
+                outcome: Outcome::Refused(why),
+                ..
+            } => self.say_why(&format!("not let in: {why}")),
+            ForwardReply::Settled {
+                outcome: Outcome::Done,
+                ..
+            } => {
+                self.reason.clear();
+                self.join.backoff.reset();
+            }
+            ForwardReply::NotPrimary {
+                primary: Some(primary),
+            } => {
+                self.hint(primary);
+                self.join.next = self.now + REDIRECT_MS;
+            }
+            ForwardReply::NotPrimary { primary: None } | ForwardReply::Lost => {}
+        }
+    }
+}

@@ -1,0 +1,823 @@
+//! Leading: first write, group commit, lease, replication, visibility (protocol.md rules 6 to 8, 11, 12).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use ais_meta::state::Draft;
+use ais_meta::{Change, Delta, Digest, Full, NodeId, Outcome, RequestId, Stamp, State, VoterId};
+
+use super::handover::Transfer;
+use super::members::{Damping, JoinAsk};
+use super::{Leader, Node, Role, slot};
+use crate::io::{AppendBody, ForwardReply, MemberView, Message, Millis, Sender, Write};
+use crate::mutant::Mutant;
+use crate::pacemaker::Rounds;
+use crate::quorum;
+use crate::register::Proposal;
+
+/// Steps kept to bring members up to date without sending whole States.
+const DELTAS_MAX: usize = 512;
+/// Mutations that wait for the next State; more are sent back to their gateways, which park them.
+pub(super) const QUEUE_MAX: usize = 8192;
+/// Mutations folded into one State.
+const BATCH_MAX: usize = 1024;
+
+/// A mutation that waits for its State.
+pub(super) struct Asked {
+    pub(super) request: RequestId,
+    pub(super) low: u64,
+    pub(super) change: Change,
+    /// The gateway to answer; `None`: ourselves.
+    pub(super) from: Option<NodeId>,
+}
+
+struct Waiter {
+    request: RequestId,
+    from: Option<NodeId>,
+    outcome: Outcome,
+}
+
+struct Inflight {
+    state: Arc<State>,
+    proposal: Proposal,
+    waiters: Vec<Waiter>,
+    since: Millis,
+}
+
+/// A committed State that members have not all published yet.
+struct Publishing {
+    stamp: Stamp,
+    until: Millis,
+    members: BTreeSet<NodeId>,
+    waiters: Vec<Waiter>,
+}
+
+/// What the primary knows of a member.
+pub(super) struct Progress {
+    pub(super) id: VoterId,
+    pub(super) heard: Option<Millis>,
+    pub(super) acked: Option<Stamp>,
+    pub(super) published: Option<Stamp>,
+    sent: Option<Stamp>,
+    sent_at: Millis,
+    needs_full: bool,
+    slow: bool,
+}
+
+impl Progress {
+    fn new(id: VoterId) -> Self {
+        let (heard, acked, published, sent) = (None, None, None, None);
+        Self {
+            id,
+            heard,
+            acked,
+            published,
+            sent,
+            sent_at: 0,
+            needs_full: false,
+            slow: false,
+        }
+    }
+}
+
+/// The primary of an epoch.
+pub(super) struct Lead {
+    epoch: u64,
+    since: Millis,
+    /// Since when the primary before was down, for the failover figure.
+    down_since: Millis,
+    tip: Arc<State>,
+    committed: Option<Arc<State>>,
+    inflight: Option<Inflight>,
+    deltas: VecDeque<Arc<Delta>>,
+    full: Option<Arc<Full>>,
+    pub(super) members: BTreeMap<NodeId, Progress>,
+    rounds: Rounds,
+    next_heartbeat: Millis,
+    pub(super) queue: VecDeque<Asked>,
+    publishing: VecDeque<Publishing>,
+    pub(super) joins: BTreeMap<NodeId, JoinAsk>,
+    pub(super) damping: Damping,
+    pub(super) transfer: Option<Transfer>,
+    /// Committed at the last heartbeat: who has that is caught up.
+    pub(super) mark: Stamp,
+}
+
+impl Lead {
+    /// Its first State is committed: primary from now on, not before (rule 6).
+    pub(super) fn established(&self) -> bool {
+        self.committed.is_some()
+    }
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+    pub(super) fn since(&self) -> Millis {
+        self.since
+    }
+    pub(super) fn tip(&self) -> &Arc<State> {
+        &self.tip
+    }
+    pub(super) fn committed(&self) -> Option<&Arc<State>> {
+        self.committed.as_ref()
+    }
+    /// Nothing is on its way to commit or to be published.
+    pub(super) fn is_drained(&self) -> bool {
+        self.inflight.is_none() && self.publishing.is_empty()
+    }
+    pub(super) fn is_caught_up(&self, node: &NodeId) -> bool {
+        self.members
+            .get(node)
+            .is_some_and(|p| p.acked.is_some_and(|acked| acked >= self.mark))
+    }
+    fn commit_stamp(&self) -> Stamp {
+        self.committed
+            .as_ref()
+            .map(|s| s.stamp())
+            .unwrap_or_default()
+    }
+
+    /// Steps from `base` to `target`, if all are kept.
+    fn path(&self, base: Stamp, target: Stamp) -> Option<Vec<Arc<Delta>>> {
+        let first = self.deltas.iter().position(|d| d.base == base)?;
+        let steps: Vec<_> = self
+            .deltas
+            .iter()
+            .skip(first)
+            .take_while(|d| d.stamp <= target)
+            .cloned()
+            .collect();
+        (steps.last().map(|d| d.stamp) == Some(target)).then_some(steps)
+    }
+}
+
+impl Node {
+    /// First write (AIStore's second phase): the adopted State with ourselves as primary, same electorate.
+    pub(super) fn lead_from(&mut self, adopted: &Arc<State>, epoch: u64) {
+        let stamp = Stamp::new(self.incarnation, epoch, adopted.stamp().seq + 1);
+        let mut draft = adopted.draft(stamp);
+        draft.take_over(self.me.id.clone(), self.me.run);
+        if Mutant::FirstWriteDropsPrimary.on() && *adopted.primary() != self.me.id {
+            draft.remove_voter(adopted.primary());
+        }
+        self.start_leading(adopted.clone(), epoch);
+        self.write(draft, Vec::new());
+    }
+
+    /// Takes the role with `tip` as what the next State follows on.
+    pub(super) fn start_leading(&mut self, tip: Arc<State>, epoch: u64) {
+        let lead = Lead {
+            epoch,
+            since: self.now,
+            down_since: self.down_since.unwrap_or(self.now),
+            tip,
+            committed: None,
+            inflight: None,
+            deltas: VecDeque::new(),
+            full: None,
+            members: BTreeMap::new(),
+            rounds: Rounds::default(),
+            next_heartbeat: self.now + self.config.timers.heartbeat_ms,
+            queue: VecDeque::new(),
+            publishing: VecDeque::new(),
+            joins: BTreeMap::new(),
+            damping: Damping::default(),
+            transfer: None,
+            mark: Stamp::default(),
+        };
+        self.role = Role::Leading(Box::new(lead));
+        let who = self.me.clone();
+        self.leader = Some(Leader {
+            who,
+            epoch,
+            heard: self.now,
+            established: false,
+            resigned: None,
+            denied: false,
+        });
+    }
+
+    pub(super) fn lead(&mut self) -> Option<&mut Lead> {
+        match &mut self.role {
+            Role::Leading(lead) => Some(lead),
+            _ => None,
+        }
+    }
+
+    /// Proposes the draft as the next State.
+    fn write(&mut self, draft: Draft, asked: Vec<(Asked, Outcome)>) {
+        let (state, delta) = match draft.finish() {
+            Ok((state, delta)) => (Arc::new(state), Arc::new(delta)),
+            Err(e) => return self.broken(&format!("the next State does not encode: {e}")),
+        };
+        let waiters = asked
+            .into_iter()
+            .map(|(a, outcome)| Waiter {
+                request: a.request,
+                from: a.from,
+                outcome,
+            })
+            .collect();
+        self.propose(state, Some(delta), waiters);
+    }
+
+    /// Puts a State in flight: one at a time (rule 7).
+    fn propose(&mut self, state: Arc<State>, delta: Option<Arc<Delta>>, waiters: Vec<Waiter>) {
+        let (new, now, me) = (slot(&state), self.now, self.me.id.clone());
+        let Some(lead) = self.lead() else { return };
+        let before = quorum::names(lead.tip.electorate());
+        let lawful = lead.inflight.is_none()
+            && quorum::one_apart(&before, &new.voters)
+            && state.primary() == &me;
+        if !lawful && !Mutant::SecondInFlight.on() && !Mutant::TwoVotersAtOnce.on() {
+            return self.broken(
+                "I6: more than one voter would change at once, or a State is written by another",
+            );
+        }
+        lead.tip = state.clone();
+        lead.full = None;
+        let proposal = Proposal::following(new.clone(), &before);
+        lead.inflight = Some(Inflight {
+            state: state.clone(),
+            proposal,
+            waiters,
+            since: now,
+        });
+        if let Some(delta) = &delta {
+            lead.deltas.push_back(delta.clone());
+            if lead.deltas.len() > DELTAS_MAX {
+                lead.deltas.pop_front();
+            }
+        }
+        if self.register.accept(&new, &me).is_err() {
+            // Promised to somebody else in the meantime: this epoch is over.
+            return self.follow();
+        }
+        self.accepted = Some(state.clone());
+        self.persist(
+            None,
+            Some(Write {
+                state,
+                deltas: delta.into_iter().collect(),
+            }),
+        );
+        self.hold_own_accept(new.stamp);
+        self.sync_members();
+        self.replicate();
+    }
+
+    /// The founder's State(1,1): on its disk already, waits for the others.
+    pub(super) fn propose_first(&mut self, state: Arc<State>) {
+        let (new, now) = (slot(&state), self.now);
+        self.start_leading(state.clone(), state.stamp().epoch);
+        if let Some(lead) = self.lead() {
+            lead.inflight = Some(Inflight {
+                state,
+                proposal: Proposal::new(new.clone()),
+                waiters: Vec::new(),
+                since: now,
+            });
+        }
+        self.sync_members();
+        self.replicate();
+        self.on_own_accept(new.stamp);
+    }
+
+    pub(super) fn on_own_accept(&mut self, stamp: Stamp) {
+        let me = self.me.id.clone();
+        if let Some(lead) = self.lead()
+            && let Some(inflight) = &mut lead.inflight
+        {
+            let digest = inflight.proposal.slot.digest;
+            inflight.proposal.ack(&me, stamp, digest);
+            self.check_commit();
+        }
+    }
+
+    pub(super) fn on_appended(
+        &mut self,
+        from: &Sender,
+        epoch: u64,
+        round: u64,
+        stamp: Stamp,
+        digest: Digest,
+    ) {
+        let now = self.now;
+        let Some(lead) = self.lead().filter(|l| l.epoch == epoch) else {
+            return;
+        };
+        lead.rounds.answer(&from.id, round, now);
+        if let Some(p) = lead
+            .members
+            .get_mut(&from.id.node)
+            .filter(|p| p.id == from.id)
+        {
+            p.heard = Some(now);
+            p.acked = p.acked.max(Some(stamp));
+        }
+        if let Some(inflight) = &mut lead.inflight {
+            inflight.proposal.ack(&from.id, stamp, digest);
+        }
+        self.on_joiner_ack(&from.id.node);
+        self.check_commit();
+    }
+
+    /// Rule 6: committed when a majority of the electorate inside it acknowledged it.
+    fn check_commit(&mut self) {
+        let publish_ms = self.config.timers.publish_wait_ms;
+        let now = self.now;
+        let Some(lead) = self.lead() else { return };
+        let Some(inflight) = lead.inflight.take_if(|i| i.proposal.committed()) else {
+            return;
+        };
+        let (state, first) = (inflight.state, lead.committed.is_none());
+        let took_ms = now.saturating_sub(lead.down_since);
+        lead.committed = Some(state.clone());
+        let epoch = lead.epoch;
+        let members = lead.members.iter();
+        let live = |p: &Progress| p.acked.is_some_and(|a| a.epoch == epoch) && !p.slow;
+        let waited: BTreeSet<NodeId> = members
+            .filter(|(_, p)| live(p))
+            .map(|(id, _)| id.clone())
+            .collect();
+        let until = now + publish_ms;
+        lead.publishing.push_back(Publishing {
+            stamp: state.stamp(),
+            until,
+            members: waited,
+            waiters: inflight.waiters,
+        });
+        self.stats.commits += 1;
+        self.publish(state);
+        if first {
+            self.stats.wins += 1;
+            self.stats.last_failover_ms = took_ms;
+            self.lost.reset();
+            if let Some(leader) = &mut self.leader {
+                leader.established = true;
+            }
+        }
+        self.push_commit();
+        self.replicate();
+        self.release();
+        self.write_next();
+    }
+
+    /// Rule 12: commit stamps are pushed at once, to those who have the State.
+    fn push_commit(&mut self) {
+        let now = self.now;
+        let Some(lead) = self.lead() else { return };
+        let (round, commit, epoch) = (lead.rounds.start(now), lead.commit_stamp(), lead.epoch);
+        let informed: Vec<NodeId> = lead
+            .members
+            .iter()
+            .filter(|(_, p)| p.sent >= Some(commit))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for node in informed {
+            self.send(
+                &node,
+                epoch,
+                Message::Append {
+                    round,
+                    commit,
+                    body: AppendBody::Commit,
+                },
+            );
+        }
+    }
+
+    /// Sends every member what it lacks: voters the newest State, learners the newest committed one (rule 11).
+    pub(super) fn replicate(&mut self) {
+        let (now, retry_ms) = (self.now, 3 * self.config.timers.heartbeat_ms);
+        let Role::Leading(lead) = &mut self.role else {
+            return;
+        };
+        let (commit, tip, epoch) = (lead.commit_stamp(), lead.tip.clone(), lead.epoch);
+        let voters = quorum::names(tip.electorate());
+        let mut out = Vec::new();
+        for (node, p) in &mut lead.members {
+            let target = if voters.contains(&p.id) {
+                tip.stamp()
+            } else {
+                commit
+            };
+            let lost = p.acked < p.sent && now >= p.sent_at + retry_ms;
+            if !self.live.is_connected(&p.id)
+                || target == Stamp::default()
+                || (p.sent >= Some(target) && !lost)
+            {
+                continue;
+            }
+            let base = if lost { p.acked } else { p.sent.or(p.acked) };
+            out.push((node.clone(), base.filter(|_| !p.needs_full), target));
+            (p.sent, p.sent_at, p.needs_full) = (Some(target), now, false);
+        }
+        let round = lead.rounds.start(now);
+        for (node, base, target) in out {
+            let Some(body) = self.body(base, target) else {
+                continue;
+            };
+            self.send(
+                &node,
+                epoch,
+                Message::Append {
+                    round,
+                    commit,
+                    body,
+                },
+            );
+        }
+    }
+
+    fn body(&mut self, base: Option<Stamp>, target: Stamp) -> Option<AppendBody> {
+        let lead = self.lead()?;
+        if let Some(steps) = base.and_then(|b| lead.path(b, target)) {
+            return Some(AppendBody::Deltas(steps));
+        }
+        if base == Some(target) {
+            return Some(AppendBody::Commit);
+        }
+        let state = if lead.tip.stamp() == target {
+            lead.tip.clone()
+        } else {
+            lead.committed.clone()?
+        };
+        let cached = lead.full.take().filter(|f| f.stamp == target);
+        let full = cached.unwrap_or_else(|| Arc::new(state.full()));
+        lead.full = Some(full.clone());
+        self.stats.fulls += 1;
+        Some(AppendBody::Full(full))
+    }
+
+    pub(super) fn on_need_full(&mut self, from: &Sender, have: Stamp) {
+        let Some(lead) = self.lead() else { return };
+        if let Some(p) = lead
+            .members
+            .get_mut(&from.id.node)
+            .filter(|p| p.id == from.id)
+        {
+            let known = lead.deltas.iter().any(|d| d.base == have);
+            // Our own chain starts there only if digests agree too, which the member just denied if we tried it.
+            p.needs_full = !known || p.acked == Some(have);
+            (p.acked, p.sent) = (Some(have), None);
+            self.replicate();
+        }
+    }
+
+    /// A process came (back): what was sent to it may be lost.
+    pub(super) fn reconnected(&mut self, peer: &Sender) {
+        if let Some(lead) = self.lead()
+            && let Some(p) = lead.members.get_mut(&peer.id.node)
+        {
+            if p.id != peer.id {
+                *p = Progress::new(peer.id.clone());
+            }
+            p.sent = None;
+        }
+        self.replicate();
+        self.requests.resend_to(&peer.id.node);
+    }
+
+    /// Members to keep: the Smap, the electorate, whoever asked to join.
+    pub(super) fn sync_members(&mut self) {
+        let me = self.me.id.clone();
+        let Some(lead) = self.lead() else { return };
+        let mut wanted: BTreeMap<NodeId, VoterId> = lead
+            .tip
+            .electorate()
+            .iter()
+            .map(|v| (v.id.node.clone(), v.id.clone()))
+            .collect();
+        wanted.extend(
+            lead.tip
+                .nodes()
+                .values()
+                .map(|n| (n.id.clone(), n.voter_id())),
+        );
+        wanted.extend(
+            lead.joins
+                .iter()
+                .map(|(id, j)| (id.clone(), j.node.voter_id())),
+        );
+        wanted.remove(&me.node);
+        lead.members
+            .retain(|node, p| wanted.get(node) == Some(&p.id));
+        for (node, id) in wanted {
+            lead.members
+                .entry(node)
+                .or_insert_with(|| Progress::new(id));
+        }
+    }
+
+    pub(super) fn on_heartbeat_ack(
+        &mut self,
+        from: &Sender,
+        epoch: u64,
+        round: u64,
+        holds: bool,
+        accepted: Stamp,
+        published: Stamp,
+    ) {
+        let now = self.now;
+        let Some(lead) = self.lead().filter(|l| l.epoch == epoch) else {
+            return;
+        };
+        if holds {
+            lead.rounds.answer(&from.id, round, now);
+        }
+        if let Some(p) = lead
+            .members
+            .get_mut(&from.id.node)
+            .filter(|p| p.id == from.id)
+        {
+            p.heard = Some(now);
+            p.acked = p
+                .acked
+                .max(Some(accepted).filter(|a| *a != Stamp::default()));
+        }
+        self.on_member_published(from, published);
+        self.replicate();
+    }
+
+    pub(super) fn on_member_published(&mut self, from: &Sender, stamp: Stamp) {
+        let Some(lead) = self.lead() else { return };
+        let newest = lead.commit_stamp();
+        if let Some(p) = lead
+            .members
+            .get_mut(&from.id.node)
+            .filter(|p| p.id == from.id)
+        {
+            p.published = p.published.max(Some(stamp));
+            p.slow &= stamp < newest;
+        }
+        self.release();
+    }
+
+    /// Rule 12: answers once everybody who follows has published, or the wait is over.
+    fn release(&mut self) {
+        let now = self.now;
+        while let Some(lead) = self.lead()
+            && let Some(first) = lead.publishing.front()
+        {
+            let behind = |id: &&NodeId| {
+                lead.members
+                    .get(*id)
+                    .is_some_and(|p| p.published < Some(first.stamp))
+            };
+            let late: Vec<NodeId> = first.members.iter().filter(behind).cloned().collect();
+            if !late.is_empty() && now < first.until {
+                return;
+            }
+            for node in late {
+                if let Some(p) = lead.members.get_mut(&node) {
+                    p.slow = true;
+                }
+            }
+            let Some(done) = lead.publishing.pop_front() else {
+                return;
+            };
+            if !done.waiters.is_empty() && self.lease_lapsed() {
+                if let Some(lead) = self.lead() {
+                    lead.publishing.push_front(done);
+                }
+                return self.lapse();
+            }
+            for w in done.waiters {
+                self.stats.settled += 1;
+                let reply = ForwardReply::Settled {
+                    outcome: w.outcome,
+                    stamp: done.stamp,
+                };
+                self.answer(w.from, w.request, reply);
+            }
+        }
+    }
+
+    /// Answers the gateway that admitted the mutation.
+    pub(super) fn answer(&mut self, from: Option<NodeId>, request: RequestId, reply: ForwardReply) {
+        match from {
+            Some(node) => self.tell(&node, Message::Forwarded { request, reply }),
+            None => {
+                let me = self.me.clone();
+                self.on_forwarded(&me, request, reply);
+            }
+        }
+    }
+
+    /// Until when this primary may act: its own clock, from the send time of the last round that a majority answered.
+    fn lease_until(&self) -> Option<Millis> {
+        let Role::Leading(lead) = &self.role else {
+            return None;
+        };
+        let own = self.durable.promised == lead.epoch;
+        let value = |v: &VoterId| {
+            if self.is_me(v) {
+                own.then_some(self.now)
+            } else {
+                lead.rounds.answered(v)
+            }
+        };
+        let electorates = [Some(&lead.tip), lead.committed.as_ref()];
+        let reached = electorates
+            .into_iter()
+            .flatten()
+            .map(|s| quorum::reached(&quorum::names(s.electorate()), value));
+        let from = reached.min().flatten()?;
+        let lease_ms = self.config.timers.lease_ms;
+        Some(from + lease_ms - lease_ms / 10)
+    }
+
+    pub(super) fn own_lease_left_ms(&self) -> u64 {
+        self.lease_until()
+            .unwrap_or(self.now)
+            .saturating_sub(self.now)
+    }
+
+    pub(super) fn lease_lapsed(&self) -> bool {
+        self.lease_until().is_none_or(|until| self.now >= until)
+    }
+
+    /// Whatever became due for a primary.
+    pub(super) fn advance_lead(&mut self) {
+        let Role::Leading(lead) = &self.role else {
+            return;
+        };
+        let stuck_ms = self.config.timers.suspect_ms;
+        let state_age_ms = lead
+            .inflight
+            .as_ref()
+            .map_or(0, |i| self.now.saturating_sub(i.since));
+        if !lead.established() {
+            if self.now >= lead.since + self.step_ms() {
+                return self.lose();
+            }
+        } else if self.lease_lapsed() {
+            return self.lapse();
+        } else if self.persist_age_ms() > stuck_ms || state_age_ms > stuck_ms {
+            return self.give_up_lead();
+        }
+        self.heartbeat();
+        self.release();
+        self.advance_transfer();
+        self.write_next();
+    }
+
+    pub(super) fn lead_due(&self) -> Option<Millis> {
+        let Role::Leading(lead) = &self.role else {
+            return None;
+        };
+        let stuck_ms = self.config.timers.suspect_ms + 1;
+        let due = [
+            Some(lead.next_heartbeat),
+            lead.publishing.front().map(|p| p.until),
+            lead.inflight.as_ref().map(|i| i.since + stuck_ms),
+            self.pending.front().map(|(_, at, ..)| at + stuck_ms),
+            lead.transfer.as_ref().map(|t| t.until),
+            (!lead.established()).then(|| lead.since + self.step_ms()),
+            self.lease_until().filter(|_| lead.established()),
+        ];
+        due.into_iter().flatten().min()
+    }
+
+    fn heartbeat(&mut self) {
+        let (now, heartbeat_ms) = (self.now, self.config.timers.heartbeat_ms);
+        let Some(lead) = self.lead().filter(|l| now >= l.next_heartbeat) else {
+            return;
+        };
+        lead.next_heartbeat = now + heartbeat_ms;
+        let (round, commit, epoch) = (lead.rounds.start(now), lead.commit_stamp(), lead.epoch);
+        let members: Vec<NodeId> = lead.members.keys().cloned().collect();
+        for node in members {
+            self.send(&node, epoch, Message::Heartbeat { round, commit });
+        }
+        self.sync_members();
+        self.replicate();
+        self.keep_members();
+        if let Some(lead) = self.lead() {
+            lead.mark = commit;
+        }
+    }
+
+    /// The lease is over: writes are refused, heartbeats stop; stays a candidate (rule 8).
+    fn lapse(&mut self) {
+        self.stats.lapses += 1;
+        self.follow();
+        self.announce();
+    }
+
+    /// Tells everybody what this process is now.
+    pub(super) fn announce(&mut self) {
+        let peers: Vec<NodeId> = self.live.everybody().cloned().collect();
+        for peer in peers {
+            self.greet(&peer);
+        }
+    }
+
+    /// Folds what waits into the next State (group commit, rule 7).
+    pub(super) fn write_next(&mut self) {
+        let me = self.me.clone();
+        let Role::Leading(lead) = &mut self.role else {
+            return;
+        };
+        let busy = lead.inflight.is_some() && !Mutant::SecondInFlight.on();
+        if !lead.established() || busy || lead.transfer.is_some() {
+            return;
+        }
+        let mut draft = lead.tip.draft(lead.tip.stamp().next());
+        let stamp = lead.commit_stamp();
+        let (mut asked, mut known) = (Vec::new(), Vec::new());
+        while asked.len() < BATCH_MAX
+            && let Some(a) = lead.queue.pop_front()
+        {
+            match draft.settled(&a.request) {
+                Some(outcome)
+                    if asked
+                        .iter()
+                        .any(|(b, _): &(Asked, Outcome)| b.request == a.request) =>
+                {
+                    asked.push((a, outcome));
+                }
+                Some(outcome) => known.push((a, outcome)),
+                None => {
+                    let outcome = draft.change(&a.change);
+                    draft.settle(&a.request, a.low, outcome.clone());
+                    asked.push((a, outcome));
+                }
+            }
+        }
+        for (a, outcome) in known {
+            let waiter = Waiter {
+                request: a.request,
+                from: a.from,
+                outcome,
+            };
+            let publishing = Publishing {
+                stamp,
+                until: self.now,
+                members: BTreeSet::new(),
+                waiters: vec![waiter],
+            };
+            lead.publishing.push_back(publishing);
+        }
+        self.edit_members(&mut draft, &me.id);
+        if draft.is_edited() {
+            self.write(draft, asked);
+        }
+        self.release();
+    }
+
+    /// Leads no more: whoever waits is told to ask the next primary under the same id.
+    pub(super) fn put_down(&mut self, lead: Lead) {
+        let inflight = lead.inflight.into_iter().flat_map(|i| i.waiters);
+        let published = lead.publishing.into_iter().flat_map(|p| p.waiters);
+        for w in published.chain(inflight) {
+            self.answer(w.from, w.request, ForwardReply::Lost);
+        }
+        for a in lead.queue {
+            self.answer(
+                a.from,
+                a.request,
+                ForwardReply::NotPrimary { primary: None },
+            );
+        }
+        if let Some(transfer) = lead.transfer {
+            self.transfer_ended(transfer);
+        }
+        self.leader = None;
+        self.alone_since = self.now;
+    }
+
+    pub(super) fn member_views(&self) -> BTreeMap<NodeId, MemberView> {
+        let Role::Leading(lead) = &self.role else {
+            return BTreeMap::new();
+        };
+        let voters = quorum::names(lead.tip.electorate());
+        let view = |(node, p): (&NodeId, &Progress)| {
+            let kind = self.find(&p.id).map_or(ais_meta::Kind::Gateway, |v| v.kind);
+            let member = MemberView {
+                id: p.id.clone(),
+                kind,
+                voter: voters.contains(&p.id),
+                connected: self.live.is_connected(&p.id),
+                acked: p.acked,
+                published: p.published,
+                heard: p.heard,
+            };
+            (node.clone(), member)
+        };
+        let own = MemberView {
+            id: self.me.id.clone(),
+            kind: self.config.member.kind,
+            voter: voters.contains(&self.me.id),
+            connected: true,
+            acked: Some(self.durable.accepted),
+            published: self.published.as_ref().map(|s| s.stamp()),
+            heard: Some(self.now),
+        };
+        lead.members
+            .iter()
+            .map(view)
+            .chain([(self.me.id.node.clone(), own)])
+            .collect()
+    }
+}

@@ -1,0 +1,349 @@
+//! The gateway's side of clients' requests (protocol.md rules 12 and 13): parks mutations while nobody leads, sends
+//! them to the primary under one id until one answers, and makes sure that a read is not older than its call.
+
+use std::collections::BTreeMap;
+
+use ais_meta::{Change, NodeId, RequestId, Stamp, VoterId};
+
+use super::lead::{Asked, QUEUE_MAX};
+use super::members::reaches;
+use super::{Node, Role};
+use crate::io::{Action, ForwardReply, Message, Millis, Reply, Sender};
+
+/// Mutations that one gateway admits before the first of them is answered.
+const PARKED_MAX: usize = 1024;
+/// A forwarded mutation without an answer is sent again after this time, under the same id.
+const RESEND_MS: u64 = 2000;
+/// Asking a node that said it does not lead again.
+const AGAIN_MS: u64 = 20;
+/// How long a read waits to be made fresh.
+const PULL_MS_MAX: u64 = 1000;
+
+struct Parked {
+    change: Change,
+    until: Millis,
+    /// To which primary's epoch it was sent last, and when.
+    sent: Option<(u64, Millis)>,
+    /// It may have been proposed.
+    ever_sent: bool,
+    not_before: Millis,
+    /// Nobody outside waits for it.
+    internal: bool,
+}
+
+struct Pull {
+    until: Millis,
+    stamp: Option<Stamp>,
+}
+
+/// What this gateway waits for.
+pub(super) struct Requests {
+    me: VoterId,
+    run: u64,
+    next_seq: u64,
+    park_ms: u64,
+    parked: BTreeMap<RequestId, Parked>,
+    pulls: BTreeMap<u64, Pull>,
+}
+
+impl Requests {
+    pub(super) fn new(me: Sender, park_ms: u64) -> Self {
+        Self {
+            me: me.id,
+            run: me.run,
+            next_seq: 0,
+            park_ms,
+            parked: BTreeMap::new(),
+            pulls: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn next_id(&mut self) -> Option<RequestId> {
+        (self.parked.len() < PARKED_MAX).then(|| self.internal_id())
+    }
+
+    pub(super) fn internal_id(&mut self) -> RequestId {
+        self.next_seq += 1;
+        RequestId::Gateway {
+            origin: self.me.clone(),
+            run: self.run,
+            seq: self.next_seq,
+        }
+    }
+
+    /// The gateway waits for nothing below this.
+    pub(super) fn low(&self) -> u64 {
+        let own = |id: &RequestId| match id {
+            RequestId::Gateway { seq, .. } => Some(*seq),
+            RequestId::Client(_) => None,
+        };
+        self.parked
+            .keys()
+            .find_map(own)
+            .unwrap_or(self.next_seq + 1)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.parked.values().all(|p| p.internal)
+    }
+
+    pub(super) fn resend_to(&mut self, _node: &NodeId) {
+        for p in self.parked.values_mut() {
+            p.sent = None;
+        }
+    }
+
+    pub(super) fn due(&self) -> Option<Millis> {
+        let next = |p: &Parked| match p.sent {
+            Some((_, at)) => p.until.min(at + RESEND_MS),
+            // Not sent: a change of primary wakes us; `not_before` is the only time that matters.
+            None => {
+                if p.not_before > 0 {
+                    p.until.min(p.not_before)
+                } else {
+                    p.until
+                }
+            }
+        };
+        let pulls = self.pulls.values().map(|p| p.until);
+        self.parked.values().map(next).chain(pulls).min()
+    }
+}
+
+impl Node {
+    pub(super) fn on_propose(&mut self, request: RequestId, change: Change) {
+        self.park(request, change, false);
+    }
+
+    pub(super) fn park(&mut self, request: RequestId, change: Change, internal: bool) {
+        if self.requests.parked.len() >= 2 * PARKED_MAX {
+            self.actions.push(Action::Reply {
+                request,
+                reply: Reply::Unavailable,
+            });
+            return;
+        }
+        let until = self.now + self.requests.park_ms;
+        let parked = Parked {
+            change,
+            until,
+            sent: None,
+            ever_sent: false,
+            not_before: 0,
+            internal,
+        };
+        self.requests.parked.insert(request, parked);
+    }
+
+    /// Whom to send mutations to: the primary and its epoch, while it is not down.
+    fn destination(&self) -> Option<(NodeId, u64)> {
+        if let Role::Leading(lead) = &self.role {
+            let open = lead.established() && lead.transfer.is_none();
+            return open.then(|| (self.me.id.node.clone(), lead.epoch()));
+        }
+        let leader = self.leader.as_ref().filter(|l| l.established)?;
+        if self.down().is_some() {
+            None
+        } else {
+            Some((leader.who.id.node.clone(), leader.epoch))
+        }
+    }
+
+    pub(super) fn advance_requests(&mut self) {
+        self.expire_requests();
+        if let Some((to, epoch)) = self.destination() {
+            let now = self.now;
+            let low = self.requests.low();
+            let due = |p: &Parked| {
+                now >= p.not_before
+                    && p.sent
+                        .is_none_or(|(e, at)| e != epoch || now >= at + RESEND_MS)
+            };
+            let mut out = Vec::new();
+            for (request, p) in self.requests.parked.iter_mut().filter(|(_, p)| due(p)) {
+                (p.sent, p.ever_sent, p.not_before) = (Some((epoch, now)), true, 0);
+                out.push((request.clone(), p.change.clone()));
+            }
+            for (request, change) in out {
+                self.forward(&to, request, low, change);
+            }
+        }
+        self.advance_pulls();
+    }
+
+    fn forward(&mut self, to: &NodeId, request: RequestId, low: u64, change: Change) {
+        if *to == self.me.id.node {
+            self.enqueue(Asked {
+                request,
+                low,
+                change,
+                from: None,
+            });
+            self.write_next();
+        } else {
+            self.tell(
+                to,
+                Message::Forward {
+                    request,
+                    low,
+                    change,
+                },
+            );
+        }
+    }
+
+    fn enqueue(&mut self, asked: Asked) {
+        let open = |l: &&mut super::Lead| {
+            l.established() && l.transfer.is_none() && l.queue.len() < QUEUE_MAX
+        };
+        match self.lead().filter(open) {
+            Some(lead) => lead.queue.push_back(asked),
+            None => {
+                let primary = self.believed_primary().filter(|v| v.id != self.me.id);
+                self.answer(
+                    asked.from,
+                    asked.request,
+                    ForwardReply::NotPrimary { primary },
+                );
+            }
+        }
+    }
+
+    pub(super) fn on_forward(
+        &mut self,
+        from: Sender,
+        request: RequestId,
+        low: u64,
+        change: Change,
+    ) {
+        let leads =
+            matches!(&self.role, Role::Leading(l) if l.established() && l.transfer.is_none());
+        match change {
+            Change::Join { node } if leads => self.on_join(&from, request, low, *node),
+            change => {
+                self.enqueue(Asked {
+                    request,
+                    low,
+                    change,
+                    from: Some(from.id.node),
+                });
+                self.write_next();
+            }
+        }
+    }
+
+    pub(super) fn on_forwarded(&mut self, from: &Sender, request: RequestId, reply: ForwardReply) {
+        if self.is_join(&request) {
+            return self.on_join_reply(reply);
+        }
+        let now = self.now;
+        let Some(parked) = self.requests.parked.get_mut(&request) else {
+            return;
+        };
+        match reply {
+            ForwardReply::Settled { outcome, stamp } => {
+                let internal = parked.internal;
+                self.requests.parked.remove(&request);
+                if internal {
+                    self.on_left();
+                } else {
+                    self.actions.push(Action::Reply {
+                        request,
+                        reply: Reply::Settled { outcome, stamp },
+                    });
+                }
+            }
+            ForwardReply::NotPrimary { primary } => {
+                (parked.sent, parked.not_before) = (None, now + AGAIN_MS);
+                if let Some(primary) = primary.filter(|p| p.id != from.id) {
+                    self.hint(primary);
+                }
+            }
+            ForwardReply::Lost => (parked.sent, parked.not_before) = (None, now + 1),
+        }
+    }
+
+    /// Not proposed within the time: 503; proposed and fate unknown: 504; never mixed.
+    fn expire_requests(&mut self) {
+        let now = self.now;
+        let over: Vec<RequestId> = self
+            .requests
+            .parked
+            .iter()
+            .filter(|(_, p)| now >= p.until)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for request in over {
+            let Some(parked) = self.requests.parked.remove(&request) else {
+                continue;
+            };
+            let reply = if parked.ever_sent {
+                Reply::Unknown
+            } else {
+                Reply::Unavailable
+            };
+            if !parked.internal {
+                self.actions.push(Action::Reply { request, reply });
+            }
+        }
+    }
+
+    // ---- reads
+
+    pub(super) fn on_pull(&mut self, nonce: u64) {
+        let until = self.now + PULL_MS_MAX;
+        if matches!(self.role, Role::Leading(_)) {
+            let fresh = !self.lease_lapsed();
+            self.actions.push(Action::Pulled { nonce, fresh });
+            return;
+        }
+        self.requests
+            .pulls
+            .insert(nonce, Pull { until, stamp: None });
+        match self.destination() {
+            Some((to, _)) => self.tell(&to, Message::Pull { nonce }),
+            None => self.end_pull(nonce, false),
+        }
+    }
+
+    pub(super) fn on_pull_ask(&mut self, from: &Sender, nonce: u64) {
+        let stamp = match &self.role {
+            Role::Leading(lead) if !self.lease_lapsed() => lead.committed().map(|s| s.stamp()),
+            _ => None,
+        };
+        self.tell(&from.id.node, Message::PullReply { nonce, stamp });
+    }
+
+    pub(super) fn on_pull_reply(&mut self, nonce: u64, stamp: Option<Stamp>) {
+        match (self.requests.pulls.get_mut(&nonce), stamp) {
+            (Some(pull), Some(stamp)) => pull.stamp = Some(stamp),
+            (Some(_), None) => self.end_pull(nonce, false),
+            (None, _) => {}
+        }
+    }
+
+    fn advance_pulls(&mut self) {
+        let published = self.published.as_deref();
+        let ends = |p: &Pull| {
+            p.stamp
+                .map(|s| reaches(published, s))
+                .filter(|f| *f)
+                .or((self.now >= p.until).then_some(false))
+        };
+        let ended: Vec<(u64, bool)> = self
+            .requests
+            .pulls
+            .iter()
+            .filter_map(|(n, p)| ends(p).map(|fresh| (*n, fresh)))
+            .collect();
+        for (nonce, fresh) in ended {
+            self.end_pull(nonce, fresh);
+        }
+    }
+
+    fn end_pull(&mut self, nonce: u64, fresh: bool) {
+        if self.requests.pulls.remove(&nonce).is_some() {
+            self.actions.push(Action::Pulled { nonce, fresh });
+        }
+    }
+}
