@@ -8,8 +8,14 @@
 //! | [`disk`] | the state directory, and the thread that writes it |
 //! | [`peers`] | authenticated connections between members |
 //! | [`hooks`] | what the engine reports to the metrics |
+//! | [`config`] | the configuration: keys, sources, validation, `check-config` |
+//! | [`http`] | AIStore's HTTP API, and the calls of members and operator |
+//! | [`metrics`], [`logging`] | what the process says of itself |
 //! | [`inspect`] | prints the records of a stopped node |
 
 pub mod clock;
+pub mod disk;
+pub mod config;
 pub mod handle;
 pub mod hooks;
+pub mod logging;

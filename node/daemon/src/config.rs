@@ -1,0 +1,175 @@
+//! The node's configuration: one table of keys, four places to set them (flag over environment over file over
+//! default), validated as a whole.
+//!
+//! A key `lease_ms` is `lease_ms:` in the file, `AIS_LEASE_MS` in the environment, `--lease-ms` on the command line.
+//! Unknown keys in the file are errors; unknown variables are not ours to judge. Nothing is reported one error at a
+//! time: [`Problems`] holds all of them, each with what to do.
+
+mod keys;
+mod read;
+mod sources;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use ais_ha::Timers;
+use ais_meta::auth::Secret;
+use ais_meta::{Address, Addresses, ClusterUuid, Kind, NodeId};
+use clap::builder::Str;
+
+pub use keys::{KEYS, Key};
+pub use sources::{Flags, Given, Source, Surroundings, Values};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What a node runs with. Every combination that this type can hold after [`load`] is one that works.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's name.
+    pub node_id: NodeId,
+    /// Gateway or target.
+    pub kind: Kind,
+    /// Where the node keeps its vote and the State.
+    pub state_dir: PathBuf,
+    /// IP address or name to listen on.
+    pub listen_host: String,
+    /// Name or IP address that others dial.
+    pub advertise_host: String,
+    /// AIStore's HTTP API.
+    pub public_port: u16,
+    /// HTTP for members and the operator.
+    pub control_port: u16,
+    /// Frames between members.
+    pub peer_port: u16,
+    /// The cluster's secret; `None` only with `insecure`.
+    pub secret: Option<Secret>,
+    /// One gateway alone may found a cluster.
+    pub standalone: bool,
+    /// The cluster to belong to, when given.
+    pub cluster_uuid: Option<ClusterUuid>,
+    /// URL or host[:port] of the gateway that leads or founds; resolved at boot.
+    pub primary_ep: Option<String>,
+    /// List of who may exist, read again at each attempt.
+    pub discovery_file: Option<PathBuf>,
+    /// Control URL of any gateway.
+    pub discovery_url: Option<String>,
+    /// Never lead; counts at the first join only.
+    pub non_electable: bool,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Level, or a filter in the syntax of `tracing_subscriber::EnvFilter`.
+    pub log_level: String,
+    /// Failure domain, empty when not told.
+    pub domain: String,
+    /// Largest electorate.
+    pub voters: usize,
+    /// The core's timers.
+    pub timers: Timers,
+    /// Silence after which a voter is replaced.
+    pub evict_voter_ms: u64,
+    /// How long data stays put for a node that left.
+    pub rejoin_grace_ms: u64,
+    /// Added to every sync of the state directory; for tests only.
+    pub debug_fsync_delay_ms: u64,
+    values: Values,
+}
+
+impl Config {
+    /// Where this node listens, as told to others.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        let at = |port| Address { host: self.advertise_host.as_str().into(), port };
+        Addresses { public: at(self.public_port), control: at(self.control_port), peer: at(self.peer_port) }
+    }
+
+    /// The effective configuration as a file that would give it, with where each value came from. No secrets in it.
+    #[must_use]
+    pub fn effective(&self) -> String {
+        let mut text = String::new();
+        for key in KEYS {
+            let line = match self.values.get(key.name) {
+                Some(given) => format!("{}: {}  # {}\n", key.name, quoted(&given.text), given.source),
+                None if key.name == "advertise_host" => format!("advertise_host: {}  # derived\n", self.advertise_host),
+                None => format!("# {}: not set\n", key.name),
+            };
+            text.push_str(&line);
+        }
+        if self.secret.is_some() {
+            text.push_str("# the secret was read: **********\n");
+        }
+        text
+    }
+
+    /// Key, value pairs for `what=config`; names of files only, no secrets.
+    pub fn shown(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.values.iter().map(|(name, given)| (*name, given.text.as_str()))
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/@+=,".contains(c);
+    let simple = !text.is_empty() && text.chars().all(plain) && !text.starts_with(['-', '@', '=']);
+    if simple { text.to_owned() } else { format!("{text:?}") }
+}
+
+/// Everything that is wrong with a configuration, each with what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Problems(pub Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "the configuration has {count} {}:", if count == 1 { "error" } else { "errors" })?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  * {problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Collects what the file, the environment and the flags say, and validates it as a whole.
+///
+/// # Errors
+/// All [`Problems`] at once.
+pub fn load(flags: &Flags, around: &Surroundings<'_>) -> Result<Config, Problems> {
+    let (values, problems) = sources::collect(flags, around);
+    read::build(values, problems, around.hostname)
+}
+
+/// What `check-config` prints and exits with: 0, or 2 when something is wrong.
+#[must_use]
+pub fn check(flags: &Flags, around: &Surroundings<'_>) -> (String, u8) {
+    match load(flags, around) {
+        Ok(config) => (config.effective(), 0),
+        Err(problems) => (format!("{problems}\n"), 2),
+    }
+}
+
+fn env_name(key: &str) -> String {
+    format!("AIS_{}", key.to_ascii_uppercase())
+}
+
+fn flag_name(key: &str) -> Str {
+    key.replace('_', "-").into()
+}
+
+/// How to set a key, for messages.
+fn ways(key: &str) -> String {
+    format!("--{}, {} or '{key}:' in the file", flag_name(key), env_name(key))
+}
+
+/// Reads the secret's file.
+fn read_secret(path: &Path) -> Result<Secret, String> {
+    let content = std::fs::read(path).map_err(|e| format!("cannot be read: {e}"))?;
+    let min = ais_meta::auth::SECRET_LEN_MIN;
+    Secret::from_file_content(&content).ok_or_else(|| format!("holds a secret shorter than {min} bytes; make a longer one"))
+}

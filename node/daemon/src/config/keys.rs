@@ -1,0 +1,73 @@
+//! The one table of keys.
+
+/// A key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name in the file; environment and flag follow from it.
+    pub name: &'static str,
+    /// What holds when nobody sets it.
+    pub default: Option<&'static str>,
+    /// One line, with unit.
+    pub help: &'static str,
+    /// Whether `--key` alone means `true`.
+    pub switch: bool,
+    /// Not shown in the help.
+    pub hidden: bool,
+}
+
+const fn key(name: &'static str, default: Option<&'static str>, help: &'static str) -> Key {
+    Key { name, default, help, switch: false, hidden: false }
+}
+
+const fn switch(name: &'static str, help: &'static str) -> Key {
+    Key { name, default: Some("false"), help, switch: true, hidden: false }
+}
+
+/// All keys, in the order in which they are shown.
+pub const KEYS: &[Key] = &[
+    key("node_id", None, "Name of this node, unique in the cluster; in Kubernetes the pod's name (required)"),
+    key("kind", None, "gateway or target (required)"),
+    key("state_dir", None, "Directory for the vote and the cluster's metadata, on a disk that survives restarts (required)"),
+    key("listen_host", Some("0.0.0.0"), "Address to listen on"),
+    key("advertise_host", None, "Name or address that others dial (default: listen_host if specific, else the host's name)"),
+    key("public_port", Some("51080"), "Port of AIStore's HTTP API"),
+    key("control_port", Some("51082"), "Port of HTTP for members and the operator, and of /metrics"),
+    key("peer_port", Some("51084"), "Port of the connections between members"),
+    key("secret_file", None, "File with the cluster's secret, at least 16 bytes (required unless insecure)"),
+    switch("insecure", "Run without a secret: whoever reaches the ports is trusted"),
+    switch("standalone", "This gateway may found a cluster alone"),
+    key("cluster_uuid", None, "Identity of the cluster to belong to, 9 to 64 of letters, digits, '_', '-'"),
+    key("primary_ep", None, "URL or host[:port] of the gateway that leads or founds"),
+    key("discovery_file", None, "YAML or JSON file that lists who may exist, read again at each attempt"),
+    key("discovery_url", None, "Control URL of any gateway of the cluster, http://host:port"),
+    switch("non_electable", "Never lead; counts at the node's first join only"),
+    key("log_format", Some("human"), "human or json"),
+    key("log_level", Some("info"), "error, warn, info, debug, trace, or a filter such as info,ais_node=debug"),
+    key("domain", None, "Failure domain of this node: its host, rack or zone"),
+    key("voters", Some("5"), "Largest number of voters, 3 or 5"),
+    key("heartbeat_ms", Some("300"), "Between heartbeats of the primary"),
+    key("suspect_ms", Some("1500"), "Silence after which the primary is suspected"),
+    key("lease_ms", Some("2000"), "How long a heartbeat binds a voter"),
+    key("stagger_ms", Some("200"), "Between the candidates of one election"),
+    key("evict_smap_ms", Some("10000"), "Silence after which a member leaves the cluster map"),
+    key("evict_voter_ms", Some("60000"), "Silence after which a voter is replaced"),
+    key("rejoin_grace_ms", Some("600000"), "How long data stays put for a node that left"),
+    key("park_ms", Some("15000"), "How long a gateway holds a mutation while nobody leads"),
+    key("publish_wait_ms", Some("200"), "How long a mutation's answer waits for members to publish it"),
+    key("drain_ms", Some("2000"), "How long a planned hand-over waits for the update under way"),
+    key("probe_ms", Some("300"), "How long a candidate waits for the suspected primary's word"),
+    Key {
+        name: "debug_fsync_delay_ms",
+        default: Some("0"),
+        help: "Added to every sync of the state directory; for tests only",
+        switch: false,
+        hidden: true,
+    },
+];
+
+/// The known key that is nearest to a misspelt one.
+pub(super) fn nearest(wrong: &str) -> Option<&'static str> {
+    let wrong = wrong.to_ascii_lowercase().replace('-', "_");
+    let near = KEYS.iter().map(|key| (strsim::damerau_levenshtein(&wrong, key.name), key.name)).min();
+    near.filter(|(distance, name)| *distance <= name.len() / 3 + 1).map(|(_, name)| name)
+}
