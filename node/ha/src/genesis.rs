@@ -124,10 +124,9 @@ fn founder(me: &NodeId, discovery: &Discovery) -> Start {
     if voters.is_empty() {
         return match (&discovery.primary_ep, discovery.standalone) {
             (PrimaryEp::Unset | PrimaryEp::Us, true) => Start::Found(vec![me.clone()]),
-            _ => Start::Wait(
-                "no initial voters are configured and --standalone is not set; waiting to join"
-                    .to_owned(),
-            ),
+            _ => {
+                Start::Wait("no initial voters are configured and --standalone is not set; waiting to join".to_owned())
+            }
         };
     }
     let mut order = voters.clone();
@@ -170,10 +169,7 @@ impl Founding {
     /// Goes on with (or starts) an offer.
     #[must_use]
     pub fn new(offer: Offer) -> Self {
-        Self {
-            offer,
-            bound: BTreeMap::new(),
-        }
+        Self { offer, bound: BTreeMap::new() }
     }
 
     /// A voter has bound, durably.
@@ -189,11 +185,7 @@ impl Founding {
         match open.as_slice() {
             [] => Next::Declare,
             [only] if *only == self.offer.founder => Next::BindSelf,
-            _ => Next::Ask(
-                open.into_iter()
-                    .filter(|v| *v != self.offer.founder)
-                    .collect(),
-            ),
+            _ => Next::Ask(open.into_iter().filter(|v| *v != self.offer.founder).collect()),
         }
     }
 }
@@ -202,17 +194,9 @@ impl Founding {
 ///
 /// # Errors
 /// Why not, for the log.
-pub fn may_bind(
-    me: &VoterId,
-    uuid: Option<&ClusterUuid>,
-    record: &Genesis,
-    offer: &Offer,
-) -> Result<(), String> {
+pub fn may_bind(me: &VoterId, uuid: Option<&ClusterUuid>, record: &Genesis, offer: &Offer) -> Result<(), String> {
     if uuid.is_some_and(|u| *u != offer.uuid) {
-        return Err(format!(
-            "offer is for cluster {}, we belong to another",
-            offer.uuid
-        ));
+        return Err(format!("offer is for cluster {}, we belong to another", offer.uuid));
     }
     if !offer.voters.contains(me) {
         return Err("offer does not name this disk".to_owned());
@@ -220,10 +204,9 @@ pub fn may_bind(
     match record {
         Genesis::Unformed => Ok(()),
         Genesis::Bound(bound) | Genesis::Offered(bound) if bound == offer => Ok(()),
-        Genesis::Bound(bound) | Genesis::Offered(bound) => Err(format!(
-            "bound to offer {} of {}",
-            bound.number, bound.founder
-        )),
+        Genesis::Bound(bound) | Genesis::Offered(bound) => {
+            Err(format!("bound to offer {} of {}", bound.number, bound.founder))
+        }
         Genesis::Formed(uuid) => Err(format!("member of formed cluster {uuid}")),
         Genesis::JoinOnly => Err("the record was set aside: may only join".to_owned()),
     }

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ais_meta::{
-    Addresses, BootId, Change, ClusterUuid, Delta, Digest, Electorate, Full, Kind, Node as Member,
-    NodeId, Outcome, RequestId, Stamp, State, Voter, VoterId,
+    Addresses, BootId, Change, ClusterUuid, Delta, Digest, Electorate, Full, Kind, Node as Member, NodeId, Outcome,
+    RequestId, Stamp, State, Voter, VoterId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -627,10 +627,7 @@ impl Message {
     #[must_use]
     pub fn is_bulk(&self) -> bool {
         matches!(self, Self::Append { body, .. } if *body != AppendBody::Commit)
-            || matches!(
-                self,
-                Self::Body { .. } | Self::Forward { .. } | Self::Forwarded { .. }
-            )
+            || matches!(self, Self::Body { .. } | Self::Forward { .. } | Self::Forwarded { .. })
     }
 
     /// Its name, for logs and metrics.

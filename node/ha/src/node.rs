@@ -26,8 +26,8 @@ use ais_meta::{ClusterUuid, NodeId, RequestId, Stamp, State, Voter, VoterId};
 
 use crate::genesis::{Founding, Genesis};
 use crate::io::{
-    Accepted, Action, Config, Halt, HardState, Hello, Input, Message, Millis, Packet, Persist,
-    Sender, Token, Vote, Write,
+    Accepted, Action, Config, Halt, HardState, Hello, Input, Message, Millis, Packet, Persist, Sender, Token, Vote,
+    Write,
 };
 use crate::pacemaker::{Backoff, Jitter, Lease, Liveness};
 use crate::quorum;
@@ -160,66 +160,31 @@ pub struct Node {
 }
 
 pub(crate) fn slot(state: &State) -> Slot {
-    Slot {
-        stamp: state.stamp(),
-        digest: state.digest(),
-        voters: quorum::names(state.electorate()),
-    }
+    Slot { stamp: state.stamp(), digest: state.digest(), voters: quorum::names(state.electorate()) }
 }
 
 impl Node {
     /// A member as its disk remembers it. Step it once with [`Input::Tick`] right away.
     #[must_use]
     pub fn boot(config: Config, hard: HardState, now: Millis) -> Self {
-        let me = Sender {
-            id: config.member.voter_id(),
-            run: config.member.run,
-            boot: config.boot,
-        };
-        let accepted = hard
-            .accepted
-            .as_ref()
-            .map(|s| (slot(s), s.primary().clone()));
-        let committed = hard
-            .committed
-            .as_ref()
-            .map(|s| s.stamp())
-            .unwrap_or_default();
+        let me = Sender { id: config.member.voter_id(), run: config.member.run, boot: config.boot };
+        let accepted = hard.accepted.as_ref().map(|s| (slot(s), s.primary().clone()));
+        let committed = hard.committed.as_ref().map(|s| s.stamp()).unwrap_or_default();
         let register = Register::load(hard.vote.promised, hard.vote.voted_for, accepted, committed);
         let durable = Durable {
             token: 0,
             promised: register.promised(),
             voted_for: register.voted_for().cloned(),
-            accepted: hard
-                .accepted
-                .as_ref()
-                .map(|s| s.stamp())
-                .unwrap_or_default(),
+            accepted: hard.accepted.as_ref().map(|s| s.stamp()).unwrap_or_default(),
             genesis: hard.genesis.clone(),
         };
-        let mut lease = Lease {
-            epoch: register.promised(),
-            ..Lease::default()
-        };
+        let mut lease = Lease { epoch: register.promised(), ..Lease::default() };
         if let Some(holder) = register.voted_for().filter(|v| **v != me.id) {
             // Heartbeats are forgotten over a restart: wait one lease, as if one had come just now (rule 8).
-            let run = hard
-                .accepted
-                .as_ref()
-                .filter(|s| s.primary() == holder)
-                .map(|s| s.head().run);
-            lease = Lease {
-                holder: Some(holder.clone()),
-                run,
-                until: now + config.timers.lease_ms,
-                ..lease
-            };
+            let run = hard.accepted.as_ref().filter(|s| s.primary() == holder).map(|s| s.head().run);
+            lease = Lease { holder: Some(holder.clone()), run, until: now + config.timers.lease_ms, ..lease };
         }
-        let role = if hard.genesis.is_formed() {
-            Role::Follower
-        } else {
-            Role::Outside
-        };
+        let role = if hard.genesis.is_formed() { Role::Follower } else { Role::Outside };
         Self {
             jitter: Jitter::new(config.seed),
             epoch_seen: register.promised(),
@@ -296,12 +261,7 @@ impl Node {
             Input::Persisted { token, took_ms } => self.on_persisted(token, took_ms),
             Input::PersistFailed { why } => self.on_persist_failed(why),
             Input::Propose { request, change } => self.on_propose(request, change),
-            Input::Transfer {
-                nonce,
-                to,
-                expected_primary,
-                expected_epoch,
-            } => {
+            Input::Transfer { nonce, to, expected_primary, expected_epoch } => {
                 self.on_transfer(nonce, to, expected_primary, expected_epoch);
             }
             Input::Pull { nonce } => self.on_pull(nonce),
@@ -339,10 +299,7 @@ impl Node {
             self.requests.due(),
             self.stop.as_ref().map(handover::Stop::due),
         ];
-        due.into_iter()
-            .flatten()
-            .min()
-            .map(|at| at.max(self.now + 1))
+        due.into_iter().flatten().min().map(|at| at.max(self.now + 1))
     }
 
     /// Counters.
@@ -391,21 +348,12 @@ impl Node {
 
     fn packet(&self, epoch: u64, message: Message) -> Box<Packet> {
         let uuid = self.uuid().cloned();
-        Box::new(Packet {
-            uuid,
-            incarnation: self.incarnation,
-            epoch,
-            from: self.me.clone(),
-            message,
-        })
+        Box::new(Packet { uuid, incarnation: self.incarnation, epoch, from: self.me.clone(), message })
     }
 
     fn send(&mut self, to: &NodeId, epoch: u64, message: Message) {
         let packet = self.packet(epoch, message);
-        self.actions.push(Action::Send {
-            to: to.clone(),
-            packet,
-        });
+        self.actions.push(Action::Send { to: to.clone(), packet });
     }
 
     fn tell(&mut self, to: &NodeId, message: Message) {
@@ -428,21 +376,10 @@ impl Node {
             promised: self.register.promised(),
             voted_for: self.register.voted_for().cloned(),
         };
-        let stamp = self
-            .accepted
-            .as_ref()
-            .map(|s| s.stamp())
-            .unwrap_or_default();
-        self.pending
-            .push_back((token, self.now, vote.clone(), stamp, self.genesis.clone()));
+        let stamp = self.accepted.as_ref().map(|s| s.stamp()).unwrap_or_default();
+        self.pending.push_back((token, self.now, vote.clone(), stamp, self.genesis.clone()));
         let committed = self.register.committed();
-        self.actions.push(Action::Persist(Persist {
-            token,
-            vote,
-            genesis,
-            accepted,
-            committed,
-        }));
+        self.actions.push(Action::Persist(Persist { token, vote, genesis, accepted, committed }));
     }
 
     fn hold(&mut self, what: Held) {
@@ -477,13 +414,7 @@ impl Node {
             if vote.promised < self.durable.promised || accepted < self.durable.accepted {
                 return self.broken("I2: a later record holds less than an earlier one");
             }
-            self.durable = Durable {
-                token: t,
-                promised: vote.promised,
-                voted_for: vote.voted_for,
-                accepted,
-                genesis,
-            };
+            self.durable = Durable { token: t, promised: vote.promised, voted_for: vote.voted_for, accepted, genesis };
         }
         while let Some((t, _)) = self.held.front()
             && *t <= self.durable.token
@@ -502,16 +433,13 @@ impl Node {
 
     /// Since when the oldest unfinished persist waits.
     fn persist_age_ms(&self) -> u64 {
-        self.pending
-            .front()
-            .map_or(0, |(_, at, ..)| self.now.saturating_sub(*at))
+        self.pending.front().map_or(0, |(_, at, ..)| self.now.saturating_sub(*at))
     }
 
     /// An invariant does not hold: nothing that this process says can be trusted any more.
     fn broken(&mut self, what: &str) {
         self.halted = true;
-        self.actions
-            .push(Action::Halt(Halt::Broken(what.to_owned())));
+        self.actions.push(Action::Halt(Halt::Broken(what.to_owned())));
     }
 
     // ---- receiving
@@ -537,18 +465,11 @@ impl Node {
 
     /// Rule 10: fences, then dispatches.
     fn receive(&mut self, packet: Packet) {
-        let foreign =
-            matches!((self.uuid(), &packet.uuid), (Some(ours), Some(theirs)) if ours != theirs);
+        let foreign = matches!((self.uuid(), &packet.uuid), (Some(ours), Some(theirs)) if ours != theirs);
         if foreign {
             if let Message::Hello(hello) = packet.message {
-                self.hellos.insert(
-                    packet.from.id.node.clone(),
-                    Heard {
-                        from: packet.from,
-                        hello: *hello,
-                        uuid: packet.uuid,
-                    },
-                );
+                self.hellos
+                    .insert(packet.from.id.node.clone(), Heard { from: packet.from, hello: *hello, uuid: packet.uuid });
             }
             return;
         }
@@ -562,18 +483,10 @@ impl Node {
             Message::Hello(hello) => self.on_hello(from, packet.uuid, epoch, *hello),
             Message::Offer(offer) => self.on_offer(&from, *offer),
             Message::Bound { offer } => self.on_bound(from, offer),
-            Message::Append {
-                round,
-                commit,
-                body,
-            } => self.on_append(from, epoch, packet.uuid, round, commit, body),
+            Message::Append { round, commit, body } => self.on_append(from, epoch, packet.uuid, round, commit, body),
             Message::Stopping => self.live.stopping(&from),
             Message::Forwarded { request, reply } => self.on_forwarded(&from, request, reply),
-            Message::Forward {
-                request,
-                low,
-                change,
-            } => self.on_forward(from, request, low, change),
+            Message::Forward { request, low, change } => self.on_forward(from, request, low, change),
             Message::Body { full } if !self.genesis.is_formed() => self.on_told(&from, &full),
             message if self.genesis.is_formed() => self.member_message(from, epoch, message),
             _ => {}
@@ -583,12 +496,7 @@ impl Node {
     fn member_message(&mut self, from: Sender, epoch: u64, message: Message) {
         match message {
             Message::Heartbeat { round, commit } => self.on_heartbeat(&from, epoch, round, commit),
-            Message::HeartbeatAck {
-                round,
-                holds,
-                accepted,
-                published,
-            } => {
+            Message::HeartbeatAck { round, holds, accepted, published } => {
                 self.on_heartbeat_ack(&from, epoch, round, holds, accepted, published);
             }
             Message::ElectionBegins => self.on_election_begins(),
@@ -604,21 +512,12 @@ impl Node {
             Message::Refuse { asked, retry_ms } => self.on_refuse(&from, epoch, asked, retry_ms),
             Message::Fetch { stamp } => self.on_fetch(&from, stamp),
             Message::Body { full } => self.on_body(&full),
-            Message::Appended {
-                round,
-                stamp,
-                digest,
-            } => self.on_appended(&from, epoch, round, stamp, digest),
+            Message::Appended { round, stamp, digest } => self.on_appended(&from, epoch, round, stamp, digest),
             Message::NeedFull { have } => self.on_need_full(&from, have),
             Message::Published { stamp } => self.on_member_published(&from, stamp),
             Message::Resign { successor } => self.on_resign(&from, epoch, successor),
             Message::Token(token) => self.on_token(&from, token),
-            Message::TransferAsk {
-                nonce,
-                to,
-                expected_primary,
-                expected_epoch,
-            } => {
+            Message::TransferAsk { nonce, to, expected_primary, expected_epoch } => {
                 self.on_transfer_ask(&from, nonce, to, expected_primary, expected_epoch);
             }
             Message::TransferAnswer { nonce, result } => self.on_transfer_answer(nonce, result),

@@ -45,11 +45,7 @@ impl Backoff {
     /// Starts at `first_ms`.
     #[must_use]
     pub fn new(first_ms: u64, last_ms: u64) -> Self {
-        Self {
-            first_ms,
-            last_ms,
-            next_ms: first_ms,
-        }
+        Self { first_ms, last_ms, next_ms: first_ms }
     }
 
     /// How long to wait now.
@@ -90,12 +86,7 @@ impl Liveness {
     /// run), and nothing that it says counts.
     pub fn seen(&mut self, sender: &Sender) -> bool {
         match self.lives.get_mut(&sender.id) {
-            Some(life)
-                if sender.run < life.run
-                    || (sender.run == life.run && sender.boot != life.boot) =>
-            {
-                false
-            }
+            Some(life) if sender.run < life.run || (sender.run == life.run && sender.boot != life.boot) => false,
             Some(life) if sender.run == life.run => true,
             _ => {
                 let life = Life {
@@ -113,9 +104,7 @@ impl Liveness {
     }
 
     fn of(&mut self, sender: &Sender) -> Option<&mut Life> {
-        self.seen(sender)
-            .then(|| self.lives.get_mut(&sender.id))
-            .flatten()
+        self.seen(sender).then(|| self.lives.get_mut(&sender.id)).flatten()
     }
 
     /// A connection was opened: the only thing that cancels evidence.
@@ -164,9 +153,7 @@ impl Liveness {
     /// lets in one at a time).
     #[must_use]
     pub fn is_dead(&self, id: &VoterId, run: u64) -> bool {
-        self.lives
-            .get(id)
-            .is_some_and(|l| l.run > run || (l.run == run && l.dead))
+        self.lives.get(id).is_some_and(|l| l.run > run || (l.run == run && l.dead))
     }
 
     /// Whether the newest known process of the disk is dead.
@@ -178,9 +165,7 @@ impl Liveness {
     /// Whether evidence about this process may come any moment.
     #[must_use]
     pub fn is_pending(&self, id: &VoterId, now: Millis) -> bool {
-        self.lives
-            .get(id)
-            .is_some_and(|l| !l.dead && l.ended.is_some_and(|at| now < at + PENDING_MS))
+        self.lives.get(id).is_some_and(|l| !l.dead && l.ended.is_some_and(|at| now < at + PENDING_MS))
     }
 
     /// Whether we can send to the newest process of the disk.
@@ -204,23 +189,13 @@ impl Liveness {
     /// The process of this node that we can send to.
     #[must_use]
     pub fn process(&self, node: &NodeId) -> Option<Sender> {
-        let mine = self
-            .lives
-            .iter()
-            .filter(|(id, l)| id.node == *node && l.connected);
-        mine.max_by_key(|(_, l)| l.run).map(|(id, l)| Sender {
-            id: id.clone(),
-            run: l.run,
-            boot: l.boot,
-        })
+        let mine = self.lives.iter().filter(|(id, l)| id.node == *node && l.connected);
+        mine.max_by_key(|(_, l)| l.run).map(|(id, l)| Sender { id: id.clone(), run: l.run, boot: l.boot })
     }
 
     /// Everybody that we can send to.
     pub fn everybody(&self) -> impl Iterator<Item = &NodeId> {
-        self.lives
-            .iter()
-            .filter(|(_, l)| l.connected)
-            .map(|(id, _)| &id.node)
+        self.lives.iter().filter(|(_, l)| l.connected).map(|(id, _)| &id.node)
     }
 }
 
@@ -246,24 +221,14 @@ impl Lease {
             return;
         }
         if epoch >= self.epoch {
-            *self = Self {
-                holder: Some(holder.id.clone()),
-                run: Some(holder.run),
-                epoch,
-                until,
-                resigned: false,
-            };
+            *self = Self { holder: Some(holder.id.clone()), run: Some(holder.run), epoch, until, resigned: false };
         }
     }
 
     /// Milliseconds left.
     #[must_use]
     pub fn left_ms(&self, now: Millis) -> u64 {
-        if self.resigned {
-            0
-        } else {
-            self.until.saturating_sub(now)
-        }
+        if self.resigned { 0 } else { self.until.saturating_sub(now) }
     }
 }
 
@@ -299,11 +264,7 @@ impl Rounds {
         let Some((_, at)) = self.sent.iter().find(|(r, _)| *r == round) else {
             return;
         };
-        let at = if Mutant::LeaseFromReply.on() {
-            &now
-        } else {
-            at
-        };
+        let at = if Mutant::LeaseFromReply.on() { &now } else { at };
         let newest = self.answered.entry(voter.clone()).or_insert(*at);
         *newest = (*newest).max(*at);
     }

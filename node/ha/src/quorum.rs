@@ -35,9 +35,5 @@ pub fn reached<T: Ord + Copy>(voters: &Voters, value: impl Fn(&VoterId) -> Optio
     let mut values: Vec<T> = voters.iter().filter_map(value).collect();
     values.sort_unstable();
     let need = majority(voters.len());
-    if voters.is_empty() || values.len() < need {
-        None
-    } else {
-        Some(values[values.len() - need])
-    }
+    if voters.is_empty() || values.len() < need { None } else { Some(values[values.len() - need]) }
 }

@@ -62,12 +62,7 @@ impl Register {
         accepted: Option<(Slot, VoterId)>,
         committed: Stamp,
     ) -> Self {
-        let mut register = Self {
-            promised,
-            voted_for,
-            accepted: None,
-            committed,
-        };
+        let mut register = Self { promised, voted_for, accepted: None, committed };
         if let Some((slot, primary)) = accepted {
             if slot.stamp.epoch >= register.promised {
                 (register.promised, register.voted_for) = (slot.stamp.epoch, Some(primary));
@@ -107,13 +102,7 @@ impl Register {
     /// [`Refused`] with the effective promise.
     pub fn may_promise(&self, epoch: u64, asker: &VoterId) -> Result<(), Refused> {
         let again = epoch == self.promised && self.voted_for.as_ref() == Some(asker);
-        if epoch > self.promised || again {
-            Ok(())
-        } else {
-            Err(Refused {
-                promised: self.promised,
-            })
-        }
+        if epoch > self.promised || again { Ok(()) } else { Err(Refused { promised: self.promised }) }
     }
 
     /// Promises `epoch` to `asker` (rule 4). The caller makes it durable before anybody hears of it.
@@ -134,21 +123,14 @@ impl Register {
     /// # Panics
     /// Never; a fork is reported by [`Register::check_fork`], which callers ask first.
     pub fn accept(&mut self, slot: &Slot, primary: &VoterId) -> Result<Accept, Refused> {
-        let refused = Refused {
-            promised: self.promised,
-        };
+        let refused = Refused { promised: self.promised };
         if !Mutant::FenceByVersion.on() {
-            self.may_promise(slot.stamp.epoch, primary)
-                .map_err(|_| refused)?;
+            self.may_promise(slot.stamp.epoch, primary).map_err(|_| refused)?;
         }
         if self.accepted.as_ref() == Some(slot) {
             return Ok(Accept::Again);
         }
-        if self
-            .accepted
-            .as_ref()
-            .is_some_and(|a| slot.stamp <= a.stamp)
-        {
+        if self.accepted.as_ref().is_some_and(|a| slot.stamp <= a.stamp) {
             return Err(refused);
         }
         if !Mutant::AcceptKeepsPromise.on() {
@@ -191,11 +173,7 @@ impl Ballot {
     /// other, once durable.
     #[must_use]
     pub fn new(epoch: u64, own: Option<Slot>) -> Self {
-        Self {
-            epoch,
-            promises: BTreeMap::new(),
-            own,
-        }
+        Self { epoch, promises: BTreeMap::new(), own }
     }
 
     /// Counts a promise of this epoch.
@@ -209,31 +187,19 @@ impl Ballot {
         if Mutant::NoAdoption.on() {
             return self.own.as_ref();
         }
-        self.promises
-            .values()
-            .flatten()
-            .chain(&self.own)
-            .max_by_key(|s| s.stamp)
+        self.promises.values().flatten().chain(&self.own).max_by_key(|s| s.stamp)
     }
 
     /// Who gave the State of this stamp.
     #[must_use]
     pub fn holder(&self, stamp: Stamp) -> Option<&VoterId> {
-        self.promises
-            .iter()
-            .find(|(_, s)| s.as_ref().is_some_and(|s| s.stamp == stamp))
-            .map(|(v, _)| v)
+        self.promises.iter().find(|(_, s)| s.as_ref().is_some_and(|s| s.stamp == stamp)).map(|(v, _)| v)
     }
 
     /// Everybody to ask: the voters of every State that was given.
     #[must_use]
     pub fn asked(&self) -> Voters {
-        self.promises
-            .values()
-            .flatten()
-            .chain(&self.own)
-            .flat_map(|s| s.voters.iter().cloned())
-            .collect()
+        self.promises.values().flatten().chain(&self.own).flat_map(|s| s.voters.iter().cloned()).collect()
     }
 
     /// Whether this voter promised.
@@ -248,11 +214,7 @@ impl Ballot {
         if Mutant::MajorityOfResponders.on() {
             return self.adopted().is_some() && self.promises.len() >= 2;
         }
-        let counted = if Mutant::OwnElectorate.on() {
-            self.own.as_ref()
-        } else {
-            self.adopted()
-        };
+        let counted = if Mutant::OwnElectorate.on() { self.own.as_ref() } else { self.adopted() };
         counted.is_some_and(|a| quorum::decides(&a.voters, |v| self.has(v)))
     }
 }
@@ -269,10 +231,7 @@ impl Proposal {
     /// Nobody acknowledged yet, its writer included.
     #[must_use]
     pub fn new(slot: Slot) -> Self {
-        Self {
-            slot,
-            acks: Voters::new(),
-        }
+        Self { slot, acks: Voters::new() }
     }
 
     /// As [`Proposal::new`]; `before` are the voters of the State before, which do not count.

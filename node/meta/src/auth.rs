@@ -93,37 +93,23 @@ pub type Nonce = [u8; 16];
 pub fn sign(secret: &Secret, request: Request<'_>, now_ms: u64, nonce: Nonce) -> String {
     let nonce = hex(&nonce);
     let mac = request_mac(secret, request, now_ms, &nonce);
-    format!(
-        "{VERSION} {now_ms} {nonce} {}",
-        hex(&mac.finalize().into_bytes())
-    )
+    format!("{VERSION} {now_ms} {nonce} {}", hex(&mac.finalize().into_bytes()))
 }
 
 /// Checks a request's header against this node's clock. On success the nonce, which [`Replays::admit`] must still
 /// accept and which [`sign_reply`] needs.
-pub fn verify(
-    secret: &Secret,
-    request: Request<'_>,
-    header: Option<&str>,
-    now_ms: u64,
-) -> Result<Nonce, AuthError> {
+pub fn verify(secret: &Secret, request: Request<'_>, header: Option<&str>, now_ms: u64) -> Result<Nonce, AuthError> {
     let header = header.ok_or(AuthError::Missing)?;
     let mut parts = header.split(' ');
-    let (Some(VERSION), Some(at), Some(nonce), Some(mac), None) = (
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-    ) else {
+    let (Some(VERSION), Some(at), Some(nonce), Some(mac), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(AuthError::Malformed);
     };
     let at: u64 = at.parse().map_err(|_| AuthError::Malformed)?;
     let mac = unhex::<32>(mac).ok_or(AuthError::Malformed)?;
     let nonce_bytes = unhex::<16>(nonce).ok_or(AuthError::Malformed)?;
-    request_mac(secret, request, at, nonce)
-        .verify_slice(&mac)
-        .map_err(|_| AuthError::Mismatch)?;
+    request_mac(secret, request, at, nonce).verify_slice(&mac).map_err(|_| AuthError::Mismatch)?;
     let away = at.abs_diff(now_ms);
     if away > WINDOW_MS {
         return Err(AuthError::Stale(away));
@@ -134,12 +120,7 @@ pub fn verify(
 /// The value of [`HEADER`] for the reply to the request with `nonce`.
 #[must_use]
 pub fn sign_reply(secret: &Secret, nonce: Nonce, status: u16, body: &[u8]) -> String {
-    format!(
-        "{VERSION} {}",
-        hex(&reply_mac(secret, nonce, status, body)
-            .finalize()
-            .into_bytes())
-    )
+    format!("{VERSION} {}", hex(&reply_mac(secret, nonce, status, body).finalize().into_bytes()))
 }
 
 /// Checks a reply's header.
@@ -150,17 +131,12 @@ pub fn verify_reply(
     body: &[u8],
     header: Option<&str>,
 ) -> Result<(), AuthError> {
-    let (version, mac) = header
-        .ok_or(AuthError::Missing)?
-        .split_once(' ')
-        .ok_or(AuthError::Malformed)?;
+    let (version, mac) = header.ok_or(AuthError::Missing)?.split_once(' ').ok_or(AuthError::Malformed)?;
     if version != VERSION {
         return Err(AuthError::Malformed);
     }
     let mac = unhex::<32>(mac).ok_or(AuthError::Malformed)?;
-    reply_mac(secret, nonce, status, body)
-        .verify_slice(&mac)
-        .map_err(|_| AuthError::Mismatch)
+    reply_mac(secret, nonce, status, body).verify_slice(&mac).map_err(|_| AuthError::Mismatch)
 }
 
 fn keyed(secret: &Secret) -> Hmac<Sha256> {
@@ -176,18 +152,8 @@ fn keyed(secret: &Secret) -> Hmac<Sha256> {
 
 fn request_mac(secret: &Secret, request: Request<'_>, at_ms: u64, nonce: &str) -> Hmac<Sha256> {
     let mut mac = keyed(secret);
-    let Request {
-        method,
-        path_and_query,
-        body,
-    } = request;
-    mac.update(
-        format!(
-            "{method}\n{path_and_query}\n{at_ms}\n{nonce}\n{}",
-            hex(&Sha256::digest(body))
-        )
-        .as_bytes(),
-    );
+    let Request { method, path_and_query, body } = request;
+    mac.update(format!("{method}\n{path_and_query}\n{at_ms}\n{nonce}\n{}", hex(&Sha256::digest(body))).as_bytes());
     mac
 }
 
@@ -198,12 +164,10 @@ fn reply_mac(secret: &Secret, nonce: Nonce, status: u16, body: &[u8]) -> Hmac<Sh
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -239,8 +203,7 @@ impl Replays {
             return Err(AuthError::Busy);
         }
         // Signed up to one window ahead of this clock, a request stays valid for two.
-        self.seen
-            .insert(nonce, now_ms.saturating_add(2 * WINDOW_MS));
+        self.seen.insert(nonce, now_ms.saturating_add(2 * WINDOW_MS));
         Ok(())
     }
 }
@@ -254,11 +217,7 @@ mod tests {
     }
 
     const NONCE: Nonce = [7; 16];
-    const GET: Request<'_> = Request {
-        method: "GET",
-        path_and_query: "/v1/ha/view",
-        body: b"",
-    };
+    const GET: Request<'_> = Request { method: "GET", path_and_query: "/v1/ha/view", body: b"" };
 
     #[test]
     fn the_mac_is_hmac_sha256_of_the_documented_text() {
@@ -280,86 +239,35 @@ mod tests {
         let header = sign(&secret(), GET, 1_000_000, NONCE);
         let check = |request, header: &str, now| verify(&secret(), request, Some(header), now);
         assert_eq!(check(GET, &header, 1_000_000 + WINDOW_MS), Ok(NONCE));
-        assert_eq!(
-            check(GET, &header, 1_000_001 + WINDOW_MS),
-            Err(AuthError::Stale(WINDOW_MS + 1))
-        );
-        assert_eq!(
-            check(
-                Request {
-                    method: "PUT",
-                    ..GET
-                },
-                &header,
-                1_000_000
-            ),
-            Err(AuthError::Mismatch)
-        );
-        assert_eq!(
-            check(
-                Request {
-                    path_and_query: "/v1/ha/view?",
-                    ..GET
-                },
-                &header,
-                0
-            ),
-            Err(AuthError::Mismatch)
-        );
-        assert_eq!(
-            check(Request { body: b"x", ..GET }, &header, 1_000_000),
-            Err(AuthError::Mismatch)
-        );
+        assert_eq!(check(GET, &header, 1_000_001 + WINDOW_MS), Err(AuthError::Stale(WINDOW_MS + 1)));
+        assert_eq!(check(Request { method: "PUT", ..GET }, &header, 1_000_000), Err(AuthError::Mismatch));
+        assert_eq!(check(Request { path_and_query: "/v1/ha/view?", ..GET }, &header, 0), Err(AuthError::Mismatch));
+        assert_eq!(check(Request { body: b"x", ..GET }, &header, 1_000_000), Err(AuthError::Mismatch));
         let other = Secret::from_file_content(b"0123456789abcdeX").unwrap();
-        assert_eq!(
-            verify(&other, GET, Some(&header), 1_000_000),
-            Err(AuthError::Mismatch)
-        );
+        assert_eq!(verify(&other, GET, Some(&header), 1_000_000), Err(AuthError::Mismatch));
         assert_eq!(verify(&secret(), GET, None, 0), Err(AuthError::Missing));
-        for bad in [
-            "",
-            "v1",
-            "v2 1 2 3",
-            "v1 1 2 3",
-            "v1 x y z w",
-            &format!("{header} x"),
-            &header.replace('v', "w"),
-        ] {
-            assert_eq!(
-                check(GET, bad, 1_000_000),
-                Err(AuthError::Malformed),
-                "{bad}"
-            );
+        for bad in ["", "v1", "v2 1 2 3", "v1 1 2 3", "v1 x y z w", &format!("{header} x"), &header.replace('v', "w")] {
+            assert_eq!(check(GET, bad, 1_000_000), Err(AuthError::Malformed), "{bad}");
         }
     }
 
     #[test]
     fn a_reply_belongs_to_its_request() {
         let header = sign_reply(&secret(), NONCE, 200, b"body");
-        let check =
-            |nonce, status, body| verify_reply(&secret(), nonce, status, body, Some(&header));
+        let check = |nonce, status, body| verify_reply(&secret(), nonce, status, body, Some(&header));
         assert_eq!(check(NONCE, 200, b"body"), Ok(()));
         assert_eq!(check([8; 16], 200, b"body"), Err(AuthError::Mismatch));
         assert_eq!(check(NONCE, 404, b"body"), Err(AuthError::Mismatch));
         assert_eq!(check(NONCE, 200, b"bodY"), Err(AuthError::Mismatch));
-        assert_eq!(
-            verify_reply(&secret(), NONCE, 200, b"", None),
-            Err(AuthError::Missing)
-        );
-        assert_eq!(
-            verify_reply(&secret(), NONCE, 200, b"", Some("v1 zz")),
-            Err(AuthError::Malformed)
-        );
+        assert_eq!(verify_reply(&secret(), NONCE, 200, b"", None), Err(AuthError::Missing));
+        assert_eq!(verify_reply(&secret(), NONCE, 200, b"", Some("v1 zz")), Err(AuthError::Malformed));
     }
 
     #[test]
     fn a_nonce_is_admitted_once_while_its_request_could_be_valid() {
         let mut replays = Replays::default();
         assert_eq!(replays.admit(NONCE, 0), Ok(()));
-        assert_eq!(
-            replays.admit(NONCE, 2 * WINDOW_MS),
-            Err(AuthError::Replayed)
-        );
+        assert_eq!(replays.admit(NONCE, 2 * WINDOW_MS), Err(AuthError::Replayed));
         assert_eq!(replays.admit(NONCE, 2 * WINDOW_MS + 1), Ok(()));
     }
 

@@ -53,19 +53,13 @@ impl BucketName {
             return Err(NameError::TooLong);
         }
         let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if !name.chars().all(|c| fine(c) || c == '.')
-            || name.contains("..")
-            || name.starts_with('.')
-        {
+        if !name.chars().all(|c| fine(c) || c == '.') || name.contains("..") || name.starts_with('.') {
             return Err(NameError::Characters(name.to_owned()));
         }
         if !namespace.chars().all(fine) {
             return Err(NameError::Namespace(namespace.to_owned()));
         }
-        Ok(Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        })
+        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
     }
 
     /// AIStore's namespace key: `@#` or `@#name`.

@@ -21,10 +21,7 @@ pub fn mix(x: u64) -> u64 {
         z ^ (z >> 31)
     };
     let first = scramble(x.wrapping_add(GAMMA)).wrapping_add(GAMMA);
-    scramble(first)
-        .wrapping_mul(5)
-        .rotate_left(7)
-        .wrapping_mul(9)
+    scramble(first).wrapping_mul(5).rotate_left(7).wrapping_mul(9)
 }
 
 /// Weight of a target for an object: the highest wins.
@@ -35,9 +32,5 @@ pub fn weight(node_digest: u64, uname_digest: u64) -> u64 {
 
 /// Puts candidates in AIStore's order of succession: highest digest of the id first, no mixing. Ids break ties.
 pub fn succession<T>(items: &mut [T], id: impl Fn(&T) -> &str) {
-    items.sort_by(|a, b| {
-        digest(id(b))
-            .cmp(&digest(id(a)))
-            .then_with(|| id(a).cmp(id(b)))
-    });
+    items.sort_by(|a, b| digest(id(b)).cmp(&digest(id(a))).then_with(|| id(a).cmp(id(b))));
 }

@@ -28,10 +28,7 @@ pub enum IdError {
 }
 
 fn word(text: &str, min: usize, max: usize, extra: &str) -> bool {
-    (min..=max).contains(&text.len())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
+    (min..=max).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
 }
 
 macro_rules! text_id {
@@ -164,20 +161,13 @@ impl fmt::Debug for VoterId {
 impl FromStr for VoterId {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let (node, disk) = text
-            .split_once('/')
-            .ok_or_else(|| IdError::Voter(text.to_owned()))?;
-        Ok(Self {
-            node: node.parse()?,
-            disk: disk.parse()?,
-        })
+        let (node, disk) = text.split_once('/').ok_or_else(|| IdError::Voter(text.to_owned()))?;
+        Ok(Self { node: node.parse()?, disk: disk.parse()? })
     }
 }
 
 /// Names one State: ordered lexicographically, issued once, of exactly one content (protocol.md section 1, I4).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Stamp {
     /// Raised only by an administrator's recovery of a lost majority.
     pub incarnation: u32,
@@ -191,20 +181,13 @@ impl Stamp {
     /// Puts the three together.
     #[must_use]
     pub fn new(incarnation: u32, epoch: u64, seq: u64) -> Self {
-        Self {
-            incarnation,
-            epoch,
-            seq,
-        }
+        Self { incarnation, epoch, seq }
     }
 
     /// The stamp after this one in the same epoch.
     #[must_use]
     pub fn next(self) -> Self {
-        Self {
-            seq: self.seq + 1,
-            ..self
-        }
+        Self { seq: self.seq + 1, ..self }
     }
 }
 

@@ -125,11 +125,6 @@ pub struct Voter {
 
 impl From<&Node> for Voter {
     fn from(node: &Node) -> Self {
-        Self {
-            id: node.voter_id(),
-            kind: node.kind,
-            electable: node.electable(),
-            addresses: node.addresses.clone(),
-        }
+        Self { id: node.voter_id(), kind: node.kind, electable: node.electable(), addresses: node.addresses.clone() }
     }
 }

@@ -44,11 +44,7 @@ impl fmt::Display for Digest {
 }
 impl Serialize for Digest {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        (
-            ((self.0 >> 64) as u64),
-            (self.0 & u128::from(u64::MAX)) as u64,
-        )
-            .serialize(s)
+        (((self.0 >> 64) as u64), (self.0 & u128::from(u64::MAX)) as u64).serialize(s)
     }
 }
 impl<'de> Deserialize<'de> for Digest {
@@ -161,10 +157,7 @@ fn hash(key: &str, bytes: &[u8]) -> u128 {
 }
 
 fn decode<'a, T: Deserialize<'a>>(key: &str, bytes: &'a [u8]) -> Result<T, StateError> {
-    rmp_serde::from_slice(bytes).map_err(|e| StateError::Decode {
-        key: key.to_owned(),
-        why: e.to_string(),
-    })
+    rmp_serde::from_slice(bytes).map_err(|e| StateError::Decode { key: key.to_owned(), why: e.to_string() })
 }
 
 impl fmt::Debug for State {
@@ -280,21 +273,14 @@ impl State {
         Full {
             stamp: self.stamp(),
             digest: self.digest,
-            entries: self
-                .entries
-                .iter()
-                .map(|(k, e)| (k.to_string(), e.bytes.clone()))
-                .collect(),
+            entries: self.entries.iter().map(|(k, e)| (k.to_string(), e.bytes.clone())).collect(),
         }
     }
 
     /// Number of bytes in entries.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.entries
-            .iter()
-            .map(|(k, e)| k.len() + e.bytes.len())
-            .sum()
+        self.entries.iter().map(|(k, e)| k.len() + e.bytes.len()).sum()
     }
 
     /// Reads a whole State.
@@ -302,11 +288,7 @@ impl State {
     /// # Errors
     /// [`StateError`]: an entry that does not decode, or a digest that differs; nothing is trimmed to make it fit.
     pub fn from_full(full: &Full) -> Result<Self, StateError> {
-        let head = full
-            .entries
-            .iter()
-            .find(|(k, _)| k == record::HEAD)
-            .ok_or(StateError::Missing(record::HEAD))?;
+        let head = full.entries.iter().find(|(k, _)| k == record::HEAD).ok_or(StateError::Missing(record::HEAD))?;
         let mut state = Self::empty(decode(record::HEAD, &head.1)?);
         for (key, bytes) in &full.entries {
             state.set(key, bytes.clone())?;
@@ -321,10 +303,7 @@ impl State {
     /// [`StateError::Base`] when it starts elsewhere, otherwise as [`State::from_full`]. `self` is unchanged.
     pub fn apply(&self, delta: &Delta) -> Result<Self, StateError> {
         if delta.base != self.stamp() || delta.base_digest != self.digest {
-            return Err(StateError::Base {
-                wanted: delta.base,
-                have: self.stamp(),
-            });
+            return Err(StateError::Base { wanted: delta.base, have: self.stamp() });
         }
         let mut state = self.clone();
         for (key, change) in &delta.changes {
@@ -368,11 +347,7 @@ impl State {
             return Err(StateError::Format(self.head.format));
         }
         if self.stamp() != stamp || self.digest != announced {
-            return Err(StateError::Digest {
-                stamp,
-                found: self.digest,
-                announced,
-            });
+            return Err(StateError::Digest { stamp, found: self.digest, announced });
         }
         Ok(())
     }
@@ -381,11 +356,7 @@ impl State {
         self.read(key, &bytes)?;
         let hash = hash(key, &bytes);
         let old = self.entries.insert(key.into(), Entry { bytes, hash });
-        self.digest.0 = self
-            .digest
-            .0
-            .wrapping_sub(old.map_or(0, |e| e.hash))
-            .wrapping_add(hash);
+        self.digest.0 = self.digest.0.wrapping_sub(old.map_or(0, |e| e.hash)).wrapping_add(hash);
         Ok(())
     }
 

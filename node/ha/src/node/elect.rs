@@ -24,30 +24,16 @@ pub(super) struct Candidacy {
 
 enum Phase {
     /// Is it really down? Nothing is recorded, nothing can be lost.
-    PreVote {
-        round: u64,
-        yes: BTreeSet<VoterId>,
-        probe_until: Millis,
-        probed: bool,
-    },
+    PreVote { round: u64, yes: BTreeSet<VoterId>, probe_until: Millis, probed: bool },
     /// Promises are asked for.
-    Prepare {
-        ballot: Ballot,
-        token: Option<HandOver>,
-        body: Option<Arc<State>>,
-        until: Millis,
-    },
+    Prepare { ballot: Ballot, token: Option<HandOver>, body: Option<Arc<State>>, until: Millis },
 }
 
 impl Candidacy {
     pub(super) fn due(&self) -> Option<Millis> {
         let again = self.again.values().min().copied();
         let phase = match &self.phase {
-            Phase::PreVote {
-                probe_until,
-                probed,
-                ..
-            } => (!probed).then_some(*probe_until),
+            Phase::PreVote { probe_until, probed, .. } => (!probed).then_some(*probe_until),
             Phase::Prepare { until, .. } => Some(*until),
         };
         again.into_iter().chain(phase).min()
@@ -66,31 +52,16 @@ impl Node {
         if let Some(leader) = leader.filter(|_| probe) {
             self.tell(&leader, Message::Probe);
         }
-        let probe_until = self.now
-            + if probe {
-                self.config.timers.probe_ms
-            } else {
-                0
-            };
-        let phase = Phase::PreVote {
-            round: self.stats.pre_votes,
-            yes: BTreeSet::new(),
-            probe_until,
-            probed: !probe,
-        };
-        self.role = Role::Candidate(Box::new(Candidacy {
-            phase,
-            again: BTreeMap::new(),
-        }));
+        let probe_until = self.now + if probe { self.config.timers.probe_ms } else { 0 };
+        let phase = Phase::PreVote { round: self.stats.pre_votes, yes: BTreeSet::new(), probe_until, probed: !probe };
+        self.role = Role::Candidate(Box::new(Candidacy { phase, again: BTreeMap::new() }));
         self.ask_pre_votes(false);
         self.advance_candidate();
     }
 
     /// The voters that a pre-vote asks: of the newest State known here.
     fn pre_voters(&self) -> quorum::Voters {
-        self.newest()
-            .map(|s| quorum::names(s.electorate()))
-            .unwrap_or_default()
+        self.newest().map(|s| quorum::names(s.electorate())).unwrap_or_default()
     }
 
     fn ask_pre_votes(&mut self, all: bool) {
@@ -102,10 +73,8 @@ impl Node {
             return;
         };
         let due = |v: &VoterId| all || candidacy.again.get(v).is_none_or(|at| self.now >= *at);
-        let asked: Vec<VoterId> = voters
-            .into_iter()
-            .filter(|v| *v != self.me.id && !yes.contains(v) && due(v))
-            .collect();
+        let asked: Vec<VoterId> =
+            voters.into_iter().filter(|v| *v != self.me.id && !yes.contains(v) && due(v)).collect();
         let round = *round;
         for voter in &asked {
             candidacy.again.insert(voter.clone(), self.now + ASK_MS);
@@ -162,9 +131,7 @@ impl Node {
             }
             PreVoteAnswer::No { retry_ms } => {
                 yes.remove(&from.id);
-                candidacy
-                    .again
-                    .insert(from.id.clone(), self.now + retry_ms.clamp(20, 500));
+                candidacy.again.insert(from.id.clone(), self.now + retry_ms.clamp(20, 500));
             }
         }
     }
@@ -179,17 +146,10 @@ impl Node {
         }
         match &candidacy.phase {
             Phase::PreVote { .. } if self.down().is_none() => self.follow(),
-            Phase::PreVote {
-                yes,
-                probe_until,
-                probed,
-                ..
-            } => {
+            Phase::PreVote { yes, probe_until, probed, .. } => {
                 let own = self.pre_vote(&self.me).is_ok();
                 let agreed = |v: &VoterId| yes.contains(v) || (own && self.is_me(v));
-                if (*probed || self.now >= *probe_until)
-                    && quorum::decides(&self.pre_voters(), agreed)
-                {
+                if (*probed || self.now >= *probe_until) && quorum::decides(&self.pre_voters(), agreed) {
                     self.prepare(None);
                 } else {
                     self.ask_pre_votes(false);
@@ -205,11 +165,7 @@ impl Node {
             return None;
         };
         let own = self.pre_vote(&self.me).err().map(|ms| self.now + ms);
-        candidacy
-            .due()
-            .into_iter()
-            .chain(own.filter(|_| matches!(candidacy.phase, Phase::PreVote { .. })))
-            .min()
+        candidacy.due().into_iter().chain(own.filter(|_| matches!(candidacy.phase, Phase::PreVote { .. }))).min()
     }
 
     /// Only a round that sent Prepare and lost backs off (rule 3).
@@ -225,9 +181,7 @@ impl Node {
             epoch = self.register.promised();
         }
         let me = self.me.id.clone();
-        if self.would_promise(&self.me, token.as_ref()).is_err()
-            || self.register.promise(epoch, &me).is_err()
-        {
+        if self.would_promise(&self.me, token.as_ref()).is_err() || self.register.promise(epoch, &me).is_err() {
             return self.lose();
         }
         self.stats.elections += 1;
@@ -235,16 +189,8 @@ impl Node {
         self.promised_at = Some(self.now);
         self.persist(None, None);
         let ballot = Ballot::new(epoch, self.accepted.as_ref().map(|s| slot(s)));
-        let phase = Phase::Prepare {
-            ballot,
-            token,
-            body: None,
-            until: self.now + self.step_ms(),
-        };
-        self.role = Role::Candidate(Box::new(Candidacy {
-            phase,
-            again: BTreeMap::new(),
-        }));
+        let phase = Phase::Prepare { ballot, token, body: None, until: self.now + self.step_ms() };
+        self.role = Role::Candidate(Box::new(Candidacy { phase, again: BTreeMap::new() }));
         self.hold(Held::OwnPromise(epoch));
         self.ask_promises();
     }
@@ -258,23 +204,14 @@ impl Node {
             return;
         };
         let due = |v: &VoterId| candidacy.again.get(v).is_none_or(|at| self.now >= *at);
-        let asked: Vec<VoterId> = ballot
-            .asked()
-            .into_iter()
-            .filter(|v| *v != self.me.id && !ballot.has(v) && due(v))
-            .collect();
+        let asked: Vec<VoterId> =
+            ballot.asked().into_iter().filter(|v| *v != self.me.id && !ballot.has(v) && due(v)).collect();
         let (epoch, token) = (ballot.epoch, token.clone());
         for voter in &asked {
             candidacy.again.insert(voter.clone(), self.now + ASK_MS);
         }
         for voter in asked {
-            self.send_durable(
-                &voter.node,
-                epoch,
-                Message::Prepare {
-                    token: token.clone(),
-                },
-            );
+            self.send_durable(&voter.node, epoch, Message::Prepare { token: token.clone() });
         }
     }
 
@@ -300,11 +237,8 @@ impl Node {
         let Some(ballot) = self.ballot(epoch) else {
             return;
         };
-        let given = accepted.as_ref().map(|a| Slot {
-            stamp: a.stamp,
-            digest: a.digest,
-            voters: quorum::names(&a.electorate),
-        });
+        let given =
+            accepted.as_ref().map(|a| Slot { stamp: a.stamp, digest: a.digest, voters: quorum::names(&a.electorate) });
         ballot.promise(from.id, given);
         for voter in accepted.into_iter().flat_map(|a| a.electorate) {
             self.hint(voter);
@@ -321,13 +255,7 @@ impl Node {
         }
     }
 
-    pub(super) fn on_refuse(
-        &mut self,
-        from: &Sender,
-        promised: u64,
-        asked: u64,
-        retry_ms: Option<u64>,
-    ) {
+    pub(super) fn on_refuse(&mut self, from: &Sender, promised: u64, asked: u64, retry_ms: Option<u64>) {
         if let Role::Leading(lead) = &self.role {
             if lead.epoch() == asked && promised > asked {
                 self.follow();
@@ -341,8 +269,7 @@ impl Node {
         }
         match (retry_ms, &mut self.role) {
             (Some(retry_ms), Role::Candidate(c)) if promised < asked => {
-                c.again
-                    .insert(from.id.clone(), now + retry_ms.clamp(20, 500));
+                c.again.insert(from.id.clone(), now + retry_ms.clamp(20, 500));
             }
             _ => self.lose(),
         }
@@ -360,16 +287,10 @@ impl Node {
             return;
         };
         let held = [self.accepted.as_ref(), body.as_ref()];
-        let found = held
-            .into_iter()
-            .flatten()
-            .find(|s| s.stamp() == adopted.stamp)
-            .cloned();
+        let found = held.into_iter().flatten().find(|s| s.stamp() == adopted.stamp).cloned();
         let (epoch, stamp, digest) = (ballot.epoch, adopted.stamp, adopted.digest);
         match found {
-            Some(state) if state.digest() != digest => {
-                self.broken("I4: two contents under one stamp")
-            }
+            Some(state) if state.digest() != digest => self.broken("I4: two contents under one stamp"),
             Some(state) if !electable_in(&state, &self.me.id) => self.lose(),
             Some(state) => self.lead_from(&state, epoch),
             None => self.fetch(stamp),

@@ -64,20 +64,11 @@ impl Node {
         let Some(state) = self.newest() else {
             return Vec::new();
         };
-        let mut voters: Vec<VoterId> = state
-            .electorate()
-            .iter()
-            .filter(|v| v.electable)
-            .map(|v| v.id.clone())
-            .collect();
+        let mut voters: Vec<VoterId> =
+            state.electorate().iter().filter(|v| v.electable).map(|v| v.id.clone()).collect();
         let seated = |id: &VoterId| state.electorate().iter().any(|v| v.id == *id);
-        let mut learners: Vec<VoterId> = state
-            .nodes()
-            .values()
-            .filter(|n| n.electable())
-            .map(|n| n.voter_id())
-            .filter(|id| !seated(id))
-            .collect();
+        let mut learners: Vec<VoterId> =
+            state.nodes().values().filter(|n| n.electable()).map(|n| n.voter_id()).filter(|id| !seated(id)).collect();
         hrw::succession(&mut voters, |v| v.node.as_str());
         hrw::succession(&mut learners, |v| v.node.as_str());
         voters.append(&mut learners);
@@ -87,9 +78,7 @@ impl Node {
 
     fn is_suspect(&self, id: &VoterId) -> bool {
         let leader = self.leader.as_ref();
-        leader.is_some_and(|l| {
-            l.who.id == *id && self.live.run(id).is_none_or(|run| run == l.who.run)
-        })
+        leader.is_some_and(|l| l.who.id == *id && self.live.run(id).is_none_or(|run| run == l.who.run))
     }
 
     /// When this node may stand, given that the primary is down.
@@ -133,11 +122,7 @@ impl Node {
             return None;
         }
         if self.down_since.is_some() {
-            return if self.stop.is_none() && self.disk_ok {
-                self.stand_at()
-            } else {
-                None
-            };
+            return if self.stop.is_none() && self.disk_ok { self.stand_at() } else { None };
         }
         let heard = self.leader.as_ref().map_or(self.alone_since, |l| l.heard);
         Some(heard + self.config.timers.suspect_ms)
@@ -161,10 +146,7 @@ impl Node {
             self.refuse(from, epoch, None);
             return false;
         }
-        let known = self
-            .leader
-            .as_ref()
-            .filter(|l| l.epoch == epoch && l.who == *from);
+        let known = self.leader.as_ref().filter(|l| l.epoch == epoch && l.who == *from);
         let given_up = known.is_some_and(|l| l.resigned.is_some());
         if given_up || self.leader.as_ref().is_some_and(|l| l.epoch > epoch) {
             return false;
@@ -174,14 +156,7 @@ impl Node {
             self.follow();
         }
         let who = from.clone();
-        self.leader = Some(Leader {
-            who,
-            epoch,
-            heard: self.now,
-            established,
-            resigned: None,
-            denied: false,
-        });
+        self.leader = Some(Leader { who, epoch, heard: self.now, established, resigned: None, denied: false });
         self.down_since = None;
         true
     }
@@ -197,19 +172,9 @@ impl Node {
         }
         self.extend_lease(from, epoch);
         self.learn_commit(commit);
-        let holds =
-            self.durable.promised == epoch && self.durable.voted_for.as_ref() == Some(&from.id);
-        let published = self
-            .published
-            .as_ref()
-            .map(|s| s.stamp())
-            .unwrap_or_default();
-        let message = Message::HeartbeatAck {
-            round,
-            holds,
-            accepted: self.durable.accepted,
-            published,
-        };
+        let holds = self.durable.promised == epoch && self.durable.voted_for.as_ref() == Some(&from.id);
+        let published = self.published.as_ref().map(|s| s.stamp()).unwrap_or_default();
+        let message = Message::HeartbeatAck { round, holds, accepted: self.durable.accepted, published };
         self.send(&from.id.node, epoch, message);
     }
 
@@ -217,8 +182,7 @@ impl Node {
     /// is *answered* as held only once it is.
     fn extend_lease(&mut self, from: &Sender, epoch: u64) {
         if self.register.promised() == epoch && self.register.voted_for() == Some(&from.id) {
-            self.lease
-                .extend(from, epoch, self.now + self.config.timers.lease_ms);
+            self.lease.extend(from, epoch, self.now + self.config.timers.lease_ms);
         }
     }
 
@@ -235,22 +199,14 @@ impl Node {
 
     /// I8: committed only, and monotonic.
     pub(super) fn publish(&mut self, state: Arc<State>) {
-        if self
-            .published
-            .as_ref()
-            .is_some_and(|p| p.stamp() >= state.stamp())
-        {
+        if self.published.as_ref().is_some_and(|p| p.stamp() >= state.stamp()) {
             return;
         }
         let stamp = state.stamp();
         self.register.commit(stamp);
         self.published = Some(state.clone());
         self.actions.push(Action::Publish(state));
-        if let Some(l) = self
-            .leader
-            .as_ref()
-            .filter(|_| !matches!(self.role, Role::Leading(_)))
-        {
+        if let Some(l) = self.leader.as_ref().filter(|_| !matches!(self.role, Role::Leading(_))) {
             let (to, epoch) = (l.who.id.node.clone(), l.epoch);
             self.send(&to, epoch, Message::Published { stamp });
         }
@@ -274,17 +230,10 @@ impl Node {
         self.learn_commit(commit);
         match self.steps(&body, commit) {
             Ok(None) => self.extend_lease(&from, epoch),
-            Ok(Some(steps)) if steps.state.primary() != &from.id || steps.state.uuid() != &uuid => {
-            }
+            Ok(Some(steps)) if steps.state.primary() != &from.id || steps.state.uuid() != &uuid => {}
             Ok(Some(steps)) => self.take(&from, epoch, round, commit, uuid, steps),
-            Err(StateError::Base { .. } | StateError::Digest { .. })
-                if !matches!(body, AppendBody::Full(_)) =>
-            {
-                let have = self
-                    .accepted
-                    .as_ref()
-                    .map(|s| s.stamp())
-                    .unwrap_or_default();
+            Err(StateError::Base { .. } | StateError::Digest { .. }) if !matches!(body, AppendBody::Full(_)) => {
+                let have = self.accepted.as_ref().map(|s| s.stamp()).unwrap_or_default();
                 self.send(&from.id.node, epoch, Message::NeedFull { have });
             }
             Err(e) => self.reason = format!("the primary's State cannot be used: {e}"),
@@ -297,30 +246,16 @@ impl Node {
             AppendBody::Commit => return Ok(None),
             AppendBody::Full(full) => {
                 let state = Arc::new(State::from_full(full)?);
-                return Ok(Some(Steps {
-                    state,
-                    deltas: Vec::new(),
-                    committed: None,
-                }));
+                return Ok(Some(Steps { state, deltas: Vec::new(), committed: None }));
             }
             AppendBody::Deltas(deltas) => deltas,
         };
         let wanted = deltas.first().map(|d| d.base).unwrap_or_default();
         let Some(mut state) = self.accepted.clone() else {
-            return Err(StateError::Base {
-                wanted,
-                have: Stamp::default(),
-            });
+            return Err(StateError::Base { wanted, have: Stamp::default() });
         };
         let (mut taken, mut committed) = (Vec::new(), None);
-        for delta in deltas.iter().filter(|d| {
-            d.stamp
-                > self
-                    .register
-                    .accepted()
-                    .map(|a| a.stamp)
-                    .unwrap_or_default()
-        }) {
+        for delta in deltas.iter().filter(|d| d.stamp > self.register.accepted().map(|a| a.stamp).unwrap_or_default()) {
             state = Arc::new(state.apply(delta)?);
             taken.push(delta.clone());
             if state.stamp() == commit {
@@ -330,30 +265,16 @@ impl Node {
         let newest = deltas.last().map(|d| (d.stamp, d.digest));
         if taken.is_empty() && newest != Some((state.stamp(), state.digest())) {
             // Older than what we have: nothing to do, unless two contents share a stamp, which `take` finds.
-            return Ok(newest
-                .filter(|(stamp, _)| *stamp == state.stamp())
-                .map(|_| Steps {
-                    state,
-                    deltas: taken,
-                    committed,
-                }));
+            return Ok(newest.filter(|(stamp, _)| *stamp == state.stamp()).map(|_| Steps {
+                state,
+                deltas: taken,
+                committed,
+            }));
         }
-        Ok(Some(Steps {
-            state,
-            deltas: taken,
-            committed,
-        }))
+        Ok(Some(Steps { state, deltas: taken, committed }))
     }
 
-    fn take(
-        &mut self,
-        from: &Sender,
-        epoch: u64,
-        round: u64,
-        commit: Stamp,
-        uuid: ClusterUuid,
-        steps: Steps,
-    ) {
+    fn take(&mut self, from: &Sender, epoch: u64, round: u64, commit: Stamp, uuid: ClusterUuid, steps: Steps) {
         let new = slot(&steps.state);
         if self.register.check_fork(new.stamp, new.digest).is_err() {
             return self.broken("I4: two contents under one stamp");
@@ -367,13 +288,7 @@ impl Node {
                 if let Some(formed) = &genesis {
                     self.become_formed(formed.clone());
                 }
-                self.persist(
-                    genesis,
-                    Some(Write {
-                        state: steps.state,
-                        deltas: steps.deltas,
-                    }),
-                );
+                self.persist(genesis, Some(Write { state: steps.state, deltas: steps.deltas }));
             }
         }
         self.extend_lease(from, epoch);
@@ -381,11 +296,7 @@ impl Node {
             self.publish(state);
         }
         self.learn_commit(commit);
-        let message = Message::Appended {
-            round,
-            stamp: new.stamp,
-            digest: new.digest,
-        };
+        let message = Message::Appended { round, stamp: new.stamp, digest: new.digest };
         self.send_durable(&from.id.node, epoch, message);
     }
 
@@ -393,31 +304,18 @@ impl Node {
     ///
     /// # Errors
     /// In how many milliseconds to ask again.
-    pub(super) fn would_promise(
-        &self,
-        asker: &Sender,
-        token: Option<&HandOver>,
-    ) -> Result<(), u64> {
+    pub(super) fn would_promise(&self, asker: &Sender, token: Option<&HandOver>) -> Result<(), u64> {
         if matches!(self.role, Role::Leading(_)) && asker.id != self.me.id {
             return Err(self.own_lease_left_ms().max(RETRY_MS_MIN));
         }
         let left_ms = self.lease.left_ms(self.now);
-        let own = self.lease.holder.as_ref() == Some(&asker.id)
-            && self.lease.run.is_none_or(|run| asker.run >= run);
+        let own = self.lease.holder.as_ref() == Some(&asker.id) && self.lease.run.is_none_or(|run| asker.run >= run);
         let handed = token.is_some_and(|t| t.to == asker.id && self.register.promised() <= t.epoch);
         if left_ms == 0 || own || handed || self.holder_dead() {
             return Ok(());
         }
-        let pending = self
-            .lease
-            .holder
-            .as_ref()
-            .is_some_and(|h| self.live.is_pending(h, self.now));
-        Err(if pending {
-            RETRY_MS_MIN
-        } else {
-            left_ms.max(RETRY_MS_MIN)
-        })
+        let pending = self.lease.holder.as_ref().is_some_and(|h| self.live.is_pending(h, self.now));
+        Err(if pending { RETRY_MS_MIN } else { left_ms.max(RETRY_MS_MIN) })
     }
 
     pub(super) fn on_pre_vote(&mut self, from: &Sender, _epoch: u64, round: u64) {
@@ -433,9 +331,7 @@ impl Node {
         self.would_promise(asker, None)?;
         if self.down().is_none() {
             let heard = self.leader.as_ref().map_or(self.alone_since, |l| l.heard);
-            return Err((heard + self.config.timers.suspect_ms)
-                .saturating_sub(self.now)
-                .max(RETRY_MS_MIN));
+            return Err((heard + self.config.timers.suspect_ms).saturating_sub(self.now).max(RETRY_MS_MIN));
         }
         if let (Some(at), Some(other)) = (self.promised_at, self.register.voted_for())
             && *other != asker.id
@@ -496,11 +392,8 @@ impl Node {
     }
 
     pub(super) fn on_token(&mut self, from: &Sender, token: HandOver) {
-        let mine = self.is_me(&token.to)
-            && token.from == from.id
-            && self.register.promised() <= token.epoch;
-        if mine && self.stop.is_none() && self.electable() && !matches!(self.role, Role::Leading(_))
-        {
+        let mine = self.is_me(&token.to) && token.from == from.id && self.register.promised() <= token.epoch;
+        if mine && self.stop.is_none() && self.electable() && !matches!(self.role, Role::Leading(_)) {
             self.stand(Some(token));
         }
     }
@@ -516,27 +409,15 @@ impl Node {
             return lead.established().then(|| Voter::from(&self.config.member));
         }
         let leader = self.leader.as_ref().filter(|l| l.established)?;
-        if self.down().is_some() {
-            None
-        } else {
-            self.find(&leader.who.id)
-        }
+        if self.down().is_some() { None } else { self.find(&leader.who.id) }
     }
 
     /// A member or voter with its addresses.
     pub(super) fn find(&self, id: &VoterId) -> Option<Voter> {
         let state = self.newest();
-        let node = state
-            .and_then(|s| s.nodes().get(&id.node))
-            .filter(|n| n.disk == id.disk)
-            .map(|n| Voter::from(&**n));
+        let node = state.and_then(|s| s.nodes().get(&id.node)).filter(|n| n.disk == id.disk).map(|n| Voter::from(&**n));
         let voter = || state.and_then(|s| s.electorate().iter().find(|v| v.id == *id).cloned());
-        let heard = || {
-            self.hellos
-                .get(&id.node)
-                .filter(|h| h.from.id == *id)
-                .map(|h| Voter::from(&h.hello.member))
-        };
+        let heard = || self.hellos.get(&id.node).filter(|h| h.from.id == *id).map(|h| Voter::from(&h.hello.member));
         node.or_else(voter).or_else(heard)
     }
 
@@ -566,9 +447,6 @@ impl Node {
 pub(super) fn electable_in(state: &State, id: &VoterId) -> bool {
     match state.nodes().get(&id.node) {
         Some(node) if node.disk == id.disk => node.electable(),
-        _ => state
-            .electorate()
-            .iter()
-            .any(|v| v.id == *id && v.electable),
+        _ => state.electorate().iter().any(|v| v.id == *id && v.electable),
     }
 }

@@ -31,14 +31,7 @@ pub(super) struct Joining {
 impl Joining {
     pub(super) fn new(now: Millis) -> Self {
         let backoff = Backoff::new(200, 5000);
-        Self {
-            request: None,
-            next: now,
-            backoff,
-            look: now,
-            tried: 0,
-            watches: BTreeMap::new(),
-        }
+        Self { request: None, next: now, backoff, look: now, tried: 0, watches: BTreeMap::new() }
     }
 
     pub(super) fn retry_now(&mut self, now: Millis) {
@@ -48,34 +41,21 @@ impl Joining {
 }
 
 impl Node {
-    pub(super) fn on_hello(
-        &mut self,
-        from: Sender,
-        uuid: Option<ClusterUuid>,
-        epoch: u64,
-        hello: Hello,
-    ) {
+    pub(super) fn on_hello(&mut self, from: Sender, uuid: Option<ClusterUuid>, epoch: u64, hello: Hello) {
         if hello.stopping {
             self.live.stopping(&from);
         }
         if let Some(primary) = hello.primary.clone() {
             self.hint(primary);
         }
-        let leader = self
-            .leader
-            .as_mut()
-            .filter(|l| l.who == from && l.epoch <= epoch && !hello.leading);
+        let leader = self.leader.as_mut().filter(|l| l.who == from && l.epoch <= epoch && !hello.leading);
         if let Some(leader) = leader {
             leader.denied = true;
             self.reopen();
         }
-        let bound_to_us = hello
-            .genesis
-            .offer()
-            .is_some_and(|o| o.founder == self.me.id);
+        let bound_to_us = hello.genesis.offer().is_some_and(|o| o.founder == self.me.id);
         let node = from.id.node.clone();
-        self.hellos
-            .insert(node.clone(), Heard { from, hello, uuid });
+        self.hellos.insert(node.clone(), Heard { from, hello, uuid });
         if bound_to_us && self.genesis.is_formed() {
             self.tell_formed(&node);
         }
@@ -109,13 +89,7 @@ impl Node {
     }
 
     pub(super) fn start(&self) -> Start {
-        determine_role(
-            &self.me.id,
-            self.config.uuid.as_ref(),
-            &self.genesis,
-            &self.seen(),
-            &self.config.discovery,
-        )
+        determine_role(&self.me.id, self.config.uuid.as_ref(), &self.genesis, &self.seen(), &self.config.discovery)
     }
 
     /// A node outside may be told by the cluster that it belongs to.
@@ -155,11 +129,7 @@ impl Node {
 
     pub(super) fn outside_due(&self) -> Option<Millis> {
         let watches = self.join.watches.values().map(Watch::until).min();
-        matches!(self.role, Role::Outside)
-            .then_some(self.join.look)
-            .into_iter()
-            .chain(watches)
-            .min()
+        matches!(self.role, Role::Outside).then_some(self.join.look).into_iter().chain(watches).min()
     }
 
     pub(super) fn say_why(&mut self, why: &str) {
@@ -173,18 +143,13 @@ impl Node {
         let mut voters = vec![self.me.id.clone()];
         let mut reported: Option<Offer> = None;
         for name in list.iter().filter(|n| **n != self.me.id.node) {
-            let heard = self
-                .hellos
-                .get(name)
-                .filter(|h| self.live.is_connected(&h.from.id));
+            let heard = self.hellos.get(name).filter(|h| self.live.is_connected(&h.from.id));
             let Some(heard) = heard else {
                 return self.say_why(&format!("founding: waiting for gateway {name}"));
             };
             match &heard.hello.genesis {
                 Genesis::Unformed => {}
-                Genesis::Bound(offer) if offer.founder == self.me.id => {
-                    reported = Some(offer.clone())
-                }
+                Genesis::Bound(offer) if offer.founder == self.me.id => reported = Some(offer.clone()),
                 other => {
                     let why = format!("founding: {name} cannot take part, its disk says {other:?}");
                     return self.say_why(&why);
@@ -196,24 +161,12 @@ impl Node {
         let offer = match reported {
             Some(offer) if offer.voters == voters => offer,
             Some(offer) => {
-                let why = format!(
-                    "founding: offer {} names disks that are gone; found again (refound)",
-                    offer.number
-                );
+                let why = format!("founding: offer {} names disks that are gone; found again (refound)", offer.number);
                 return self.say_why(&why);
             }
             None => {
-                let uuid = self
-                    .config
-                    .uuid
-                    .clone()
-                    .unwrap_or_else(|| self.config.fresh_uuid.clone());
-                Offer {
-                    number: 1,
-                    uuid,
-                    founder: self.me.id.clone(),
-                    voters,
-                }
+                let uuid = self.config.uuid.clone().unwrap_or_else(|| self.config.fresh_uuid.clone());
+                Offer { number: 1, uuid, founder: self.me.id.clone(), voters }
             }
         };
         // On the disk before anybody hears of it: one founder disk never makes two offers of one number.
@@ -245,10 +198,7 @@ impl Node {
         match self.founding.as_ref().map(Founding::next) {
             Some(Next::Ask(voters)) => {
                 let names: Vec<String> = voters.iter().map(|v| v.node.to_string()).collect();
-                self.say_why(&format!(
-                    "founding: waiting for {} to bind",
-                    names.join(", ")
-                ));
+                self.say_why(&format!("founding: waiting for {} to bind", names.join(", ")));
                 for voter in voters {
                     self.tell(&voter.node, Message::Offer(Box::new(offer.clone())));
                 }
@@ -268,16 +218,8 @@ impl Node {
         if offer.founder != from.id || !matches!(self.role, Role::Outside) {
             return;
         }
-        match genesis::may_bind(
-            &self.me.id,
-            self.config.uuid.as_ref(),
-            &self.genesis,
-            &offer,
-        ) {
-            Err(why) => self.say_why(&format!(
-                "not binding to the founding offer of {}: {why}",
-                from.id.node
-            )),
+        match genesis::may_bind(&self.me.id, self.config.uuid.as_ref(), &self.genesis, &offer) {
+            Err(why) => self.say_why(&format!("not binding to the founding offer of {}: {why}", from.id.node)),
             Ok(()) => {
                 let number = offer.number;
                 if self.genesis != Genesis::Bound(offer.clone()) {
@@ -301,52 +243,30 @@ impl Node {
     fn declare(&mut self, offer: &Offer) {
         let mut nodes = Vec::with_capacity(offer.voters.len());
         for voter in &offer.voters {
-            let heard = self
-                .hellos
-                .get(&voter.node)
-                .filter(|h| h.from.id == *voter)
-                .map(|h| h.hello.member.clone());
-            let Some(member) =
-                heard.or_else(|| self.is_me(voter).then(|| self.config.member.clone()))
-            else {
+            let heard = self.hellos.get(&voter.node).filter(|h| h.from.id == *voter).map(|h| h.hello.member.clone());
+            let Some(member) = heard.or_else(|| self.is_me(voter).then(|| self.config.member.clone())) else {
                 return self.say_why(&format!("founding: waiting for gateway {}", voter.node));
             };
             nodes.push(member);
         }
         let (uuid, founder, run) = (offer.uuid.clone(), self.me.id.clone(), self.me.run);
         let created_s = self.config.started_unix_s;
-        let state = match State::genesis(NewState {
-            uuid: uuid.clone(),
-            nodes,
-            founder: founder.clone(),
-            run,
-            created_s,
-        }) {
-            Ok(state) => Arc::new(state),
-            Err(e) => return self.broken(&format!("State(1,1) does not encode: {e}")),
-        };
+        let state =
+            match State::genesis(NewState { uuid: uuid.clone(), nodes, founder: founder.clone(), run, created_s }) {
+                Ok(state) => Arc::new(state),
+                Err(e) => return self.broken(&format!("State(1,1) does not encode: {e}")),
+            };
         if self.register.accept(&slot(&state), &founder).is_err() {
-            return self
-                .say_why("founding: this disk has promised an epoch already; it can only join");
+            return self.say_why("founding: this disk has promised an epoch already; it can only join");
         }
         self.accepted = Some(state.clone());
         self.become_formed(Genesis::Formed(uuid));
-        self.persist(
-            Some(self.genesis.clone()),
-            Some(Write {
-                state,
-                deltas: Vec::new(),
-            }),
-        );
+        self.persist(Some(self.genesis.clone()), Some(Write { state, deltas: Vec::new() }));
         self.hold(Held::Declared);
     }
 
     pub(super) fn on_declared(&mut self) {
-        if let Some(state) = self
-            .accepted
-            .clone()
-            .filter(|s| s.stamp() == Stamp::new(0, 1, 1))
-        {
+        if let Some(state) = self.accepted.clone().filter(|s| s.stamp() == Stamp::new(0, 1, 1)) {
             self.propose_first(state);
             self.announce();
         }
@@ -381,31 +301,21 @@ impl Node {
         let Ok(state) = State::from_full(full) else {
             return;
         };
-        let ours = offer.founder == from.id
-            && *state.uuid() == offer.uuid
-            && state.stamp() == Stamp::new(0, 1, 1);
+        let ours = offer.founder == from.id && *state.uuid() == offer.uuid && state.stamp() == Stamp::new(0, 1, 1);
         if !ours || self.register.accept(&slot(&state), &from.id).is_err() {
             return;
         }
         let (uuid, state) = (offer.uuid.clone(), Arc::new(state));
         self.accepted = Some(state.clone());
         self.become_formed(Genesis::Formed(uuid));
-        self.persist(
-            Some(self.genesis.clone()),
-            Some(Write {
-                state,
-                deltas: Vec::new(),
-            }),
-        );
+        self.persist(Some(self.genesis.clone()), Some(Write { state, deltas: Vec::new() }));
     }
 
     // ---- joining
 
     /// The published Smap holds this very process.
     pub(super) fn is_in(&self) -> bool {
-        self.published
-            .as_ref()
-            .is_some_and(|s| holds(s, &self.config.member))
+        self.published.as_ref().is_some_and(|s| holds(s, &self.config.member))
     }
 
     fn wants_in(&self) -> bool {
@@ -431,9 +341,7 @@ impl Node {
         let request = self.requests.internal_id();
         let low = self.requests.low();
         self.join.request = Some(request.clone());
-        let change = Change::Join {
-            node: Box::new(self.config.member.clone()),
-        };
+        let change = Change::Join { node: Box::new(self.config.member.clone()) };
         if let Role::Leading(lead) = &self.role {
             if lead.established() {
                 // A primary whose run is newer than its Smap entry says so itself.
@@ -442,14 +350,7 @@ impl Node {
             return;
         }
         if let Some(to) = self.ask_whom() {
-            self.tell(
-                &to,
-                Message::Forward {
-                    request,
-                    low,
-                    change,
-                },
-            );
+            self.tell(&to, Message::Forward { request, low, change });
         }
     }
 
@@ -457,18 +358,9 @@ impl Node {
         if let Some(primary) = self.believed_primary() {
             return Some(primary.id.node);
         }
-        let hinted = self
-            .hints
-            .keys()
-            .filter(|id| self.live.process(id).is_some())
-            .cloned();
-        let formed = self
-            .hellos
-            .iter()
-            .filter(|(_, h)| h.hello.genesis.is_formed() && h.uuid.as_ref() == self.our(h));
-        let heard = formed
-            .map(|(id, _)| id.clone())
-            .filter(|id| self.live.process(id).is_some());
+        let hinted = self.hints.keys().filter(|id| self.live.process(id).is_some()).cloned();
+        let formed = self.hellos.iter().filter(|(_, h)| h.hello.genesis.is_formed() && h.uuid.as_ref() == self.our(h));
+        let heard = formed.map(|(id, _)| id.clone()).filter(|id| self.live.process(id).is_some());
         let mut all: Vec<NodeId> = hinted.chain(heard).collect();
         all.dedup();
         self.join.tried = self.join.tried.wrapping_add(1);
@@ -486,20 +378,12 @@ impl Node {
 
     pub(super) fn on_join_reply(&mut self, reply: ForwardReply) {
         match reply {
-            ForwardReply::Settled {
-                outcome: Outcome::Refused(why),
-                ..
-            } => self.say_why(&format!("not let in: {why}")),
-            ForwardReply::Settled {
-                outcome: Outcome::Done,
-                ..
-            } => {
+            ForwardReply::Settled { outcome: Outcome::Refused(why), .. } => self.say_why(&format!("not let in: {why}")),
+            ForwardReply::Settled { outcome: Outcome::Done, .. } => {
                 self.reason.clear();
                 self.join.backoff.reset();
             }
-            ForwardReply::NotPrimary {
-                primary: Some(primary),
-            } => {
+            ForwardReply::NotPrimary { primary: Some(primary) } => {
                 self.hint(primary);
                 self.join.next = self.now + REDIRECT_MS;
             }

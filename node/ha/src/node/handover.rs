@@ -42,23 +42,10 @@ impl Stop {
 }
 
 impl Node {
-    pub(super) fn on_transfer(
-        &mut self,
-        nonce: u64,
-        to: NodeId,
-        primary: Option<NodeId>,
-        epoch: Option<u64>,
-    ) {
+    pub(super) fn on_transfer(&mut self, nonce: u64, to: NodeId, primary: Option<NodeId>, epoch: Option<u64>) {
         let until = self.now + self.config.timers.drain_ms + WATCH_MS;
         if matches!(&self.role, Role::Leading(l) if l.established()) {
-            self.join.watches.insert(
-                nonce,
-                Watch {
-                    to: to.clone(),
-                    until,
-                    given_up: None,
-                },
-            );
+            self.join.watches.insert(nonce, Watch { to: to.clone(), until, given_up: None });
             let me = self.me.id.node.clone();
             if let Err(result) = self.begin_transfer(Some((me, nonce)), &to, primary, epoch) {
                 self.end_transfer(nonce, result);
@@ -66,26 +53,11 @@ impl Node {
             return;
         }
         let Some(leader) = self.believed_primary() else {
-            self.actions.push(Action::Transferred {
-                nonce,
-                result: Transferred::NoPrimary,
-            });
+            self.actions.push(Action::Transferred { nonce, result: Transferred::NoPrimary });
             return;
         };
-        self.join.watches.insert(
-            nonce,
-            Watch {
-                to: to.clone(),
-                until,
-                given_up: None,
-            },
-        );
-        let ask = Message::TransferAsk {
-            nonce,
-            to,
-            expected_primary: primary,
-            expected_epoch: epoch,
-        };
+        self.join.watches.insert(nonce, Watch { to: to.clone(), until, given_up: None });
+        let ask = Message::TransferAsk { nonce, to, expected_primary: primary, expected_epoch: epoch };
         self.tell(&leader.id.node, ask);
     }
 
@@ -99,8 +71,7 @@ impl Node {
     ) {
         let node = from.id.node.clone();
         let result = if matches!(&self.role, Role::Leading(l) if l.established()) {
-            self.begin_transfer(Some((node.clone(), nonce)), &to, primary, epoch)
-                .map_err(TransferAnswer::Ended)
+            self.begin_transfer(Some((node.clone(), nonce)), &to, primary, epoch).map_err(TransferAnswer::Ended)
         } else {
             Err(TransferAnswer::NotPrimary)
         };
@@ -147,15 +118,10 @@ impl Node {
             return Err(Transferred::Precondition { primary: me, epoch });
         }
         if *to == me {
-            return Err(Transferred::Done {
-                epoch,
-                smap_version: state.smap().version,
-            });
+            return Err(Transferred::Done { epoch, smap_version: state.smap().version });
         }
         if lead.transfer.is_some() || self.stop.is_some() {
-            return Err(Transferred::Busy(
-                "another hand-over is in progress".to_owned(),
-            ));
+            return Err(Transferred::Busy("another hand-over is in progress".to_owned()));
         }
         let to = self.successor(to).map_err(Transferred::NotEligible)?;
         let until = self.now + self.config.timers.drain_ms;
@@ -175,9 +141,7 @@ impl Node {
         };
         let id = node.voter_id();
         if !electable_in(lead.tip(), &id) {
-            return Err(format!(
-                "{to} is not electable: a target, non-electable, or in maintenance"
-            ));
+            return Err(format!("{to} is not electable: a target, non-electable, or in maintenance"));
         }
         if !self.live.is_connected(&id) {
             return Err(format!("{to} is not connected"));
@@ -200,34 +164,23 @@ impl Node {
             return;
         };
         if !drained && self.stop.is_none() {
-            return self.fail_transfer(
-                transfer,
-                "the State in flight did not commit in time; still leading",
-            );
+            return self.fail_transfer(transfer, "the State in flight did not commit in time; still leading");
         }
         self.resign(Some(transfer));
     }
 
     fn fail_transfer(&mut self, transfer: Transfer, why: &str) {
-        self.say(
-            transfer.caller,
-            TransferAnswer::Ended(Transferred::Busy(why.to_owned())),
-        );
+        self.say(transfer.caller, TransferAnswer::Ended(Transferred::Busy(why.to_owned())));
     }
 
     /// The lead was lost while a hand-over drained.
     pub(super) fn transfer_ended(&mut self, transfer: Transfer) {
-        self.fail_transfer(
-            transfer,
-            "the primary lost its lead before it could hand over",
-        );
+        self.fail_transfer(transfer, "the primary lost its lead before it could hand over");
     }
 
     fn say(&mut self, caller: Option<(NodeId, u64)>, result: TransferAnswer) {
         match caller {
-            Some((node, nonce)) if node == self.me.id.node => {
-                self.on_transfer_answer(nonce, result)
-            }
+            Some((node, nonce)) if node == self.me.id.node => self.on_transfer_answer(nonce, result),
             Some((node, nonce)) => self.tell(&node, Message::TransferAnswer { nonce, result }),
             None => {}
         }
@@ -243,21 +196,10 @@ impl Node {
         let members: Vec<NodeId> = lead.members.keys().cloned().collect();
         let successor = transfer.as_ref().map(|t| t.to.clone());
         for node in members {
-            self.send(
-                &node,
-                epoch,
-                Message::Resign {
-                    successor: successor.clone(),
-                },
-            );
+            self.send(&node, epoch, Message::Resign { successor: successor.clone() });
         }
         if let Some(t) = transfer {
-            let token = HandOver {
-                epoch,
-                from: self.me.id.clone(),
-                to: t.to.clone(),
-                nonce: self.jitter.next_u64(),
-            };
+            let token = HandOver { epoch, from: self.me.id.clone(), to: t.to.clone(), nonce: self.jitter.next_u64() };
             self.send(&t.to.node, epoch, Message::Token(token));
             self.say(t.caller, TransferAnswer::Resigned { epoch });
         }
@@ -267,14 +209,7 @@ impl Node {
         self.follow();
         let who = self.me.clone();
         let resigned = Some(successor);
-        self.leader = Some(Leader {
-            who,
-            epoch,
-            heard: self.now,
-            established: true,
-            resigned,
-            denied: false,
-        });
+        self.leader = Some(Leader { who, epoch, heard: self.now, established: true, resigned, denied: false });
         self.announce();
     }
 
@@ -290,11 +225,7 @@ impl Node {
             return;
         }
         let until = self.now + self.config.timers.suspect_ms + STOP_MS;
-        self.stop = Some(Stop {
-            until,
-            left: false,
-            leaving: false,
-        });
+        self.stop = Some(Stop { until, left: false, leaving: false });
         self.announce();
         let established = matches!(&self.role, Role::Leading(l) if l.established());
         if established && !self.is_stopping_cluster() {
@@ -315,20 +246,11 @@ impl Node {
         if lead.transfer.is_some() {
             return;
         }
-        let mut fit: Vec<VoterId> = lead
-            .tip()
-            .nodes()
-            .keys()
-            .filter_map(|id| self.successor(id).ok())
-            .collect();
+        let mut fit: Vec<VoterId> = lead.tip().nodes().keys().filter_map(|id| self.successor(id).ok()).collect();
         hrw::succession(&mut fit, |v| v.node.as_str());
         let to = fit.into_iter().find(|id| !self.is_me(id));
         if let (Some(to), Some(lead)) = (to, self.lead()) {
-            lead.transfer = Some(Transfer {
-                to,
-                until,
-                caller: None,
-            });
+            lead.transfer = Some(Transfer { to, until, caller: None });
         }
     }
 
@@ -336,19 +258,14 @@ impl Node {
     pub(super) fn advance_stop(&mut self) {
         self.advance_watches();
         let Some(stop) = &self.stop else { return };
-        let over =
-            self.now >= stop.until || stop.left || self.is_stopping_cluster() || self.is_last();
+        let over = self.now >= stop.until || stop.left || self.is_stopping_cluster() || self.is_last();
         if over && (self.now >= stop.until || self.requests.is_empty()) {
             return self.end();
         }
         let leaving = stop.leaving;
         match &self.role {
-            Role::Leading(lead) if lead.established() && lead.transfer.is_none() => {
-                self.hand_over_to_best()
-            }
-            Role::Follower
-                if !leaving && self.believed_primary().is_some() && self.requests.is_empty() =>
-            {
+            Role::Leading(lead) if lead.established() && lead.transfer.is_none() => self.hand_over_to_best(),
+            Role::Follower if !leaving && self.believed_primary().is_some() && self.requests.is_empty() => {
                 let request = self.requests.internal_id();
                 let node = self.me.id.node.clone();
                 self.park(request, Change::Leave { node }, true);
@@ -392,9 +309,7 @@ impl Node {
 
     fn advance_watches(&mut self) {
         let seen = match (&self.role, &self.leader, &self.published) {
-            (_, Some(l), Some(p))
-                if l.established && l.resigned.is_none() && p.stamp().epoch == l.epoch =>
-            {
+            (_, Some(l), Some(p)) if l.established && l.resigned.is_none() && p.stamp().epoch == l.epoch => {
                 Some((l.who.id.node.clone(), l.epoch, p.smap().version))
             }
             _ => None,
@@ -421,10 +336,7 @@ impl Watch {
         match (self.given_up, seen) {
             (Some(given_up), Some((primary, epoch, smap_version))) if *epoch > given_up => {
                 Some(if *primary == self.to {
-                    Transferred::Done {
-                        epoch: *epoch,
-                        smap_version: *smap_version,
-                    }
+                    Transferred::Done { epoch: *epoch, smap_version: *smap_version }
                 } else {
                     Transferred::Busy(format!("{primary} became primary instead"))
                 })

@@ -67,16 +67,7 @@ pub(super) struct Progress {
 impl Progress {
     fn new(id: VoterId) -> Self {
         let (heard, acked, published, sent) = (None, None, None, None);
-        Self {
-            id,
-            heard,
-            acked,
-            published,
-            sent,
-            sent_at: 0,
-            needs_full: false,
-            slow: false,
-        }
+        Self { id, heard, acked, published, sent, sent_at: 0, needs_full: false, slow: false }
     }
 }
 
@@ -125,27 +116,16 @@ impl Lead {
         self.inflight.is_none() && self.publishing.is_empty()
     }
     pub(super) fn is_caught_up(&self, node: &NodeId) -> bool {
-        self.members
-            .get(node)
-            .is_some_and(|p| p.acked.is_some_and(|acked| acked >= self.mark))
+        self.members.get(node).is_some_and(|p| p.acked.is_some_and(|acked| acked >= self.mark))
     }
     fn commit_stamp(&self) -> Stamp {
-        self.committed
-            .as_ref()
-            .map(|s| s.stamp())
-            .unwrap_or_default()
+        self.committed.as_ref().map(|s| s.stamp()).unwrap_or_default()
     }
 
     /// Steps from `base` to `target`, if all are kept.
     fn path(&self, base: Stamp, target: Stamp) -> Option<Vec<Arc<Delta>>> {
         let first = self.deltas.iter().position(|d| d.base == base)?;
-        let steps: Vec<_> = self
-            .deltas
-            .iter()
-            .skip(first)
-            .take_while(|d| d.stamp <= target)
-            .cloned()
-            .collect();
+        let steps: Vec<_> = self.deltas.iter().skip(first).take_while(|d| d.stamp <= target).cloned().collect();
         (steps.last().map(|d| d.stamp) == Some(target)).then_some(steps)
     }
 }
@@ -186,14 +166,7 @@ impl Node {
         };
         self.role = Role::Leading(Box::new(lead));
         let who = self.me.clone();
-        self.leader = Some(Leader {
-            who,
-            epoch,
-            heard: self.now,
-            established: false,
-            resigned: None,
-            denied: false,
-        });
+        self.leader = Some(Leader { who, epoch, heard: self.now, established: false, resigned: None, denied: false });
     }
 
     pub(super) fn lead(&mut self) -> Option<&mut Lead> {
@@ -209,14 +182,8 @@ impl Node {
             Ok((state, delta)) => (Arc::new(state), Arc::new(delta)),
             Err(e) => return self.broken(&format!("the next State does not encode: {e}")),
         };
-        let waiters = asked
-            .into_iter()
-            .map(|(a, outcome)| Waiter {
-                request: a.request,
-                from: a.from,
-                outcome,
-            })
-            .collect();
+        let waiters =
+            asked.into_iter().map(|(a, outcome)| Waiter { request: a.request, from: a.from, outcome }).collect();
         self.propose(state, Some(delta), waiters);
     }
 
@@ -225,23 +192,14 @@ impl Node {
         let (new, now, me) = (slot(&state), self.now, self.me.id.clone());
         let Some(lead) = self.lead() else { return };
         let before = quorum::names(lead.tip.electorate());
-        let lawful = lead.inflight.is_none()
-            && quorum::one_apart(&before, &new.voters)
-            && state.primary() == &me;
+        let lawful = lead.inflight.is_none() && quorum::one_apart(&before, &new.voters) && state.primary() == &me;
         if !lawful && !Mutant::SecondInFlight.on() && !Mutant::TwoVotersAtOnce.on() {
-            return self.broken(
-                "I6: more than one voter would change at once, or a State is written by another",
-            );
+            return self.broken("I6: more than one voter would change at once, or a State is written by another");
         }
         lead.tip = state.clone();
         lead.full = None;
         let proposal = Proposal::following(new.clone(), &before);
-        lead.inflight = Some(Inflight {
-            state: state.clone(),
-            proposal,
-            waiters,
-            since: now,
-        });
+        lead.inflight = Some(Inflight { state: state.clone(), proposal, waiters, since: now });
         if let Some(delta) = &delta {
             lead.deltas.push_back(delta.clone());
             if lead.deltas.len() > DELTAS_MAX {
@@ -253,13 +211,7 @@ impl Node {
             return self.follow();
         }
         self.accepted = Some(state.clone());
-        self.persist(
-            None,
-            Some(Write {
-                state,
-                deltas: delta.into_iter().collect(),
-            }),
-        );
+        self.persist(None, Some(Write { state, deltas: delta.into_iter().collect() }));
         self.hold_own_accept(new.stamp);
         self.sync_members();
         self.replicate();
@@ -270,12 +222,8 @@ impl Node {
         let (new, now) = (slot(&state), self.now);
         self.start_leading(state.clone(), state.stamp().epoch);
         if let Some(lead) = self.lead() {
-            lead.inflight = Some(Inflight {
-                state,
-                proposal: Proposal::new(new.clone()),
-                waiters: Vec::new(),
-                since: now,
-            });
+            lead.inflight =
+                Some(Inflight { state, proposal: Proposal::new(new.clone()), waiters: Vec::new(), since: now });
         }
         self.sync_members();
         self.replicate();
@@ -293,24 +241,13 @@ impl Node {
         }
     }
 
-    pub(super) fn on_appended(
-        &mut self,
-        from: &Sender,
-        epoch: u64,
-        round: u64,
-        stamp: Stamp,
-        digest: Digest,
-    ) {
+    pub(super) fn on_appended(&mut self, from: &Sender, epoch: u64, round: u64, stamp: Stamp, digest: Digest) {
         let now = self.now;
         let Some(lead) = self.lead().filter(|l| l.epoch == epoch) else {
             return;
         };
         lead.rounds.answer(&from.id, round, now);
-        if let Some(p) = lead
-            .members
-            .get_mut(&from.id.node)
-            .filter(|p| p.id == from.id)
-        {
+        if let Some(p) = lead.members.get_mut(&from.id.node).filter(|p| p.id == from.id) {
             p.heard = Some(now);
             p.acked = p.acked.max(Some(stamp));
         }
@@ -335,10 +272,7 @@ impl Node {
         let epoch = lead.epoch;
         let members = lead.members.iter();
         let live = |p: &Progress| p.acked.is_some_and(|a| a.epoch == epoch) && !p.slow;
-        let waited: BTreeSet<NodeId> = members
-            .filter(|(_, p)| live(p))
-            .map(|(id, _)| id.clone())
-            .collect();
+        let waited: BTreeSet<NodeId> = members.filter(|(_, p)| live(p)).map(|(id, _)| id.clone()).collect();
         let until = now + publish_ms;
         lead.publishing.push_back(Publishing {
             stamp: state.stamp(),
@@ -367,22 +301,10 @@ impl Node {
         let now = self.now;
         let Some(lead) = self.lead() else { return };
         let (round, commit, epoch) = (lead.rounds.start(now), lead.commit_stamp(), lead.epoch);
-        let informed: Vec<NodeId> = lead
-            .members
-            .iter()
-            .filter(|(_, p)| p.sent >= Some(commit))
-            .map(|(id, _)| id.clone())
-            .collect();
+        let informed: Vec<NodeId> =
+            lead.members.iter().filter(|(_, p)| p.sent >= Some(commit)).map(|(id, _)| id.clone()).collect();
         for node in informed {
-            self.send(
-                &node,
-                epoch,
-                Message::Append {
-                    round,
-                    commit,
-                    body: AppendBody::Commit,
-                },
-            );
+            self.send(&node, epoch, Message::Append { round, commit, body: AppendBody::Commit });
         }
     }
 
@@ -396,16 +318,9 @@ impl Node {
         let voters = quorum::names(tip.electorate());
         let mut out = Vec::new();
         for (node, p) in &mut lead.members {
-            let target = if voters.contains(&p.id) {
-                tip.stamp()
-            } else {
-                commit
-            };
+            let target = if voters.contains(&p.id) { tip.stamp() } else { commit };
             let lost = p.acked < p.sent && now >= p.sent_at + retry_ms;
-            if !self.live.is_connected(&p.id)
-                || target == Stamp::default()
-                || (p.sent >= Some(target) && !lost)
-            {
+            if !self.live.is_connected(&p.id) || target == Stamp::default() || (p.sent >= Some(target) && !lost) {
                 continue;
             }
             let base = if lost { p.acked } else { p.sent.or(p.acked) };
@@ -417,15 +332,7 @@ impl Node {
             let Some(body) = self.body(base, target) else {
                 continue;
             };
-            self.send(
-                &node,
-                epoch,
-                Message::Append {
-                    round,
-                    commit,
-                    body,
-                },
-            );
+            self.send(&node, epoch, Message::Append { round, commit, body });
         }
     }
 
@@ -437,11 +344,7 @@ impl Node {
         if base == Some(target) {
             return Some(AppendBody::Commit);
         }
-        let state = if lead.tip.stamp() == target {
-            lead.tip.clone()
-        } else {
-            lead.committed.clone()?
-        };
+        let state = if lead.tip.stamp() == target { lead.tip.clone() } else { lead.committed.clone()? };
         let cached = lead.full.take().filter(|f| f.stamp == target);
         let full = cached.unwrap_or_else(|| Arc::new(state.full()));
         lead.full = Some(full.clone());
@@ -451,11 +354,7 @@ impl Node {
 
     pub(super) fn on_need_full(&mut self, from: &Sender, have: Stamp) {
         let Some(lead) = self.lead() else { return };
-        if let Some(p) = lead
-            .members
-            .get_mut(&from.id.node)
-            .filter(|p| p.id == from.id)
-        {
+        if let Some(p) = lead.members.get_mut(&from.id.node).filter(|p| p.id == from.id) {
             let known = lead.deltas.iter().any(|d| d.base == have);
             // Our own chain starts there only if digests agree too, which the member just denied if we tried it.
             p.needs_full = !known || p.acked == Some(have);
@@ -482,30 +381,14 @@ impl Node {
     pub(super) fn sync_members(&mut self) {
         let me = self.me.id.clone();
         let Some(lead) = self.lead() else { return };
-        let mut wanted: BTreeMap<NodeId, VoterId> = lead
-            .tip
-            .electorate()
-            .iter()
-            .map(|v| (v.id.node.clone(), v.id.clone()))
-            .collect();
-        wanted.extend(
-            lead.tip
-                .nodes()
-                .values()
-                .map(|n| (n.id.clone(), n.voter_id())),
-        );
-        wanted.extend(
-            lead.joins
-                .iter()
-                .map(|(id, j)| (id.clone(), j.node.voter_id())),
-        );
+        let mut wanted: BTreeMap<NodeId, VoterId> =
+            lead.tip.electorate().iter().map(|v| (v.id.node.clone(), v.id.clone())).collect();
+        wanted.extend(lead.tip.nodes().values().map(|n| (n.id.clone(), n.voter_id())));
+        wanted.extend(lead.joins.iter().map(|(id, j)| (id.clone(), j.node.voter_id())));
         wanted.remove(&me.node);
-        lead.members
-            .retain(|node, p| wanted.get(node) == Some(&p.id));
+        lead.members.retain(|node, p| wanted.get(node) == Some(&p.id));
         for (node, id) in wanted {
-            lead.members
-                .entry(node)
-                .or_insert_with(|| Progress::new(id));
+            lead.members.entry(node).or_insert_with(|| Progress::new(id));
         }
     }
 
@@ -525,15 +408,9 @@ impl Node {
         if holds {
             lead.rounds.answer(&from.id, round, now);
         }
-        if let Some(p) = lead
-            .members
-            .get_mut(&from.id.node)
-            .filter(|p| p.id == from.id)
-        {
+        if let Some(p) = lead.members.get_mut(&from.id.node).filter(|p| p.id == from.id) {
             p.heard = Some(now);
-            p.acked = p
-                .acked
-                .max(Some(accepted).filter(|a| *a != Stamp::default()));
+            p.acked = p.acked.max(Some(accepted).filter(|a| *a != Stamp::default()));
         }
         self.on_member_published(from, published);
         self.replicate();
@@ -542,11 +419,7 @@ impl Node {
     pub(super) fn on_member_published(&mut self, from: &Sender, stamp: Stamp) {
         let Some(lead) = self.lead() else { return };
         let newest = lead.commit_stamp();
-        if let Some(p) = lead
-            .members
-            .get_mut(&from.id.node)
-            .filter(|p| p.id == from.id)
-        {
+        if let Some(p) = lead.members.get_mut(&from.id.node).filter(|p| p.id == from.id) {
             p.published = p.published.max(Some(stamp));
             p.slow &= stamp < newest;
         }
@@ -559,11 +432,7 @@ impl Node {
         while let Some(lead) = self.lead()
             && let Some(first) = lead.publishing.front()
         {
-            let behind = |id: &&NodeId| {
-                lead.members
-                    .get(*id)
-                    .is_some_and(|p| p.published < Some(first.stamp))
-            };
+            let behind = |id: &&NodeId| lead.members.get(*id).is_some_and(|p| p.published < Some(first.stamp));
             let late: Vec<NodeId> = first.members.iter().filter(behind).cloned().collect();
             if !late.is_empty() && now < first.until {
                 return;
@@ -584,10 +453,7 @@ impl Node {
             }
             for w in done.waiters {
                 self.stats.settled += 1;
-                let reply = ForwardReply::Settled {
-                    outcome: w.outcome,
-                    stamp: done.stamp,
-                };
+                let reply = ForwardReply::Settled { outcome: w.outcome, stamp: done.stamp };
                 self.answer(w.from, w.request, reply);
             }
         }
@@ -611,26 +477,17 @@ impl Node {
         };
         let own = self.durable.promised == lead.epoch;
         let value = |v: &VoterId| {
-            if self.is_me(v) {
-                own.then_some(self.now)
-            } else {
-                lead.rounds.answered(v)
-            }
+            if self.is_me(v) { own.then_some(self.now) } else { lead.rounds.answered(v) }
         };
         let electorates = [Some(&lead.tip), lead.committed.as_ref()];
-        let reached = electorates
-            .into_iter()
-            .flatten()
-            .map(|s| quorum::reached(&quorum::names(s.electorate()), value));
+        let reached = electorates.into_iter().flatten().map(|s| quorum::reached(&quorum::names(s.electorate()), value));
         let from = reached.min().flatten()?;
         let lease_ms = self.config.timers.lease_ms;
         Some(from + lease_ms - lease_ms / 10)
     }
 
     pub(super) fn own_lease_left_ms(&self) -> u64 {
-        self.lease_until()
-            .unwrap_or(self.now)
-            .saturating_sub(self.now)
+        self.lease_until().unwrap_or(self.now).saturating_sub(self.now)
     }
 
     pub(super) fn lease_lapsed(&self) -> bool {
@@ -643,10 +500,7 @@ impl Node {
             return;
         };
         let stuck_ms = self.config.timers.suspect_ms;
-        let state_age_ms = lead
-            .inflight
-            .as_ref()
-            .map_or(0, |i| self.now.saturating_sub(i.since));
+        let state_age_ms = lead.inflight.as_ref().map_or(0, |i| self.now.saturating_sub(i.since));
         if !lead.established() {
             if self.now >= lead.since + self.step_ms() {
                 return self.lose();
@@ -730,11 +584,7 @@ impl Node {
             && let Some(a) = lead.queue.pop_front()
         {
             match draft.settled(&a.request) {
-                Some(outcome)
-                    if asked
-                        .iter()
-                        .any(|(b, _): &(Asked, Outcome)| b.request == a.request) =>
-                {
+                Some(outcome) if asked.iter().any(|(b, _): &(Asked, Outcome)| b.request == a.request) => {
                     asked.push((a, outcome));
                 }
                 Some(outcome) => known.push((a, outcome)),
@@ -746,17 +596,8 @@ impl Node {
             }
         }
         for (a, outcome) in known {
-            let waiter = Waiter {
-                request: a.request,
-                from: a.from,
-                outcome,
-            };
-            let publishing = Publishing {
-                stamp,
-                until: self.now,
-                members: BTreeSet::new(),
-                waiters: vec![waiter],
-            };
+            let waiter = Waiter { request: a.request, from: a.from, outcome };
+            let publishing = Publishing { stamp, until: self.now, members: BTreeSet::new(), waiters: vec![waiter] };
             lead.publishing.push_back(publishing);
         }
         self.edit_members(&mut draft, &me.id);
@@ -774,11 +615,7 @@ impl Node {
             self.answer(w.from, w.request, ForwardReply::Lost);
         }
         for a in lead.queue {
-            self.answer(
-                a.from,
-                a.request,
-                ForwardReply::NotPrimary { primary: None },
-            );
+            self.answer(a.from, a.request, ForwardReply::NotPrimary { primary: None });
         }
         if let Some(transfer) = lead.transfer {
             self.transfer_ended(transfer);
@@ -814,10 +651,6 @@ impl Node {
             published: self.published.as_ref().map(|s| s.stamp()),
             heard: Some(self.now),
         };
-        lead.members
-            .iter()
-            .map(view)
-            .chain([(self.me.id.node.clone(), own)])
-            .collect()
+        lead.members.iter().map(view).chain([(self.me.id.node.clone(), own)]).collect()
     }
 }

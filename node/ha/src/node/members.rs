@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 
 use ais_meta::state::Draft;
-use ais_meta::{
-    Change, Kind, Node as Member, NodeId, RequestId, Stamp, State, Voter, VoterId, hrw,
-};
+use ais_meta::{Change, Kind, Node as Member, NodeId, RequestId, Stamp, State, Voter, VoterId, hrw};
 
 use super::lead::{Asked, Lead, QUEUE_MAX};
 use super::{Node, Role};
@@ -42,11 +40,7 @@ pub(super) struct Damping {
 impl Damping {
     fn joined(&mut self, node: &NodeId, now: Millis) {
         let entry = self.returns.entry(node.clone()).or_insert((0, now));
-        entry.0 = if now.saturating_sub(entry.1) > FLAP_MS {
-            1
-        } else {
-            entry.0 + 1
-        };
+        entry.0 = if now.saturating_sub(entry.1) > FLAP_MS { 1 } else { entry.0 + 1 };
         entry.1 = now;
     }
 
@@ -66,26 +60,14 @@ impl Node {
         if taken {
             let outcome = ais_meta::Outcome::Refused(ais_meta::Refusal::NodeIdTaken(node.id));
             let stamp = lead.tip().stamp();
-            return self.tell(
-                &from.id.node,
-                Message::Forwarded {
-                    request,
-                    reply: ForwardReply::Settled { outcome, stamp },
-                },
-            );
+            return self
+                .tell(&from.id.node, Message::Forwarded { request, reply: ForwardReply::Settled { outcome, stamp } });
         }
         if lead.joins.len() >= JOINS_MAX && !lead.joins.contains_key(&node.id) {
             return;
         }
         let until = now + JOIN_MS_MAX;
-        let ask = JoinAsk {
-            request,
-            low,
-            from: from.id.node.clone(),
-            until,
-            queued: false,
-            node: node.clone(),
-        };
+        let ask = JoinAsk { request, low, from: from.id.node.clone(), until, queued: false, node: node.clone() };
         lead.joins.insert(node.id.clone(), ask);
         self.hint(Voter::from(&node));
         self.sync_members();
@@ -101,46 +83,25 @@ impl Node {
         if node.id == self.me.id.node {
             return true;
         }
-        let Some(old) = lead
-            .tip()
-            .nodes()
-            .get(&node.id)
-            .filter(|n| n.disk != node.disk)
-        else {
+        let Some(old) = lead.tip().nodes().get(&node.id).filter(|n| n.disk != node.disk) else {
             return false;
         };
         let suspect_ms = self.config.timers.suspect_ms;
-        let heard = lead
-            .members
-            .get(&node.id)
-            .filter(|p| p.id == old.voter_id())
-            .and_then(|p| p.heard);
-        !self.live.is_dead(&old.voter_id(), old.run)
-            && heard.is_some_and(|at| self.now < at + suspect_ms)
+        let heard = lead.members.get(&node.id).filter(|p| p.id == old.voter_id()).and_then(|p| p.heard);
+        !self.live.is_dead(&old.voter_id(), old.run) && heard.is_some_and(|at| self.now < at + suspect_ms)
     }
 
     /// The joiner has a State of this epoch on its disk: now it can be published.
     pub(super) fn on_joiner_ack(&mut self, node: &NodeId) {
         let Some(lead) = self.lead() else { return };
         let epoch = lead.epoch();
-        let current = lead
-            .members
-            .get(node)
-            .and_then(|p| p.acked)
-            .is_some_and(|a| a.epoch == epoch);
+        let current = lead.members.get(node).and_then(|p| p.acked).is_some_and(|a| a.epoch == epoch);
         let Some(join) = lead.joins.get_mut(node).filter(|j| current && !j.queued) else {
             return;
         };
         join.queued = true;
-        let change = Change::Join {
-            node: Box::new(join.node.clone()),
-        };
-        let asked = Asked {
-            request: join.request.clone(),
-            low: join.low,
-            change,
-            from: Some(join.from.clone()),
-        };
+        let change = Change::Join { node: Box::new(join.node.clone()) };
+        let asked = Asked { request: join.request.clone(), low: join.low, change, from: Some(join.from.clone()) };
         if lead.queue.len() < QUEUE_MAX {
             lead.queue.push_back(asked);
         }
@@ -151,17 +112,9 @@ impl Node {
         let now = self.now;
         let Some(lead) = self.lead() else { return };
         let tip = lead.tip().clone();
-        let in_smap = |j: &JoinAsk| {
-            tip.nodes()
-                .get(&j.node.id)
-                .is_some_and(|n| n.disk == j.node.disk && n.run >= j.node.run)
-        };
-        let done: Vec<NodeId> = lead
-            .joins
-            .iter()
-            .filter(|(_, j)| in_smap(j))
-            .map(|(id, _)| id.clone())
-            .collect();
+        let in_smap =
+            |j: &JoinAsk| tip.nodes().get(&j.node.id).is_some_and(|n| n.disk == j.node.disk && n.run >= j.node.run);
+        let done: Vec<NodeId> = lead.joins.iter().filter(|(_, j)| in_smap(j)).map(|(id, _)| id.clone()).collect();
         for id in done {
             lead.joins.remove(&id);
             lead.damping.joined(&id, now);
@@ -194,47 +147,25 @@ impl Node {
         let evict_ms = self.config.timers.evict_smap_ms;
         let lost = |n: &Member| {
             let id = n.voter_id();
-            let heard = lead
-                .members
-                .get(&n.id)
-                .filter(|p| p.id == id)
-                .and_then(|p| p.heard)
-                .unwrap_or(lead.since());
+            let heard = lead.members.get(&n.id).filter(|p| p.id == id).and_then(|p| p.heard).unwrap_or(lead.since());
             self.live.is_dead(&id, n.run) || self.now >= heard + evict_ms
         };
-        state
-            .nodes()
-            .values()
-            .filter(|n| n.id != me.node && lost(n))
-            .map(|n| n.id.clone())
-            .collect()
+        state.nodes().values().filter(|n| n.id != me.node && lost(n)).map(|n| n.id.clone()).collect()
     }
 
     /// Growth: odd and at least 3 where members allow, one voter per State, newcomers caught up (section 4).
     fn wanted_voter(&self, state: &State, lead: &Lead) -> Option<Voter> {
         let seated = state.electorate();
-        let room = self
-            .config
-            .voters
-            .checked_sub(seated.len())
-            .filter(|room| *room > 0)?;
+        let room = self.config.voters.checked_sub(seated.len()).filter(|room| *room > 0)?;
         let before = quorum::names(lead.tip().electorate());
         if before != quorum::names(seated) && !Mutant::TwoVotersAtOnce.on() {
             return None;
         }
-        let mut fit: Vec<&Member> = state
-            .nodes()
-            .values()
-            .map(|n| &**n)
-            .filter(|n| self.may_be_seated(n, seated, lead))
-            .collect();
+        let mut fit: Vec<&Member> =
+            state.nodes().values().map(|n| &**n).filter(|n| self.may_be_seated(n, seated, lead)).collect();
         order(&mut fit);
         let odd = seated.len() % 2 == 1;
-        let enough = if odd {
-            room >= 2 && fit.len() >= 2
-        } else {
-            !fit.is_empty()
-        };
+        let enough = if odd { room >= 2 && fit.len() >= 2 } else { !fit.is_empty() };
         fit.first().filter(|_| enough).map(|n| Voter::from(*n))
     }
 
@@ -260,10 +191,7 @@ fn order(nodes: &mut Vec<&Member>) {
     let mut keyed: Vec<((Kind, usize), &Member)> = Vec::with_capacity(nodes.len());
     for node in nodes.iter() {
         let taken = domains.entry(node.domain.as_str()).or_default();
-        keyed.push((
-            (node.kind, if node.domain.is_empty() { 0 } else { *taken }),
-            node,
-        ));
+        keyed.push(((node.kind, if node.domain.is_empty() { 0 } else { *taken }), node));
         *taken += 1;
     }
     keyed.sort_by_key(|(key, _)| *key);
@@ -272,9 +200,7 @@ fn order(nodes: &mut Vec<&Member>) {
 
 /// Whether a State holds this very process of the node.
 pub(super) fn holds(state: &State, member: &Member) -> bool {
-    let same = |n: &Member| {
-        n.disk == member.disk && n.run == member.run && n.addresses == member.addresses
-    };
+    let same = |n: &Member| n.disk == member.disk && n.run == member.run && n.addresses == member.addresses;
     state.nodes().get(&member.id).is_some_and(|n| same(n))
 }
 

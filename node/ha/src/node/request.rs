@@ -48,14 +48,7 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(me: Sender, park_ms: u64) -> Self {
-        Self {
-            me: me.id,
-            run: me.run,
-            next_seq: 0,
-            park_ms,
-            parked: BTreeMap::new(),
-            pulls: BTreeMap::new(),
-        }
+        Self { me: me.id, run: me.run, next_seq: 0, park_ms, parked: BTreeMap::new(), pulls: BTreeMap::new() }
     }
 
     pub(super) fn next_id(&mut self) -> Option<RequestId> {
@@ -64,11 +57,7 @@ impl Requests {
 
     pub(super) fn internal_id(&mut self) -> RequestId {
         self.next_seq += 1;
-        RequestId::Gateway {
-            origin: self.me.clone(),
-            run: self.run,
-            seq: self.next_seq,
-        }
+        RequestId::Gateway { origin: self.me.clone(), run: self.run, seq: self.next_seq }
     }
 
     /// The gateway waits for nothing below this.
@@ -77,10 +66,7 @@ impl Requests {
             RequestId::Gateway { seq, .. } => Some(*seq),
             RequestId::Client(_) => None,
         };
-        self.parked
-            .keys()
-            .find_map(own)
-            .unwrap_or(self.next_seq + 1)
+        self.parked.keys().find_map(own).unwrap_or(self.next_seq + 1)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -117,21 +103,11 @@ impl Node {
 
     pub(super) fn park(&mut self, request: RequestId, change: Change, internal: bool) {
         if self.requests.parked.len() >= 2 * PARKED_MAX {
-            self.actions.push(Action::Reply {
-                request,
-                reply: Reply::Unavailable,
-            });
+            self.actions.push(Action::Reply { request, reply: Reply::Unavailable });
             return;
         }
         let until = self.now + self.requests.park_ms;
-        let parked = Parked {
-            change,
-            until,
-            sent: None,
-            ever_sent: false,
-            not_before: 0,
-            internal,
-        };
+        let parked = Parked { change, until, sent: None, ever_sent: false, not_before: 0, internal };
         self.requests.parked.insert(request, parked);
     }
 
@@ -142,11 +118,7 @@ impl Node {
             return open.then(|| (self.me.id.node.clone(), lead.epoch()));
         }
         let leader = self.leader.as_ref().filter(|l| l.established)?;
-        if self.down().is_some() {
-            None
-        } else {
-            Some((leader.who.id.node.clone(), leader.epoch))
-        }
+        if self.down().is_some() { None } else { Some((leader.who.id.node.clone(), leader.epoch)) }
     }
 
     pub(super) fn advance_requests(&mut self) {
@@ -154,11 +126,8 @@ impl Node {
         if let Some((to, epoch)) = self.destination() {
             let now = self.now;
             let low = self.requests.low();
-            let due = |p: &Parked| {
-                now >= p.not_before
-                    && p.sent
-                        .is_none_or(|(e, at)| e != epoch || now >= at + RESEND_MS)
-            };
+            let due =
+                |p: &Parked| now >= p.not_before && p.sent.is_none_or(|(e, at)| e != epoch || now >= at + RESEND_MS);
             let mut out = Vec::new();
             for (request, p) in self.requests.parked.iter_mut().filter(|(_, p)| due(p)) {
                 (p.sent, p.ever_sent, p.not_before) = (Some((epoch, now)), true, 0);
@@ -173,60 +142,30 @@ impl Node {
 
     fn forward(&mut self, to: &NodeId, request: RequestId, low: u64, change: Change) {
         if *to == self.me.id.node {
-            self.enqueue(Asked {
-                request,
-                low,
-                change,
-                from: None,
-            });
+            self.enqueue(Asked { request, low, change, from: None });
             self.write_next();
         } else {
-            self.tell(
-                to,
-                Message::Forward {
-                    request,
-                    low,
-                    change,
-                },
-            );
+            self.tell(to, Message::Forward { request, low, change });
         }
     }
 
     fn enqueue(&mut self, asked: Asked) {
-        let open = |l: &&mut super::Lead| {
-            l.established() && l.transfer.is_none() && l.queue.len() < QUEUE_MAX
-        };
+        let open = |l: &&mut super::Lead| l.established() && l.transfer.is_none() && l.queue.len() < QUEUE_MAX;
         match self.lead().filter(open) {
             Some(lead) => lead.queue.push_back(asked),
             None => {
                 let primary = self.believed_primary().filter(|v| v.id != self.me.id);
-                self.answer(
-                    asked.from,
-                    asked.request,
-                    ForwardReply::NotPrimary { primary },
-                );
+                self.answer(asked.from, asked.request, ForwardReply::NotPrimary { primary });
             }
         }
     }
 
-    pub(super) fn on_forward(
-        &mut self,
-        from: Sender,
-        request: RequestId,
-        low: u64,
-        change: Change,
-    ) {
-        let leads =
-            matches!(&self.role, Role::Leading(l) if l.established() && l.transfer.is_none());
+    pub(super) fn on_forward(&mut self, from: Sender, request: RequestId, low: u64, change: Change) {
+        let leads = matches!(&self.role, Role::Leading(l) if l.established() && l.transfer.is_none());
         match change {
             Change::Join { node } if leads => self.on_join(&from, request, low, *node),
             change => {
-                self.enqueue(Asked {
-                    request,
-                    low,
-                    change,
-                    from: Some(from.id.node),
-                });
+                self.enqueue(Asked { request, low, change, from: Some(from.id.node) });
                 self.write_next();
             }
         }
@@ -247,10 +186,7 @@ impl Node {
                 if internal {
                     self.on_left();
                 } else {
-                    self.actions.push(Action::Reply {
-                        request,
-                        reply: Reply::Settled { outcome, stamp },
-                    });
+                    self.actions.push(Action::Reply { request, reply: Reply::Settled { outcome, stamp } });
                 }
             }
             ForwardReply::NotPrimary { primary } => {
@@ -266,22 +202,13 @@ impl Node {
     /// Not proposed within the time: 503; proposed and fate unknown: 504; never mixed.
     fn expire_requests(&mut self) {
         let now = self.now;
-        let over: Vec<RequestId> = self
-            .requests
-            .parked
-            .iter()
-            .filter(|(_, p)| now >= p.until)
-            .map(|(id, _)| id.clone())
-            .collect();
+        let over: Vec<RequestId> =
+            self.requests.parked.iter().filter(|(_, p)| now >= p.until).map(|(id, _)| id.clone()).collect();
         for request in over {
             let Some(parked) = self.requests.parked.remove(&request) else {
                 continue;
             };
-            let reply = if parked.ever_sent {
-                Reply::Unknown
-            } else {
-                Reply::Unavailable
-            };
+            let reply = if parked.ever_sent { Reply::Unknown } else { Reply::Unavailable };
             if !parked.internal {
                 self.actions.push(Action::Reply { request, reply });
             }
@@ -297,9 +224,7 @@ impl Node {
             self.actions.push(Action::Pulled { nonce, fresh });
             return;
         }
-        self.requests
-            .pulls
-            .insert(nonce, Pull { until, stamp: None });
+        self.requests.pulls.insert(nonce, Pull { until, stamp: None });
         match self.destination() {
             Some((to, _)) => self.tell(&to, Message::Pull { nonce }),
             None => self.end_pull(nonce, false),
@@ -324,18 +249,10 @@ impl Node {
 
     fn advance_pulls(&mut self) {
         let published = self.published.as_deref();
-        let ends = |p: &Pull| {
-            p.stamp
-                .map(|s| reaches(published, s))
-                .filter(|f| *f)
-                .or((self.now >= p.until).then_some(false))
-        };
-        let ended: Vec<(u64, bool)> = self
-            .requests
-            .pulls
-            .iter()
-            .filter_map(|(n, p)| ends(p).map(|fresh| (*n, fresh)))
-            .collect();
+        let ends =
+            |p: &Pull| p.stamp.map(|s| reaches(published, s)).filter(|f| *f).or((self.now >= p.until).then_some(false));
+        let ended: Vec<(u64, bool)> =
+            self.requests.pulls.iter().filter_map(|(n, p)| ends(p).map(|fresh| (*n, fresh))).collect();
         for (nonce, fresh) in ended {
             self.end_pull(nonce, fresh);
         }

@@ -23,10 +23,7 @@ impl Node {
             published: self.published.clone(),
             accepted: self.accepted.as_ref().map(|s| s.stamp()),
             promised: self.register.promised(),
-            epoch: self
-                .leader
-                .as_ref()
-                .map_or(self.register.promised(), |l| l.epoch),
+            epoch: self.leader.as_ref().map_or(self.register.promised(), |l| l.epoch),
             primary,
             ready,
             stopping: self.stop.is_some(),
@@ -54,10 +51,7 @@ impl Node {
     }
 
     fn role_name(&self) -> RoleName {
-        let seated = || {
-            self.newest()
-                .is_some_and(|s| quorum::names(s.electorate()).contains(&self.me.id))
-        };
+        let seated = || self.newest().is_some_and(|s| quorum::names(s.electorate()).contains(&self.me.id));
         match &self.role {
             _ if self.stop.is_some() => RoleName::Stopping,
             Role::Leading(lead) if lead.established() => RoleName::Primary,
@@ -79,24 +73,14 @@ impl Node {
         let mut peers = BTreeMap::new();
         let mut add = |id: &NodeId, addresses: &ais_meta::Addresses, kind| {
             if *id != self.me.id.node {
-                peers.insert(
-                    id.clone(),
-                    Peer {
-                        addresses: addresses.clone(),
-                        kind,
-                    },
-                );
+                peers.insert(id.clone(), Peer { addresses: addresses.clone(), kind });
             }
         };
         for hint in self.hints.values() {
             add(&hint.id.node, &hint.addresses, hint.kind);
         }
         for heard in self.hellos.values() {
-            add(
-                &heard.from.id.node,
-                &heard.hello.member.addresses,
-                heard.hello.member.kind,
-            );
+            add(&heard.from.id.node, &heard.hello.member.addresses, heard.hello.member.kind);
         }
         for state in [&self.published, &self.accepted].into_iter().flatten() {
             for voter in state.electorate() {

@@ -36,11 +36,7 @@ pub struct Draft {
 
 impl Draft {
     pub(super) fn new(base: &State, stamp: Stamp) -> Self {
-        let mut draft = Self {
-            base: base.clone(),
-            work: base.clone(),
-            dirty: BTreeSet::new(),
-        };
+        let mut draft = Self { base: base.clone(), work: base.clone(), dirty: BTreeSet::new() };
         Arc::make_mut(&mut draft.work.head).stamp = stamp;
         draft.touch(record::HEAD.to_owned());
         draft
@@ -124,9 +120,7 @@ impl Draft {
             return Err(Refusal::BucketExists(name.clone()));
         }
         if self.work.buckets.len() >= BUCKETS_MAX {
-            return Err(Refusal::Full(format!(
-                "there are {BUCKETS_MAX} buckets already; destroy some first"
-            )));
+            return Err(Refusal::Full(format!("there are {BUCKETS_MAX} buckets already; destroy some first")));
         }
         let bucket = Bucket {
             name: name.clone(),
@@ -166,9 +160,7 @@ impl Draft {
             return Ok(());
         }
         if known.is_none() && self.work.nodes.len() >= NODES_MAX {
-            return Err(Refusal::Full(format!(
-                "there are {NODES_MAX} members already"
-            )));
+            return Err(Refusal::Full(format!("there are {NODES_MAX} members already")));
         }
         if self.work.past.remove(&node.id).is_some() {
             self.touch(record::past_key(&node.id));
@@ -186,12 +178,7 @@ impl Draft {
     /// Addresses and flags of a voter follow its Smap entry.
     fn refresh_voter(&mut self, node: &Node) {
         let fresh = Voter::from(node);
-        if self
-            .work
-            .electorate
-            .iter()
-            .any(|v| v.id == fresh.id && *v != fresh)
-        {
+        if self.work.electorate.iter().any(|v| v.id == fresh.id && *v != fresh) {
             self.add_voter(fresh);
         }
     }
@@ -203,22 +190,12 @@ impl Draft {
         if node.kind == Kind::Target {
             self.bump_generation();
         }
-        let past = Past {
-            flags: node.flags,
-            disk: node.disk,
-            run: node.run,
-            extra: Extra::new(),
-        };
+        let past = Past { flags: node.flags, disk: node.disk, run: node.run, extra: Extra::new() };
         self.work.past.insert(id.clone(), past);
         self.touch(record::past_key(id));
         self.touch(record::node_key(id));
         if self.work.past.len() > PAST_MAX {
-            let victim = self
-                .work
-                .past
-                .iter()
-                .find(|(_, p)| p.flags == 0)
-                .map(|(id, _)| id.clone());
+            let victim = self.work.past.iter().find(|(_, p)| p.flags == 0).map(|(id, _)| id.clone());
             if let Some(victim) = victim {
                 self.work.past.remove(&victim);
                 self.touch(record::past_key(&victim));
@@ -238,11 +215,7 @@ impl Draft {
                 if *run < known.run || (*run == known.run && *seq < known.low) {
                     return Some(Outcome::Refused(Refusal::Stale));
                 }
-                if *run > known.run {
-                    None
-                } else {
-                    known.results.get(seq).cloned()
-                }
+                if *run > known.run { None } else { known.results.get(seq).cloned() }
             }
         }
     }
@@ -252,29 +225,13 @@ impl Draft {
         match request {
             RequestId::Client(id) => {
                 let stamp = self.work.stamp();
-                self.work.clients.insert(
-                    id.clone(),
-                    Client {
-                        stamp,
-                        outcome,
-                        extra: Extra::new(),
-                    },
-                );
+                self.work.clients.insert(id.clone(), Client { stamp, outcome, extra: Extra::new() });
                 self.touch(record::client_key(id));
                 self.bound_clients();
             }
             RequestId::Gateway { origin, run, seq } => {
-                let fresh = Origin {
-                    run: *run,
-                    low: 0,
-                    results: BTreeMap::new(),
-                    extra: Extra::new(),
-                };
-                let mut known = self
-                    .work
-                    .origin(origin)
-                    .filter(|o| o.run == *run)
-                    .map_or(fresh, |o| (**o).clone());
+                let fresh = Origin { run: *run, low: 0, results: BTreeMap::new(), extra: Extra::new() };
+                let mut known = self.work.origin(origin).filter(|o| o.run == *run).map_or(fresh, |o| (**o).clone());
                 known.low = known.low.max(low);
                 known.results = known.results.split_off(&known.low);
                 known.results.insert(*seq, outcome);
@@ -283,9 +240,7 @@ impl Draft {
                         known.low = oldest + 1;
                     }
                 }
-                self.work
-                    .origins
-                    .insert((origin.node.clone(), origin.disk), Arc::new(known));
+                self.work.origins.insert((origin.node.clone(), origin.disk), Arc::new(known));
                 self.touch(record::origin_key(origin));
             }
         }
@@ -293,12 +248,7 @@ impl Draft {
 
     fn bound_clients(&mut self) {
         while self.work.clients.len() > CLIENTS_MAX {
-            let oldest = self
-                .work
-                .clients
-                .iter()
-                .min_by_key(|(_, c)| c.stamp)
-                .map(|(id, _)| id.clone());
+            let oldest = self.work.clients.iter().min_by_key(|(_, c)| c.stamp).map(|(id, _)| id.clone());
             let Some(id) = oldest else { return };
             self.work.clients.remove(&id);
             self.touch(record::client_key(&id));
@@ -337,10 +287,7 @@ impl Draft {
 fn pack<T: Serialize>(key: &str, value: &T) -> Result<Bytes, StateError> {
     rmp_serde::to_vec_named(value)
         .map(Bytes::from)
-        .map_err(|e| StateError::Decode {
-            key: key.to_owned(),
-            why: e.to_string(),
-        })
+        .map_err(|e| StateError::Decode { key: key.to_owned(), why: e.to_string() })
 }
 
 fn encode(state: &State, key: &str) -> Result<Option<Bytes>, StateError> {
@@ -350,14 +297,7 @@ fn encode(state: &State, key: &str) -> Result<Option<Bytes>, StateError> {
         record::SMAP => Some(pack(key, &*state.smap)?),
         record::BMD => {
             let extra = old_bmd_extra(state);
-            Some(pack(
-                key,
-                &Bmd {
-                    version: state.bmd_version,
-                    next_bid: state.next_bid,
-                    extra,
-                },
-            )?)
+            Some(pack(key, &Bmd { version: state.bmd_version, next_bid: state.next_bid, extra })?)
         }
         record::CONFIG => Some(pack(key, &*state.config)?),
         record::RMD => Some(pack(key, &*state.rmd)?),
@@ -369,14 +309,8 @@ fn encode(state: &State, key: &str) -> Result<Option<Bytes>, StateError> {
 
 /// Unknown fields of the `bmd` entry live in its bytes only.
 fn old_bmd_extra(state: &State) -> Extra {
-    let bytes = state
-        .entries
-        .get(record::BMD)
-        .map(|e| e.bytes.clone())
-        .unwrap_or_default();
-    super::decode::<Bmd>(record::BMD, &bytes)
-        .map(|b| b.extra)
-        .unwrap_or_default()
+    let bytes = state.entries.get(record::BMD).map(|e| e.bytes.clone()).unwrap_or_default();
+    super::decode::<Bmd>(record::BMD, &bytes).map(|b| b.extra).unwrap_or_default()
 }
 
 fn encode_item(state: &State, key: &str) -> Result<Option<Bytes>, StateError> {
@@ -424,32 +358,16 @@ impl State {
             extra: Extra::new(),
         };
         let mut draft = Self::empty(head).draft(stamp);
-        draft.work.smap = Arc::new(Smap {
-            version: 0,
-            created_s: genesis.created_s,
-            extra: Extra::new(),
-        });
-        draft.work.config = Arc::new(Config {
-            version: 1,
-            ..Config::default()
-        });
+        draft.work.smap = Arc::new(Smap { version: 0, created_s: genesis.created_s, extra: Extra::new() });
+        draft.work.config = Arc::new(Config { version: 1, ..Config::default() });
         draft.work.rmd = Arc::new(Rmd::default());
         draft.work.tokens = Arc::new(Tokens::default());
-        for key in [
-            record::BMD,
-            record::CONFIG,
-            record::RMD,
-            record::TOKENS,
-            record::SMAP,
-            record::ELECTORATE,
-        ] {
+        for key in [record::BMD, record::CONFIG, record::RMD, record::TOKENS, record::SMAP, record::ELECTORATE] {
             draft.touch(key.to_owned());
         }
         for node in &genesis.nodes {
             // A refusal is impossible: the list is shorter than NODES_MAX and its ids are unique.
-            draft.change(&Change::Join {
-                node: Box::new(node.clone()),
-            });
+            draft.change(&Change::Join { node: Box::new(node.clone()) });
             draft.add_voter(Voter::from(node));
         }
         draft.finish().map(|(state, _)| state)

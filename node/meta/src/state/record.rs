@@ -232,8 +232,7 @@ pub(super) fn item(key: &str) -> Option<Item> {
     if let Some(id) = key.strip_prefix(ORIGIN) {
         return id.parse().ok().map(Item::Origin);
     }
-    key.strip_prefix(CLIENT)
-        .map(|id| Item::Client(id.to_owned()))
+    key.strip_prefix(CLIENT).map(|id| Item::Client(id.to_owned()))
 }
 
 impl State {
@@ -259,10 +258,7 @@ impl State {
         let Some(item) = item(key) else {
             // Of this version's families, but with a name that it cannot have.
             return if key.starts_with(NODE) || key.starts_with(BUCKET) || key.starts_with(ORIGIN) {
-                Err(StateError::Decode {
-                    key: key.to_owned(),
-                    why: "not a valid name".to_owned(),
-                })
+                Err(StateError::Decode { key: key.to_owned(), why: "not a valid name".to_owned() })
             } else {
                 Ok(())
             };
@@ -270,14 +266,8 @@ impl State {
         match item {
             Item::Node(id) => drop(self.nodes.insert(id, Arc::new(decode::<Node>(key, bytes)?))),
             Item::Past(id) => drop(self.past.insert(id, decode(key, bytes)?)),
-            Item::Bucket(name) => drop(
-                self.buckets
-                    .insert(name, Arc::new(decode::<Bucket>(key, bytes)?)),
-            ),
-            Item::Origin(id) => drop(
-                self.origins
-                    .insert((id.node, id.disk), Arc::new(decode(key, bytes)?)),
-            ),
+            Item::Bucket(name) => drop(self.buckets.insert(name, Arc::new(decode::<Bucket>(key, bytes)?))),
+            Item::Origin(id) => drop(self.origins.insert((id.node, id.disk), Arc::new(decode(key, bytes)?))),
             Item::Client(id) => drop(self.clients.insert(id, decode(key, bytes)?)),
         }
         Ok(())
