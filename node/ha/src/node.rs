@@ -143,6 +143,7 @@ pub struct Node {
     promised_at: Option<Millis>,
     leader: Option<Leader>,
     alone_since: Millis,
+    heard_commit: Stamp,
     down_since: Option<Millis>,
 
     role: Role,
@@ -211,6 +212,7 @@ impl Node {
             promised_at: None,
             leader: None,
             alone_since: now,
+            heard_commit: Stamp::default(),
             down_since: None,
             not_before: 0,
             lost: Backoff::new(100, 2000),
@@ -296,7 +298,7 @@ impl Node {
             self.leader_due(),
             self.candidate_due(),
             self.lead_due(),
-            self.requests.due(),
+            self.requests.due(self.now),
             self.stop.as_ref().map(handover::Stop::due),
         ];
         due.into_iter().flatten().min().map(|at| at.max(self.now + 1))

@@ -239,7 +239,10 @@ impl Node {
         };
         let given =
             accepted.as_ref().map(|a| Slot { stamp: a.stamp, digest: a.digest, voters: quorum::names(&a.electorate) });
-        ballot.promise(from.id, given);
+        ballot.promise(from.id.clone(), given);
+        if let Role::Candidate(candidacy) = &mut self.role {
+            candidacy.again.remove(&from.id);
+        }
         for voter in accepted.into_iter().flat_map(|a| a.electorate) {
             self.hint(voter);
         }

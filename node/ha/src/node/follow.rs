@@ -186,13 +186,15 @@ impl Node {
         }
     }
 
-    /// The primary says what is committed; publishes it if it is here.
+    /// The primary says what is committed; publishes it once it is here (commit stamps and bodies travel apart).
+    /// Within an epoch a State follows only on a committed one, so an older one of that epoch is committed too.
     fn learn_commit(&mut self, commit: Stamp) {
-        let Some(leader) = &mut self.leader else {
-            return;
-        };
+        let Some(leader) = &mut self.leader else { return };
         leader.established |= commit.epoch == leader.epoch;
-        if let Some(state) = self.accepted.clone().filter(|s| s.stamp() == commit) {
+        self.heard_commit = self.heard_commit.max(commit);
+        let heard = self.heard_commit;
+        let known = |s: &Arc<State>| s.stamp() == heard || (s.stamp().epoch == heard.epoch && s.stamp() < heard);
+        if let Some(state) = self.accepted.clone().filter(known) {
             self.publish(state);
         }
     }

@@ -262,7 +262,7 @@ impl Node {
     fn check_commit(&mut self) {
         let publish_ms = self.config.timers.publish_wait_ms;
         let now = self.now;
-        let Some(lead) = self.lead() else { return };
+        let Role::Leading(lead) = &mut self.role else { return };
         let Some(inflight) = lead.inflight.take_if(|i| i.proposal.committed()) else {
             return;
         };
@@ -270,9 +270,13 @@ impl Node {
         let took_ms = now.saturating_sub(lead.down_since);
         lead.committed = Some(state.clone());
         let epoch = lead.epoch;
-        let members = lead.members.iter();
-        let live = |p: &Progress| p.acked.is_some_and(|a| a.epoch == epoch) && !p.slow;
-        let waited: BTreeSet<NodeId> = members.filter(|(_, p)| live(p)).map(|(id, _)| id.clone()).collect();
+        let follows = |p: &Progress| p.acked.is_some_and(|a| a.epoch == epoch) && !p.slow;
+        let waited: BTreeSet<NodeId> = lead
+            .members
+            .iter()
+            .filter(|(_, p)| follows(p) && self.live.is_connected(&p.id))
+            .map(|(id, _)| id.clone())
+            .collect();
         let until = now + publish_ms;
         lead.publishing.push_back(Publishing {
             stamp: state.stamp(),
@@ -374,7 +378,9 @@ impl Node {
             p.sent = None;
         }
         self.replicate();
-        self.requests.resend_to(&peer.id.node);
+        if self.leader.as_ref().is_some_and(|l| l.who.id == peer.id) {
+            self.requests.resend();
+        }
     }
 
     /// Members to keep: the Smap, the electorate, whoever asked to join.
@@ -429,10 +435,12 @@ impl Node {
     /// Rule 12: answers once everybody who follows has published, or the wait is over.
     fn release(&mut self) {
         let now = self.now;
-        while let Some(lead) = self.lead()
+        while let Role::Leading(lead) = &mut self.role
             && let Some(first) = lead.publishing.front()
         {
-            let behind = |id: &&NodeId| lead.members.get(*id).is_some_and(|p| p.published < Some(first.stamp));
+            let live = &self.live;
+            let late = |p: &Progress| p.published < Some(first.stamp) && live.is_connected(&p.id);
+            let behind = |id: &&NodeId| lead.members.get(*id).is_some_and(late);
             let late: Vec<NodeId> = first.members.iter().filter(behind).cloned().collect();
             if !late.is_empty() && now < first.until {
                 return;

@@ -73,23 +73,18 @@ impl Requests {
         self.parked.values().all(|p| p.internal)
     }
 
-    pub(super) fn resend_to(&mut self, _node: &NodeId) {
+    /// What was sent may be lost with a connection: send all again, under the same ids.
+    pub(super) fn resend(&mut self) {
         for p in self.parked.values_mut() {
             p.sent = None;
         }
     }
 
-    pub(super) fn due(&self) -> Option<Millis> {
-        let next = |p: &Parked| match p.sent {
-            Some((_, at)) => p.until.min(at + RESEND_MS),
-            // Not sent: a change of primary wakes us; `not_before` is the only time that matters.
-            None => {
-                if p.not_before > 0 {
-                    p.until.min(p.not_before)
-                } else {
-                    p.until
-                }
-            }
+    pub(super) fn due(&self, now: Millis) -> Option<Millis> {
+        // Whoever is overdue waits for a primary, whose coming is an input and no matter of time.
+        let next = |p: &Parked| {
+            let again = p.sent.map_or(p.not_before, |(_, at)| at + RESEND_MS);
+            if again > now { p.until.min(again) } else { p.until }
         };
         let pulls = self.pulls.values().map(|p| p.until);
         self.parked.values().map(next).chain(pulls).min()
@@ -181,11 +176,11 @@ impl Node {
         };
         match reply {
             ForwardReply::Settled { outcome, stamp } => {
-                let internal = parked.internal;
+                let (internal, left) = (parked.internal, matches!(parked.change, Change::Leave { .. }));
                 self.requests.parked.remove(&request);
-                if internal {
+                if internal && left {
                     self.on_left();
-                } else {
+                } else if !internal {
                     self.actions.push(Action::Reply { request, reply: Reply::Settled { outcome, stamp } });
                 }
             }
@@ -220,7 +215,7 @@ impl Node {
     pub(super) fn on_pull(&mut self, nonce: u64) {
         let until = self.now + PULL_MS_MAX;
         if matches!(self.role, Role::Leading(_)) {
-            let fresh = !self.lease_lapsed();
+            let fresh = self.believed_primary().is_some() && !self.lease_lapsed();
             self.actions.push(Action::Pulled { nonce, fresh });
             return;
         }
