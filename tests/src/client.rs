@@ -169,7 +169,8 @@ pub fn bmd_names(address: &str) -> Result<BTreeSet<String>> {
 
 /// Hands the primary's role over, unsigned and through the public port, as AIStore's tools do.
 pub fn set_primary(address: &str, id: &str, query: &str) -> Result<Reply, Failure> {
-    let target = if query.is_empty() { format!("/v1/cluster/proxy/{id}") } else { format!("/v1/cluster/proxy/{id}?{query}") };
+    let target =
+        if query.is_empty() { format!("/v1/cluster/proxy/{id}") } else { format!("/v1/cluster/proxy/{id}?{query}") };
     http::call(address, Call { method: "PUT", target: &target, ..Call::default() }, SDK_TIMEOUT)
 }
 

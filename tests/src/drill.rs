@@ -54,7 +54,10 @@ impl Drill {
     /// By its name.
     pub fn parse(name: &str) -> Result<Self> {
         let known = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|drill| drill.name() == name).with_context(|| format!("no drill '{name}'; there are {}", known()))
+        Self::ALL
+            .into_iter()
+            .find(|drill| drill.name() == name)
+            .with_context(|| format!("no drill '{name}'; there are {}", known()))
     }
 
     /// The targets of protocol.md section 8: p50 and p99, in milliseconds.
@@ -154,7 +157,8 @@ impl Prober {
                 self.send(sent)?;
                 (sent, under_way, next) = (sent + 1, under_way + 1, next + PROBE_EVERY);
             }
-            let wait = if under_way < PROBES_MAX { next.saturating_duration_since(Instant::now()) } else { PROBE_EVERY };
+            let wait =
+                if under_way < PROBES_MAX { next.saturating_duration_since(Instant::now()) } else { PROBE_EVERY };
             let Ok(probed) = self.told.recv_timeout(wait) else { continue };
             under_way -= 1;
             if let Some(epoch) = probed.epoch.filter(|epoch| *epoch > self.epoch) {
@@ -175,7 +179,9 @@ impl Prober {
             made.insert(probed.bucket);
         }
         self.sweep(&made)?;
-        found.with_context(|| format!("no create was committed within {PROBE_TIMEOUT:.0?} of {sent} probes; the last said {last}"))
+        found.with_context(|| {
+            format!("no create was committed within {PROBE_TIMEOUT:.0?} of {sent} probes; the last said {last}")
+        })
     }
 
     fn send(&self, number: usize) -> Result<()> {
@@ -241,7 +247,7 @@ impl Drillable for LocalDrills<'_> {
     }
 
     fn settle(&mut self) -> Result<(String, u64)> {
-        self.cluster.primary()
+        self.cluster.wait_led(0)
     }
 
     fn survivors(&self, victim: &str) -> Vec<(String, String)> {

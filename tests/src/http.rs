@@ -225,7 +225,8 @@ mod tests {
     fn lengths_chunks_and_ends_of_connection_are_understood() {
         let reply = get(&answer(b"HTTP/1.1 200 OK\r\nAis-Stamp: 0.1.2\r\nContent-Length: 2\r\n\r\nhixx")).unwrap();
         assert_eq!((reply.status, reply.body.as_slice(), reply.header("ais-stamp")), (200, &b"hi"[..], Some("0.1.2")));
-        let reply = get(&answer(b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"));
+        let reply =
+            get(&answer(b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"));
         assert_eq!(reply.unwrap().body, b"abc");
         assert_eq!(get(&answer(b"HTTP/1.1 200 OK\r\n\r\nto the end")).unwrap().body, b"to the end");
     }

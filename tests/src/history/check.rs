@@ -205,7 +205,10 @@ impl<'a> Judge<'a> {
         if op.answer == Answer::Missing && !known.gone {
             // A list is of the gateway's own view; asking for one bucket asks the primary before it says no.
             if op.action == Action::Head || !self.history.slow.contains(&op.gateway) {
-                self.wrong(format!("{} was answered as created, but {} does not find it ({:?})", op.bucket, op.gateway, op.action));
+                self.wrong(format!(
+                    "{} was answered as created, but {} does not find it ({:?})",
+                    op.bucket, op.gateway, op.action
+                ));
             }
         }
         if op.answer == Answer::Done && !known.there {

@@ -143,7 +143,8 @@ fn sample(node: &str, role: &str, run: u64, epoch: u64, seq: u64) -> Sample {
 #[test]
 fn an_epoch_has_one_primary_and_nothing_falls() {
     let with = |samples: Vec<Sample>| History { samples, ..history(good(), &[&["a"]]) };
-    let fine = vec![sample("g1", "primary", 1, 1, 1), sample("g2", "primary", 1, 2, 2), sample("g1", "primary", 1, 1, 1)];
+    let fine =
+        vec![sample("g1", "primary", 1, 1, 1), sample("g2", "primary", 1, 2, 2), sample("g1", "primary", 1, 1, 1)];
     assert!(check(&with(fine)).is_ok(), "an old primary may believe in its old epoch");
     let two = vec![sample("g1", "primary", 1, 1, 1), sample("g2", "primary", 1, 1, 2)];
     refused(&with(two), "had two primaries");

@@ -70,8 +70,7 @@ impl Load {
         let threads = (0..options.clients).map(|number| {
             let random = Random::new(u64::from(std::process::id()) << 8 | number as u64);
             let name = format!("{}{number}", options.prefix);
-            let mut client =
-                Client { name, pool: pool.clone(), random, start, ops: Vec::new(), stop: stop.clone() };
+            let mut client = Client { name, pool: pool.clone(), random, start, ops: Vec::new(), stop: stop.clone() };
             let pause = options.pause;
             std::thread::spawn(move || {
                 let mut count = 0u64;
@@ -185,7 +184,16 @@ impl Client {
             let stamp = result.ok().as_ref().and_then(client::stamp_of);
             let (bucket, request) = (bucket.to_owned(), request.map(str::to_owned));
             let returned = self.start.elapsed();
-            self.ops.push(Op { action, bucket, gateway: gateway.id.clone(), request, invoked, returned, answer, stamp });
+            self.ops.push(Op {
+                action,
+                bucket,
+                gateway: gateway.id.clone(),
+                request,
+                invoked,
+                returned,
+                answer,
+                stamp,
+            });
             return Some((answer, gateway.id));
         }
     }

@@ -25,6 +25,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct Spec {
+    /// Begins the ids of all nodes.
+    pub prefix: String,
+    /// The shared secret; a random one when not given.
+    pub secret: Option<String>,
     /// How many gateways, named `g1`, `g2`, ...
     pub gateways: usize,
     /// How many targets, named `t1`, `t2`, ...
@@ -42,7 +46,16 @@ pub struct Spec {
 impl Spec {
     /// So many gateways and targets, with the shipped timers.
     pub fn new(gateways: usize, targets: usize) -> Self {
-        Self { gateways, targets, settings: BTreeMap::new(), cluster_uuid: None, dir: None, own_session: false }
+        Self {
+            prefix: String::new(),
+            secret: None,
+            gateways,
+            targets,
+            settings: BTreeMap::new(),
+            cluster_uuid: None,
+            dir: None,
+            own_session: false,
+        }
     }
 
     /// Adds a key of every node's configuration.
@@ -88,26 +101,25 @@ impl LocalCluster {
             None => fresh_dir(),
         };
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let key: String = random_hex()?;
+        let key = spec.secret.clone().map_or_else(random_hex, Ok)?;
         fs::write(dir.join("secret"), &key)?;
         let secret = Secret::from_file_content(key.as_bytes()).context("the secret is too short")?;
-        let (gateways, targets) = (spec.gateways, spec.targets);
+        let (gateways, targets, prefix) = (spec.gateways, spec.targets, spec.prefix.clone());
         let ports = Ports::reserve()?;
-        let mut cluster =
-            Self { nodes: Vec::new(), primary_ep: None, secret, spec, dir, ports, binary, keep: true };
+        let mut cluster = Self { nodes: Vec::new(), primary_ep: None, secret, spec, dir, ports, binary, keep: true };
         for i in 1..=gateways {
-            cluster.add(&format!("g{i}"), Kind::Gateway)?;
+            cluster.add(&format!("{prefix}g{i}"), Kind::Gateway, &[])?;
         }
         for i in 1..=targets {
-            cluster.add(&format!("t{i}"), Kind::Target)?;
+            cluster.add(&format!("{prefix}t{i}"), Kind::Target, &[])?;
         }
         cluster.primary_ep = cluster.nodes.first().map(Node::url);
         cluster.write_discovery(&[])?;
         Ok(cluster)
     }
 
-    /// Adds a node that is not started yet and that the discovery file does not name yet.
-    pub fn add(&mut self, id: &str, kind: Kind) -> Result<()> {
+    /// Adds a node that is not started yet and that the discovery file does not name yet, with more keys of its own.
+    pub fn add(&mut self, id: &str, kind: Kind, more: &[(&str, Value)]) -> Result<()> {
         let ports = [self.ports.take()?, self.ports.take()?, self.ports.take()?];
         let node = Node::new(id.to_owned(), kind, ports, self.dir.join(id), self.secret.clone());
         let mut config = self.spec.settings.clone();
@@ -123,6 +135,7 @@ impl LocalCluster {
             "discovery_file": self.dir.join("discovery.yaml"),
         });
         config.extend(own.as_object().cloned().unwrap_or_default());
+        config.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         // JSON is YAML.
         node.write_config(&serde_json::to_string_pretty(&config)?)?;
         self.nodes.push(node);
@@ -134,8 +147,8 @@ impl LocalCluster {
         let mut peers: Vec<Value> = self.nodes.iter().map(entry).collect();
         peers.extend_from_slice(others);
         let gateways = self.spec.gateways;
-        let founders = if gateways == 2 { 2 } else { (gateways.min(5) + 1) / 2 * 2 - 1 };
-        let initial: Vec<String> = (1..=founders).map(|i| format!("g{i}")).collect();
+        let founders = if gateways == 2 { 2 } else { gateways.min(5).div_ceil(2) * 2 - 1 };
+        let initial: Vec<String> = (1..=founders).map(|i| format!("{}g{i}", self.spec.prefix)).collect();
         let mut file = json!({"formed": false, "initial_voters": initial, "peers": peers});
         if let Some(uuid) = &self.spec.cluster_uuid {
             file["cluster_uuid"] = json!(uuid);
@@ -218,18 +231,27 @@ impl LocalCluster {
         found.with_context(|| format!("cluster in {}", self.dir.display()))
     }
 
-    /// Waits until all running nodes are ready, publish one stamp, name one primary that is connected with all, and
-    /// the electorate has its full size.
+    /// Waits until nobody has anything left to do: all running nodes follow one primary, publish one stamp, and the
+    /// electorate has its full size. Only while nobody writes.
     pub fn wait_agreed(&mut self) -> Result<Vec<View>> {
         let voters = full_electorate(&self.nodes);
         self.wait_for("agreement", AGREE_TIMEOUT, |views| agreed(views, voters))
     }
 
-    /// The primary's id and epoch, once all agree.
-    pub fn primary(&mut self) -> Result<(String, u64)> {
-        let views = self.wait_agreed()?;
-        let primary = views.iter().find(|view| view.leads()).context("nobody leads")?;
-        Ok((primary.node_id.clone(), primary.epoch()))
+    /// Waits until all running nodes follow one primary of a higher epoch than `epoch`; its id and epoch. Also while
+    /// clients write.
+    pub fn wait_led(&mut self, epoch: u64) -> Result<(String, u64)> {
+        let what = format!("a primary after epoch {epoch}");
+        let views = self.wait_for(&what, AGREE_TIMEOUT, |views| {
+            let leader = led(views)?;
+            if leader.epoch() > epoch {
+                Ok(())
+            } else {
+                Err(format!("{} leads epoch {}", leader.node_id, leader.epoch()))
+            }
+        })?;
+        let leader = views.iter().find(|view| view.leads()).context("nobody leads")?;
+        Ok((leader.node_id.clone(), leader.epoch()))
     }
 
     /// Running gateways but `victim`, id and public address.
@@ -296,22 +318,36 @@ fn full_electorate(nodes: &[Node]) -> usize {
     }
 }
 
-/// Whether the views are of one settled cluster.
-pub fn agreed(views: &[View], voters: usize) -> std::result::Result<(), String> {
+/// The one primary that all follow.
+fn led(views: &[View]) -> std::result::Result<&View, String> {
     let leaders: Vec<&View> = views.iter().filter(|view| view.leads()).collect();
     let [leader] = leaders[..] else { return Err(format!("{} nodes lead", leaders.len())) };
     for view in views {
         if !view.ready {
             return Err(format!("{} is not ready: {}", view.node_id, view.reason));
         }
-        if view.stamp != leader.stamp || view.primary != leader.primary {
-            return Err(format!("{} is at {:?}, the primary at {:?}", view.node_id, view.stamp, leader.stamp));
+        if view.epoch() != leader.epoch() || view.primary != leader.primary {
+            let (id, epoch, primary) = (&view.node_id, view.epoch(), &view.primary);
+            return Err(format!(
+                "{id} follows {primary:?} in epoch {epoch}, {} leads {}",
+                leader.node_id,
+                leader.epoch()
+            ));
         }
         let member = leader.members.iter().find(|member| member.node_id == view.node_id);
-        let current = member.is_some_and(|member| member.connected && member.acked == leader.stamp);
-        if view.node_id != leader.node_id && !current {
+        let acked = member.filter(|member| member.connected).and_then(|member| member.acked);
+        if view.node_id != leader.node_id && acked.is_none_or(|acked| acked.epoch < leader.epoch()) {
             return Err(format!("the primary {} does not have {} yet: {member:?}", leader.node_id, view.node_id));
         }
+    }
+    Ok(leader)
+}
+
+/// Whether nothing is left to do.
+fn agreed(views: &[View], voters: usize) -> std::result::Result<(), String> {
+    let leader = led(views)?;
+    if let Some(view) = views.iter().find(|view| view.stamp != leader.stamp) {
+        return Err(format!("{} is at {:?}, the primary at {:?}", view.node_id, view.stamp, leader.stamp));
     }
     if leader.electorate.len() < voters {
         return Err(format!("{} of {voters} voters", leader.electorate.len()));
@@ -326,7 +362,8 @@ pub fn node_binary() -> Result<PathBuf> {
     }
     let own = std::env::current_exe().context("cannot tell where this program is")?;
     let profiles = own.ancestors().filter(|dir| dir.ends_with("release") || dir.ends_with("debug"));
-    let found = profiles.filter_map(Path::parent).map(|target| target.join("release/ais-node")).find(|path| path.is_file());
+    let found =
+        profiles.filter_map(Path::parent).map(|target| target.join("release/ais-node")).find(|path| path.is_file());
     found.context("no ais-node beside this program: `cargo build --release -p ais-node`, or name one in AIS_NODE_BIN")
 }
 

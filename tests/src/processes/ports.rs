@@ -26,7 +26,7 @@ impl Ports {
     /// Finds a free block, starting at a random one so that harnesses started together seldom meet.
     pub(super) fn reserve() -> Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
-        let from = (now.subsec_nanos() / 1000).wrapping_add(std::process::id());
+        let from = now.subsec_micros().wrapping_add(std::process::id());
         let from = u16::try_from(from % u32::from(BLOCKS))?;
         for i in 0..BLOCKS {
             let base = FIRST + (from + i) % BLOCKS * BLOCK_LEN;

@@ -83,7 +83,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut all = Vec::new();
     for drill in Drill::ALL.into_iter().filter(|drill| only.is_none_or(|only| only == *drill)) {
         let n = failover.n.unwrap_or(if failover.kubernetes { POD_RUNS } else { PROCESS_RUNS });
-        let figures = if failover.kubernetes { on_kubernetes(drill, n, &progress)? } else { Some(on_processes(drill, n, &progress)?) };
+        let figures = if failover.kubernetes {
+            on_kubernetes(drill, n, &progress)?
+        } else {
+            Some(on_processes(drill, n, &progress)?)
+        };
         let Some(figures) = figures else { continue };
         let line = serde_json::to_string(&figures)?;
         progress.line(&line);
@@ -125,7 +129,12 @@ pub fn measure(cluster: &mut dyn Drillable, drill: Drill, n: u32, progress: &Pro
         let run = drill::run(cluster, drill, Some(&pool)).with_context(|| format!("run {i} of {n}"))?;
         took_ms.push(run.took.as_secs_f64() * 1000.0);
         if i % 10 == 0 || run.took > Duration::from_secs(1) {
-            progress.line(format!("{} {i}/{n}: {:.1} ms, epoch {}", drill.name(), run.took.as_secs_f64() * 1000.0, run.epoch));
+            progress.line(format!(
+                "{} {i}/{n}: {:.1} ms, epoch {}",
+                drill.name(),
+                run.took.as_secs_f64() * 1000.0,
+                run.epoch
+            ));
         }
     }
     let ops = load.stop()?;

@@ -108,7 +108,7 @@ fn with_sdk(cluster: &LocalCluster, progress: &Progress) -> Result<()> {
 }
 
 fn drills(cluster: &mut LocalCluster, progress: &Progress) -> Result<()> {
-    let (first, _) = cluster.primary()?;
+    let (first, _) = cluster.wait_led(0)?;
     let voters = cluster.views()?.first().map_or(0, |view| view.electorate.len());
     let gateways = cluster.survivors("").len();
     if gateways < 2 {
@@ -121,18 +121,18 @@ fn drills(cluster: &mut LocalCluster, progress: &Progress) -> Result<()> {
     } else {
         progress.line(format!("{voters} voters: no majority without the primary, kill -9 and SIGTERM are left out"));
     }
-    if cluster.primary()?.0 == first {
+    if cluster.wait_led(0)?.0 == first {
         one(cluster, Drill::Planned, None, "planned hand-over", progress)?;
     }
     one(cluster, Drill::Planned, Some(first.clone()), &format!("planned failback to {first}"), progress)
 }
 
 fn one(cluster: &mut LocalCluster, drill: Drill, to: Option<String>, what: &str, progress: &Progress) -> Result<()> {
-    let (old, _) = cluster.primary()?;
+    let (old, _) = cluster.wait_led(0)?;
     let mut drills = LocalDrills::new(cluster);
     drills.successor = to;
     let Run { took, epoch } = drill::run(&mut drills, drill, None)?;
-    let (new, _) = cluster.primary()?;
+    let (new, _) = cluster.wait_led(0)?;
     let again = if drill.spares_the_primary() { "" } else { "; the ended node was started again" };
     progress.line(format!(
         "{what}: {:.1} ms to the next committed bucket create ({old} -> {new}, epoch {epoch}){again}",
@@ -163,7 +163,7 @@ fn write_record(base: &Path, cluster: &LocalCluster) -> Result<Record> {
 }
 
 fn explain(cluster: &mut LocalCluster, base: &Path, record: &Record) -> Result<()> {
-    let (primary, epoch) = cluster.primary()?;
+    let (primary, epoch) = cluster.wait_led(0)?;
     println!("\n{:<6} {:<8} {:>8}  {:<24} log", "node", "kind", "pid", "URL");
     for node in &record.nodes {
         println!("{:<6} {:<8} {:>8}  {:<24} {}", node.id, node.kind, node.pid, node.url, node.log.display());
@@ -176,7 +176,9 @@ fn explain(cluster: &mut LocalCluster, base: &Path, record: &Record) -> Result<(
     println!("  kill -9 {}                                    # then look again", gateway.pid);
     println!("  curl -X PUT '{}/v1/cluster/proxy/{}'   # hand the primary's role over", gateway.url, other.id);
     println!("URLs and pids are also in {}", base.join("local.json").display());
-    println!("\nLeft out here: Kubernetes, the operator, the AISCluster resource and failback by it. `cargo xtask up` shows them.");
+    println!(
+        "\nLeft out here: Kubernetes, the operator, the AISCluster resource and failback by it. `cargo xtask up` shows them."
+    );
     println!("`cargo xtask down --local` ends it.");
     Ok(())
 }

@@ -1,0 +1,56 @@
+//! The unmodified `aistore` package from PyPI against processes.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ais_tests::drill::{self, Drill, LocalDrills};
+use ais_tests::processes::{LocalCluster, Spec};
+use ais_tests::sdk::Sdk;
+use ais_tests::suite;
+use ais_tests::wait::Wait;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    suite::main(&[("sdk_through_every_gateway", through_every_gateway), ("sdk_during_failovers", during_failovers)])
+}
+
+fn args(prefix: &str, gateways: &[(String, String)]) -> Vec<String> {
+    let urls = gateways.iter().map(|(_, address)| format!("http://{address}"));
+    std::iter::once(prefix.to_owned()).chain(urls).collect()
+}
+
+fn through_every_gateway() -> Result<String> {
+    let sdk = Sdk::ensure()?;
+    let cluster = LocalCluster::start(Spec::new(3, 3))?;
+    let told = sdk.run("metadata.py", &args("sdk", &cluster.survivors("")), SCRIPT_TIMEOUT)?;
+    let told: Value = serde_json::from_str(&told).context("the script's last word")?;
+    ensure!(told["gateways"] == 3 && told["targets"] == 3, "the SDK saw {told}");
+    cluster.finish();
+    Ok(told.to_string())
+}
+
+/// No exception reaches the user's code while the primary is killed, ended and handed over.
+fn during_failovers() -> Result<String> {
+    let sdk = Sdk::ensure()?;
+    let mut cluster = LocalCluster::start(Spec::new(3, 3))?;
+    let mut said = Vec::new();
+    for drill in [Drill::Kill9, Drill::Sigterm, Drill::Planned] {
+        let (primary, _) = cluster.wait_led(0)?;
+        let not = if drill.spares_the_primary() { "" } else { primary.as_str() };
+        let log = cluster.dir().join(format!("writer-{}", drill.name()));
+        let script = sdk.start("writer.py", &args(drill.name(), &cluster.survivors(not)), &log)?;
+        Wait::new("the writer", SCRIPT_TIMEOUT).until(|| Ok(script.printed().contains("started").then_some(())))?;
+        let run = drill::run(&mut LocalDrills::new(&mut cluster), drill, None)?.took;
+        let told = script.finish(SCRIPT_TIMEOUT).with_context(|| format!("during {}", drill.name()))?;
+        let told: Value = serde_json::from_str(told.lines().last().unwrap_or_default())?;
+        ensure!(told["buckets"].as_u64() > Some(0), "the writer did nothing: {told}");
+        said.push(format!("{} {:.0?} {told}", drill.name(), run));
+    }
+    let told = sdk.run("metadata.py", &args("after", &cluster.survivors("")), SCRIPT_TIMEOUT)?;
+    said.push(format!("after: {}", told.trim()));
+    cluster.finish();
+    Ok(said.join("; "))
+}
