@@ -1,0 +1,107 @@
+//! Opening a connection to one socket address.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ais_ha::{Redial, Sender};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::Shared;
+use super::noise::{self, PeerError, Seal};
+use super::wire::{Channel, Greeting, Opening};
+
+/// On a local network an answer takes a fraction of it; a black hole must not hold up a candidate.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+/// Unanswered data or probes end a connection after this, so that black-holed ones do not stay; no evidence of anything.
+const USER_TIMEOUT: Duration = Duration::from_secs(4);
+/// A dying process may still accept: so often a redial that ended before its hello is repeated (protocol.md rule 1).
+const REDIALS_MAX: usize = 3;
+
+/// An open connection that we dialled: we send on it and listen for its end.
+pub struct Dialled {
+    /// The socket.
+    pub stream: TcpStream,
+    /// Encrypts.
+    pub seal: Seal,
+    /// Who is at the other end.
+    pub peer: Greeting,
+    /// Where.
+    pub at: SocketAddr,
+}
+
+/// Options of every connection.
+///
+/// # Errors
+/// The system's.
+pub fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(2)).with_interval(Duration::from_secs(1)).with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+/// What an attempt came to.
+pub enum Attempt {
+    /// A connection.
+    Open(Box<Dialled>),
+    /// Somebody answered, authenticated, and the connection is not kept.
+    Met(Box<Greeting>, PeerError),
+    /// Nobody answered.
+    Failed(PeerError),
+}
+
+/// Connects and shakes hands.
+pub async fn attempt(shared: &Shared, at: SocketAddr, channel: Channel) -> Attempt {
+    let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(at)).await;
+    let mut stream = match connected {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Attempt::Failed(error.into()),
+        Err(_) => return Attempt::Failed(PeerError::Timeout(CONNECT_TIMEOUT)),
+    };
+    if let Err(error) = tune(&stream) {
+        return Attempt::Failed(error.into());
+    }
+    let ours = shared.greeting();
+    let opening = Opening { channel, greeting: ours.clone() };
+    match noise::open(&mut stream, &shared.psk, &opening).await {
+        Err(error) => Attempt::Failed(error),
+        Ok((seal, answer)) => {
+            let refused = answer.refused.or_else(|| shared.refusal(&answer.greeting));
+            match refused {
+                Some(why) => Attempt::Met(Box::new(answer.greeting), PeerError::Refused(why)),
+                None => Attempt::Open(Box::new(Dialled { stream, seal, peer: answer.greeting, at })),
+            }
+        }
+    }
+}
+
+/// Dials the address again at which `lost` was, at once: is it dead?
+pub async fn redial(shared: &Shared, lost: &Sender, at: SocketAddr) -> (Redial, Option<Box<Dialled>>) {
+    let mut answer = (Redial::Unknown, None);
+    for _ in 0..REDIALS_MAX {
+        answer = match attempt(shared, at, Channel::Control).await {
+            Attempt::Open(dialled) => (compare(lost, &dialled.peer), Some(dialled)),
+            Attempt::Met(greeting, _) => (compare(lost, &greeting), None),
+            Attempt::Failed(PeerError::Io(e)) if e.kind() == io::ErrorKind::ConnectionRefused => (Redial::Refused, None),
+            Attempt::Failed(error) if error.is_end() => continue,
+            Attempt::Failed(_) => (Redial::Unknown, None),
+        };
+        break;
+    }
+    answer
+}
+
+fn compare(lost: &Sender, found: &Greeting) -> Redial {
+    let found = found.sender();
+    if found.id != lost.id {
+        Redial::Unknown
+    } else if found.boot == lost.boot {
+        Redial::SameBoot
+    } else {
+        Redial::OtherBoot
+    }
+}

@@ -1,0 +1,433 @@
+//! Our own connections to one peer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ais_ha::{Input, Packet, Redial, Sender};
+use ais_meta::{Address, NodeId};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::dial::{self, Attempt, Dialled};
+use super::noise::{PeerError, Seal};
+use super::outbox::Outbox;
+use super::wire::{Channel, Greeting};
+use super::{Shared, lock};
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_LAST: Duration = Duration::from_secs(2);
+/// Addresses tried for one peer at once.
+const ADDRESSES_MAX: usize = 8;
+/// Bytes gathered into one write.
+const BATCH_MAX: usize = 256 << 10;
+
+/// The control connection as the bulk one sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Up {
+    peer: Sender,
+    at: SocketAddr,
+    /// Counts connections: the same process again is news as well.
+    count: u64,
+}
+
+/// Our connections to one peer, and where it may be.
+pub struct Link {
+    node: NodeId,
+    addresses: Mutex<Vec<Address>>,
+    /// From its own greeting.
+    told: Mutex<Option<(Address, SocketAddr)>>,
+    resolved: Mutex<BTreeMap<Address, Vec<SocketAddr>>>,
+    resolving: AtomicBool,
+    wake: Notify,
+    ended: mpsc::Sender<(Sender, SocketAddr)>,
+    control: Outbox,
+    bulk: Outbox,
+    up: watch::Sender<Option<Up>>,
+    bulk_up: AtomicBool,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+/// How a control connection ended.
+enum End {
+    /// The other end closed or reset.
+    Evidence(PeerError),
+    /// Otherwise.
+    Lost(PeerError),
+    /// A new process answers at its address.
+    Replaced(Box<Dialled>),
+}
+
+type Probe = Pin<Box<dyn Future<Output = (Redial, Option<Box<Dialled>>)> + Send>>;
+
+impl Link {
+    pub(super) fn start(shared: &Arc<Shared>, node: NodeId) -> Arc<Self> {
+        let (ended, ended_out) = mpsc::channel(16);
+        let link = Arc::new(Self {
+            node,
+            addresses: Mutex::default(),
+            told: Mutex::default(),
+            resolved: Mutex::default(),
+            resolving: AtomicBool::new(false),
+            wake: Notify::new(),
+            ended,
+            control: Outbox::new(Channel::Control, Arc::clone(&shared.hooks)),
+            bulk: Outbox::new(Channel::Bulk, Arc::clone(&shared.hooks)),
+            up: watch::Sender::new(None),
+            bulk_up: AtomicBool::new(false),
+            tasks: Mutex::default(),
+        });
+        let control = tokio::spawn(Arc::clone(&link).run_control(Arc::clone(shared), ended_out));
+        let bulk = tokio::spawn(Arc::clone(&link).run_bulk(Arc::clone(shared)));
+        lock(&link.tasks).extend([control.abort_handle(), bulk.abort_handle()]);
+        link
+    }
+
+    pub(super) fn stop(&self) {
+        for task in lock(&self.tasks).iter() {
+            task.abort();
+        }
+    }
+
+    pub(super) fn set_addresses(&self, addresses: &[Address]) {
+        let mut mine = lock(&self.addresses);
+        if *mine != addresses {
+            *mine = addresses.to_vec();
+            self.wake.notify_one();
+        }
+    }
+
+    pub(super) fn send(&self, packet: Box<Packet>) {
+        if packet.message.is_bulk() { self.bulk.push(packet) } else { self.control.push(packet) }
+    }
+
+    /// Ends the back-off.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// The peer dialled us: it lives, and this is where it says it is.
+    pub(super) fn greeted(&self, told: &Address, back: SocketAddr) {
+        *lock(&self.told) = Some((told.clone(), back));
+        self.wake.notify_one();
+    }
+
+    pub(super) fn accepted_ended(&self, peer: Sender, at: SocketAddr) {
+        // A full queue holds the same news sixteen times.
+        drop(self.ended.try_send((peer, at)));
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.control.is_idle() && self.bulk.is_idle()
+    }
+
+    // ---- control
+
+    async fn run_control(self: Arc<Self>, shared: Arc<Shared>, mut ended: mpsc::Receiver<(Sender, SocketAddr)>) {
+        let (mut next, mut last, mut count) = (None, None, 0);
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            let dialled: Box<Dialled> = match next.take() {
+                Some(dialled) => dialled,
+                None => tokio::select! {
+                    biased;
+                    Some((peer, at)) = ended.recv() => {
+                        next = self.evidence(&shared, &peer, last.unwrap_or(at), &mut ended).await;
+                        continue;
+                    }
+                    dialled = self.seek(&shared, last, &mut backoff) => dialled,
+                },
+            };
+            backoff = BACKOFF_FIRST;
+            count += 1;
+            let (peer, at) = (dialled.peer.sender(), dialled.at);
+            last = Some(at);
+            shared.note(&peer);
+            shared.hooks.connection(true);
+            self.control.set_open(true);
+            self.up.send_replace(Some(Up { peer: peer.clone(), at, count }));
+            tracing::debug!(peer = %peer.id, run = peer.run, %at, "connected");
+            let end = self.serve(&shared, *dialled, &mut ended).await;
+            self.control.set_open(false);
+            self.up.send_replace(None);
+            shared.hooks.connection(false);
+            match end {
+                End::Evidence(error) => {
+                    tracing::info!(peer = %peer.id, run = peer.run, %error, "connection ended");
+                    next = self.evidence(&shared, &peer, at, &mut ended).await;
+                }
+                End::Lost(error) => tracing::info!(peer = %peer.id, run = peer.run, %error, "connection lost"),
+                End::Replaced(dialled) => next = Some(dialled),
+            }
+        }
+    }
+
+    /// Protocol.md rule 1: tells the end, redials at once, tells the answer.
+    async fn evidence(
+        &self,
+        shared: &Arc<Shared>,
+        peer: &Sender,
+        at: SocketAddr,
+        ended: &mut mpsc::Receiver<(Sender, SocketAddr)>,
+    ) -> Option<Box<Dialled>> {
+        let redial = dial::redial(shared, peer, at);
+        shared.tell(Input::ConnectionEnded { peer: peer.clone() }).await;
+        let (result, dialled) = redial.await;
+        // The other direction ended too; that is answered by the same redial.
+        let mut rest = Vec::new();
+        while let Ok(other) = ended.try_recv() {
+            if other.0 != *peer {
+                rest.push(other);
+            }
+        }
+        for (peer, at) in rest {
+            self.accepted_ended(peer, at);
+        }
+        tracing::info!(peer = %peer.id, run = peer.run, %at, ?result, "redialled");
+        shared.tell(Input::Redialled { peer: peer.clone(), result }).await;
+        dialled.filter(|d| d.peer.node_id == self.node)
+    }
+
+    async fn serve(
+        &self,
+        shared: &Arc<Shared>,
+        dialled: Dialled,
+        ended: &mut mpsc::Receiver<(Sender, SocketAddr)>,
+    ) -> End {
+        let (peer, at) = (dialled.peer.sender(), dialled.at);
+        let (mut reader, writer) = dialled.stream.into_split();
+        let mut writing = std::pin::pin!(write(&self.control, dialled.seal, writer));
+        let mut probe: Option<Probe> = None;
+        loop {
+            tokio::select! {
+                biased;
+                error = eof(&mut reader) => return end_of(error),
+                error = &mut writing => return end_of(error),
+                Some((lost, _)) = ended.recv() => {
+                    if lost == peer && probe.is_none() {
+                        shared.tell(Input::ConnectionEnded { peer: lost.clone() }).await;
+                        let shared = Arc::clone(shared);
+                        probe = Some(Box::pin(async move { dial::redial(&shared, &lost, at).await }));
+                    }
+                }
+                (result, dialled) = async { match &mut probe { Some(p) => p.await, None => std::future::pending().await } } => {
+                    probe = None;
+                    tracing::info!(peer = %peer.id, run = peer.run, %at, ?result, "redialled");
+                    shared.tell(Input::Redialled { peer: peer.clone(), result }).await;
+                    match (result, dialled) {
+                        (Redial::OtherBoot, Some(dialled)) => return End::Replaced(dialled),
+                        // Ours still stands: keep it, the peer would take its end for news.
+                        (Redial::SameBoot, _) if self.bulk_up.load(Ordering::Relaxed) => {
+                            shared.tell(Input::Connected { peer: peer.clone() }).await;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- finding it
+
+    /// Dials all places where the peer may be until it answers.
+    async fn seek(self: &Arc<Self>, shared: &Arc<Shared>, last: Option<SocketAddr>, backoff: &mut Duration) -> Box<Dialled> {
+        loop {
+            self.resolve();
+            let mut attempts = JoinSet::new();
+            for at in self.places(last) {
+                let shared = Arc::clone(shared);
+                attempts.spawn(async move { (at, dial::attempt(&shared, at, Channel::Control).await) });
+            }
+            while let Some(done) = attempts.join_next().await {
+                match done {
+                    Ok((_, Attempt::Open(dialled))) if dialled.peer.node_id == self.node => return dialled,
+                    Ok((at, Attempt::Open(dialled))) => self.somebody_else(at, &dialled.peer),
+                    Ok((at, Attempt::Met(greeting, error))) => {
+                        tracing::debug!(peer = %self.node, %at, %error, "not connected");
+                        shared.meet_foreign(&greeting).await;
+                    }
+                    Ok((at, Attempt::Failed(error))) => tracing::debug!(peer = %self.node, %at, %error, "not connected"),
+                    Err(_) => {}
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(jittered(*backoff)) => *backoff = (*backoff * 2).min(BACKOFF_LAST),
+                () = self.wake.notified() => *backoff = BACKOFF_FIRST,
+            }
+        }
+    }
+
+    fn somebody_else(&self, at: SocketAddr, found: &Greeting) {
+        tracing::debug!(peer = %self.node, %at, found = %found.node_id, "another node answers");
+    }
+
+    fn places(&self, last: Option<SocketAddr>) -> Vec<SocketAddr> {
+        let told = lock(&self.told).clone();
+        let mut places: Vec<SocketAddr> = last.into_iter().chain(told.as_ref().map(|t| t.1)).collect();
+        for address in self.names(told) {
+            match address.host.parse() {
+                Ok(ip) => places.push(SocketAddr::new(ip, address.port)),
+                Err(_) => places.extend(lock(&self.resolved).get(&address).into_iter().flatten()),
+            }
+        }
+        let mut seen = BTreeSet::new();
+        places.retain(|at| seen.insert(*at));
+        places.truncate(ADDRESSES_MAX);
+        places
+    }
+
+    fn names(&self, told: Option<(Address, SocketAddr)>) -> Vec<Address> {
+        let mut names = lock(&self.addresses).clone();
+        names.extend(told.map(|t| t.0).filter(|t| !names.contains(t)));
+        names
+    }
+
+    /// Looks the names up beside everything else; one look-up at a time. News wakes the dialling.
+    fn resolve(self: &Arc<Self>) {
+        let mut names = self.names(lock(&self.told).clone());
+        names.retain(|a| a.host.parse::<std::net::IpAddr>().is_err());
+        if names.is_empty() || self.resolving.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let link = Arc::clone(self);
+        tokio::spawn(async move {
+            for name in names {
+                let found = tokio::net::lookup_host((&*name.host, name.port)).await;
+                let found: Vec<SocketAddr> = found.map(|all| all.take(ADDRESSES_MAX).collect()).unwrap_or_default();
+                // A name that resolves no more keeps its last addresses: a name server may be what is down.
+                if !found.is_empty() && lock(&link.resolved).insert(name, found.clone()).as_ref() != Some(&found) {
+                    link.wake.notify_one();
+                }
+            }
+            link.resolving.store(false, Ordering::Release);
+        });
+    }
+
+    // ---- bulk
+
+    /// Keeps a bulk connection beside the control connection, to the same process at the same address.
+    async fn run_bulk(self: Arc<Self>, shared: Arc<Shared>) {
+        let mut up = self.up.subscribe();
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            let Ok(target) = up.wait_for(Option::is_some).await.map(|u| u.clone()) else { return };
+            let Some(target) = target else { continue };
+            match dial::attempt(&shared, target.at, Channel::Bulk).await {
+                Attempt::Open(dialled) if dialled.peer.sender() == target.peer => {
+                    backoff = BACKOFF_FIRST;
+                    self.serve_bulk(&shared, *dialled, &target.peer, &mut up).await;
+                }
+                _ => {
+                    tokio::select! {
+                        () = tokio::time::sleep(jittered(backoff)) => backoff = (backoff * 2).min(BACKOFF_LAST),
+                        _ = up.changed() => backoff = BACKOFF_FIRST,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn serve_bulk(self: &Arc<Self>, shared: &Arc<Shared>, dialled: Dialled, peer: &Sender, up: &mut watch::Receiver<Option<Up>>) {
+        let Ok(stream) = dialled.stream.into_std() else { return };
+        let (link, seal) = (Arc::clone(self), dialled.seal);
+        self.bulk.set_open(true);
+        let mut sending = AbortOnDrop(shared.bulk_runtime.spawn(async move {
+            let stream = match TcpStream::from_std(stream) {
+                Ok(stream) => stream,
+                Err(error) => return error.into(),
+            };
+            let (mut reader, writer) = stream.into_split();
+            tokio::select! {
+                error = eof(&mut reader) => error,
+                error = write(&link.bulk, seal, writer) => error,
+            }
+        }));
+        self.bulk_up.store(true, Ordering::Relaxed);
+        loop {
+            // Told once both connections are there, and again when the control connection was opened anew.
+            let now = up.borrow_and_update().clone();
+            match now {
+                Some(now) if now.peer == *peer => shared.tell(Input::Connected { peer: peer.clone() }).await,
+                Some(_) => break,
+                None => {}
+            }
+            tokio::select! {
+                ended = &mut sending.0 => {
+                    if let Ok(error) = ended {
+                        tracing::debug!(peer = %peer.id, %error, "bulk connection ended");
+                    }
+                    break;
+                }
+                changed = up.changed() => if changed.is_err() { break },
+            }
+        }
+        self.bulk_up.store(false, Ordering::Relaxed);
+        self.bulk.set_open(false);
+    }
+}
+
+/// A task on another runtime that must not outlive us.
+struct AbortOnDrop(tokio::task::JoinHandle<PeerError>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn end_of(error: PeerError) -> End {
+    if error.is_end() { End::Evidence(error) } else { End::Lost(error) }
+}
+
+/// Waits for the end of a connection on which nothing is ever said to us.
+async fn eof(reader: &mut OwnedReadHalf) -> PeerError {
+    let mut bytes = [0; 64];
+    loop {
+        match reader.read(&mut bytes).await {
+            Ok(0) => return std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into(),
+            Ok(_) => {}
+            Err(error) => return error.into(),
+        }
+    }
+}
+
+/// Sends what comes into the outbox until the connection ends.
+async fn write(outbox: &Outbox, mut seal: Seal, mut writer: impl AsyncWrite + Unpin) -> PeerError {
+    let mut bytes = Vec::new();
+    loop {
+        let mut packet = outbox.next().await;
+        bytes.clear();
+        loop {
+            if let Err(error) = seal.packet(&packet, &mut bytes) {
+                return error;
+            }
+            match outbox.try_next() {
+                Some(more) if bytes.len() < BATCH_MAX => packet = more,
+                Some(more) => {
+                    if let Err(error) = seal.packet(&more, &mut bytes) {
+                        return error;
+                    }
+                    break;
+                }
+                None => break,
+            }
+        }
+        if let Err(error) = writer.write_all(&bytes).await {
+            return error.into();
+        }
+        outbox.sent();
+    }
+}
+
+/// Between half of it and all of it.
+fn jittered(duration: Duration) -> Duration {
+    let random = u32::try_from(getrandom::u64().unwrap_or(0) & 0xffff).unwrap_or(0);
+    duration / 2 + duration / 2 * random / 0xffff
+}
