@@ -98,3 +98,6 @@ pub struct History {
     /// Gateways that were paused or cut: their own lists may be old for a while (protocol.md rule 12).
     pub slow: BTreeSet<String>,
 }
+
+#[cfg(test)]
+mod fake_tests;
