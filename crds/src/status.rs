@@ -1,7 +1,7 @@
 //! What the operator saw. Never an input of its decisions, except `primary`, which remembers what was
 //! asked and what is under way.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -114,7 +114,7 @@ pub struct MoveAttempt {
     /// Key of the request.
     pub request: String,
     /// When it began.
-    pub started_at: Time,
+    pub started_at: MicroTime,
 }
 
 /// A change of the primary, or a request for one that ended.
@@ -129,10 +129,10 @@ pub struct Transition {
     pub reason: String,
     /// When a move began.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Time>,
+    pub started_at: Option<MicroTime>,
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<Time>,
+    pub finished_at: Option<MicroTime>,
     /// Version of the cluster map at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smap_version: Option<i64>,

@@ -1,2 +1,163 @@
-//! Placeholder.
-fn main() {}
+//! `ais-operator run | crd`.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum};
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use ais_operator::controller::{self, Context};
+use ais_operator::events::Teller;
+use ais_operator::facts::Defaults;
+use ais_operator::hub::Hub;
+use ais_operator::lease::Lease;
+use ais_operator::metrics::Metrics;
+use ais_operator::perform::Caller;
+use ais_operator::server;
+
+/// Operator of AISCluster resources.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the operator.
+    Run(RunArgs),
+    /// Prints the definition of the resource.
+    Crd,
+}
+
+#[derive(clap::Args)]
+struct RunArgs {
+    /// Namespace to watch; empty: all.
+    #[arg(long, env = "AIS_WATCH_NAMESPACE", default_value = "")]
+    watch_namespace: String,
+    /// Image of nodes for clusters that name none.
+    #[arg(long, env = "AIS_NODE_IMAGE")]
+    node_image: String,
+    /// DNS domain of Kubernetes.
+    #[arg(long, env = "AIS_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    cluster_domain: String,
+    /// Address of /healthz, /readyz and /metrics.
+    #[arg(long, env = "AIS_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// Namespace of the lease.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    lease_namespace: String,
+    /// Name of the lease.
+    #[arg(long, env = "AIS_LEASE_NAME", default_value = "aiscluster-operator")]
+    lease_name: String,
+    /// Name of this instance, different from every other.
+    #[arg(long, env = "POD_NAME")]
+    identity: String,
+    /// Form of the log.
+    #[arg(long, env = "AIS_LOG_FORMAT", default_value = "human")]
+    log_format: LogFormat,
+    /// Levels, as `info` or `ais_operator=debug`.
+    #[arg(long, env = "AIS_LOG_LEVEL", default_value = "info")]
+    log_level: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Human,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Crd => print_crd(),
+        Command::Run(args) => run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ais-operator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_crd() -> anyhow::Result<()> {
+    print!("{}", ais_crds::manifest()?);
+    Ok(())
+}
+
+fn logging(args: &RunArgs) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&args.log_level).context("--log-level")?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Human => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+// One thread: the work is waiting, and memory is what counts.
+#[tokio::main(flavor = "current_thread")]
+async fn run(args: RunArgs) -> anyhow::Result<()> {
+    logging(&args)?;
+    let client = Client::try_default().await.context("no way to the API server")?;
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let stop = CancellationToken::new();
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
+    let server = tokio::spawn(server::run(listener, registry, stop.clone()));
+    tokio::spawn(stop_on_signal(stop.clone()));
+
+    let mut lease = Lease::compete(client.clone(), &args.lease_namespace, &args.lease_name, &args.identity)
+        .await
+        .context("the lease")?;
+    tracing::info!(identity = args.identity, "waiting for the lease");
+    tokio::select! {
+        held = lease.acquired() => held?,
+        () = stop.cancelled() => return Ok(()),
+    }
+    tracing::info!("holding the lease");
+    metrics.leader(true);
+
+    let (hub, triggers) = Hub::new();
+    let ctx = Arc::new(Context::new(
+        client.clone(),
+        Defaults { image: args.node_image, domain: args.cluster_domain },
+        Caller::http()?,
+        hub,
+        metrics.clone(),
+        Teller::new(client, args.identity),
+    ));
+    let namespace = Some(args.watch_namespace).filter(|n| !n.is_empty());
+    let work = controller::run(ctx, namespace, triggers, stop.clone().cancelled_owned());
+    let lost = tokio::select! {
+        () = work => false,
+        // Two must never act: no orderly end, the process goes.
+        () = lease.lost() => true,
+    };
+    metrics.leader(false);
+    anyhow::ensure!(!lost, "the lease was lost");
+    lease.release().await;
+    stop.cancel();
+    server.await.context("server")?.context("server")?;
+    Ok(())
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+}

@@ -1,0 +1,303 @@
+//! Server-side apply, pruning, labels and status: every write to the API server is here.
+//!
+//! What to write is decided by pure functions over what the server has, so a cluster at rest costs no
+//! write at all. Only what differs is sent, mounted things before StatefulSets.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use ais_crds::{AISCluster, AISClusterStatus};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::desired::{Wanted, digest};
+use crate::facts::{Kind, ObjectKey, Observed};
+use crate::metrics::Metrics;
+use crate::names::{ANNOTATION_DISCOVERY, FINALIZER, LABEL_FORMED, LABEL_ROLE, MANAGER, STATUS_MANAGER};
+use crate::plan::Marks;
+
+/// A write failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The API server refused or did not answer.
+    #[error("{what}: {source}")]
+    Api {
+        /// What was written.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The object belongs to somebody else.
+    #[error("{0:?} {1} exists and belongs to another owner")]
+    Foreign(Kind, String),
+}
+
+fn api_error(what: impl Into<String>) -> impl FnOnce(kube::Error) -> ApplyError {
+    let what = what.into();
+    move |source| ApplyError::Api { what, source: Box::new(source) }
+}
+
+/// Type of a kind for the API.
+#[must_use]
+pub fn resource(kind: Kind) -> ApiResource {
+    let (group, name, plural) = match kind {
+        Kind::Secret => ("", "Secret", "secrets"),
+        Kind::ConfigMap => ("", "ConfigMap", "configmaps"),
+        Kind::Service => ("", "Service", "services"),
+        Kind::PodDisruptionBudget => ("policy", "PodDisruptionBudget", "poddisruptionbudgets"),
+        Kind::StatefulSet => ("apps", "StatefulSet", "statefulsets"),
+    };
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", name), plural)
+}
+
+/// One write that is due.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Apply an object.
+    Apply(Wanted),
+    /// Delete an object that is no longer wanted.
+    Prune(ObjectKey),
+    /// Merge patch of a pod's metadata.
+    MarkPod(String, Value),
+    /// Merge patch of a volume claim's metadata.
+    MarkVolume(String, Value),
+}
+
+/// What the server made of an object when it was last applied: normal forms (as `1000m` for `1`) are no drift.
+#[derive(Debug, Default)]
+pub struct Memo(Mutex<BTreeMap<(String, ObjectKey), (String, String)>>);
+
+impl Memo {
+    fn matches(&self, uid: &str, wanted: &Wanted, live: &Value) -> bool {
+        let memo = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memo.get(&(uid.to_owned(), wanted.key.clone()))
+            .is_some_and(|(w, l)| *w == digest(&wanted.object) && *l == digest(&essence(live)))
+    }
+
+    /// Remembers what came back.
+    pub fn store(&self, uid: &str, wanted: &Wanted, live: &Value) {
+        let entry = (digest(&wanted.object), digest(&essence(live)));
+        let mut memo = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        memo.insert((uid.to_owned(), wanted.key.clone()), entry);
+    }
+
+    /// Forgets a cluster.
+    pub fn forget(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(owner, _), _| owner != uid);
+    }
+}
+
+/// The part of an object that only writers of its spec change.
+fn essence(live: &Value) -> Value {
+    let mut live = live.clone();
+    if let Some(map) = live.as_object_mut() {
+        map.remove("status");
+    }
+    if let Some(meta) = live.get_mut("metadata").and_then(Value::as_object_mut) {
+        for key in ["resourceVersion", "generation", "managedFields"] {
+            meta.remove(key);
+        }
+    }
+    live
+}
+
+/// True if everything in `wanted` is in `live`. A field that is no longer wanted shows by the digest annotation.
+fn contains(live: &Value, wanted: &Value) -> bool {
+    match (live, wanted) {
+        (Value::Object(l), Value::Object(w)) => w.iter().all(|(k, v)| l.get(k).is_some_and(|lv| contains(lv, v))),
+        (Value::Array(l), Value::Array(w)) => l.len() == w.len() && l.iter().zip(w).all(|(l, w)| contains(l, w)),
+        _ => live == wanted,
+    }
+}
+
+/// What must be written. Pure.
+#[must_use]
+pub fn writes(observed: &Observed, wanted: &[Wanted], marks: &Marks, memo: &Memo) -> Vec<Write> {
+    let uid = observed.uid();
+    let mut writes = Vec::new();
+    for wanted in wanted {
+        let settled = observed
+            .live
+            .get(&wanted.key)
+            .is_some_and(|live| contains(live, &wanted.object) || memo.matches(uid, wanted, live));
+        if !settled {
+            writes.push(Write::Apply(wanted.clone()));
+        }
+    }
+    for (key, live) in &observed.live {
+        let owners = live["metadata"]["ownerReferences"].as_array().map_or(&[][..], Vec::as_slice);
+        let ours = owners.iter().any(|o| o["uid"] == uid && o["controller"] == Value::Bool(true));
+        let going = !live["metadata"]["deletionTimestamp"].is_null();
+        if ours && !going && wanted.iter().all(|w| w.key != *key) {
+            writes.push(Write::Prune(key.clone()));
+        }
+    }
+    for (pod, leads) in &marks.primary {
+        let value = if *leads { json!("primary") } else { Value::Null };
+        writes.push(Write::MarkPod(pod.clone(), json!({"metadata": {"labels": {LABEL_ROLE: value}}})));
+    }
+    for (pod, digest) in &marks.discovery {
+        let patch = json!({"metadata": {"annotations": {ANNOTATION_DISCOVERY: digest}}});
+        writes.push(Write::MarkPod(pod.clone(), patch));
+    }
+    for volume in &marks.formed {
+        writes.push(Write::MarkVolume(volume.clone(), json!({"metadata": {"labels": {LABEL_FORMED: "true"}}})));
+    }
+    writes
+}
+
+/// Writes to the API server.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    metrics: Metrics,
+}
+
+impl Writer {
+    /// A writer that counts in `metrics`.
+    #[must_use]
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self { client, metrics }
+    }
+
+    /// Does what [`writes`] found.
+    ///
+    /// # Errors
+    /// The first that fails; the rest follows with the next pass.
+    pub async fn perform(&self, observed: &Observed, writes: &[Write], memo: &Memo) -> Result<(), ApplyError> {
+        let namespace = observed.cluster.namespace().unwrap_or_default();
+        for write in writes {
+            match write {
+                Write::Apply(wanted) => self.apply(observed, &namespace, wanted, memo).await?,
+                Write::Prune(key) => self.prune(observed, &namespace, key).await?,
+                Write::MarkPod(pod, patch) => {
+                    let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+                    self.metrics.write("Pod");
+                    let done = pods.patch_metadata(pod, &PatchParams::default(), &Patch::Merge(patch)).await;
+                    tolerate_gone(done.map(|_| ())).map_err(api_error(format!("labels of pod {pod}")))?;
+                }
+                Write::MarkVolume(volume, patch) => {
+                    let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
+                    self.metrics.write("PersistentVolumeClaim");
+                    let done = claims.patch_metadata(volume, &PatchParams::default(), &Patch::Merge(patch)).await;
+                    tolerate_gone(done.map(|_| ())).map_err(api_error(format!("labels of volume claim {volume}")))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply(
+        &self,
+        observed: &Observed,
+        namespace: &str,
+        wanted: &Wanted,
+        memo: &Memo,
+    ) -> Result<(), ApplyError> {
+        let (kind, name) = &wanted.key;
+        let what = || format!("{kind:?} {name}");
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource(*kind));
+        if !observed.live.contains_key(&wanted.key)
+            && let Some(existing) = api.get_opt(name).await.map_err(api_error(what()))?
+        {
+            // Apply would take it over silently.
+            let owners = existing.metadata.owner_references.unwrap_or_default();
+            if !owners.iter().any(|o| o.uid == observed.uid()) {
+                return Err(ApplyError::Foreign(*kind, name.clone()));
+            }
+        }
+        let mut object = wanted.object.clone();
+        object["apiVersion"] = json!(resource(*kind).api_version);
+        object["kind"] = json!(resource(*kind).kind);
+        self.metrics.write(&resource(*kind).kind);
+        let params = PatchParams::apply(MANAGER).force();
+        let applied = api.patch(name, &params, &Patch::Apply(&object)).await.map_err(api_error(what()))?;
+        if let Ok(live) = serde_json::to_value(&applied) {
+            memo.store(observed.uid(), wanted, &live);
+        }
+        tracing::info!(kind = ?kind, name, "applied");
+        Ok(())
+    }
+
+    async fn prune(&self, observed: &Observed, namespace: &str, key: &ObjectKey) -> Result<(), ApplyError> {
+        let (kind, name) = key;
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource(*kind));
+        let uid = observed.live.get(key).and_then(|o| o["metadata"]["uid"].as_str()).map(str::to_owned);
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid, resource_version: None }),
+            ..DeleteParams::default()
+        };
+        self.metrics.write(&resource(*kind).kind);
+        tolerate_gone(api.delete(name, &params).await.map(|_| ())).map_err(api_error(format!("{kind:?} {name}")))?;
+        tracing::info!(kind = ?kind, name, "pruned");
+        Ok(())
+    }
+
+    /// Writes status if it differs. With `exactly`, only if nobody changed the resource since it was read:
+    /// a move of the primary begins by this.
+    ///
+    /// # Errors
+    /// [`ApplyError`]
+    pub async fn status(
+        &self,
+        observed: &Observed,
+        status: &AISClusterStatus,
+        exactly: bool,
+    ) -> Result<(), ApplyError> {
+        if observed.cluster.status.as_ref() == Some(status) {
+            return Ok(());
+        }
+        let namespace = observed.cluster.namespace().unwrap_or_default();
+        let name = observed.cluster.name_any();
+        let mut patch = json!({
+            "apiVersion": "aiscluster.dev/v1alpha1",
+            "kind": "AISCluster",
+            "metadata": {"name": name},
+            "status": status,
+        });
+        if exactly {
+            patch["metadata"]["resourceVersion"] = json!(observed.cluster.metadata.resource_version);
+        }
+        let api: Api<AISCluster> = Api::namespaced(self.client.clone(), &namespace);
+        self.metrics.write("AISClusterStatus");
+        let params = PatchParams::apply(STATUS_MANAGER).force();
+        let done = api.patch_status(&name, &params, &Patch::Apply(&patch)).await;
+        tolerate_gone(done.map(|_| ())).map_err(api_error("status"))
+    }
+
+    /// Sets or removes the finalizer.
+    ///
+    /// # Errors
+    /// [`ApplyError`]
+    pub async fn finalizer(&self, cluster: &AISCluster, present: bool) -> Result<(), ApplyError> {
+        let mut finalizers: Vec<String> = cluster.finalizers().to_vec();
+        if finalizers.iter().any(|f| f == FINALIZER) == present {
+            return Ok(());
+        }
+        finalizers.retain(|f| f != FINALIZER);
+        if present {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        let patch = json!({"metadata": {
+            "finalizers": finalizers,
+            // The list is replaced as a whole: not over somebody else's change.
+            "resourceVersion": cluster.metadata.resource_version,
+        }});
+        let namespace = cluster.namespace().unwrap_or_default();
+        let api: Api<AISCluster> = Api::namespaced(self.client.clone(), &namespace);
+        self.metrics.write("AISCluster");
+        let done = api.patch_metadata(&cluster.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await;
+        tolerate_gone(done.map(|_| ())).map_err(api_error("finalizer"))
+    }
+}
+
+/// What is gone needs no write.
+fn tolerate_gone(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,290 @@
+//! Conditions, and the events that some of their changes deserve. Pure.
+
+use ais_crds::AISClusterStatus;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::events::Note;
+use crate::facts::Observed;
+use crate::names::Role;
+use crate::plan::Plan;
+use crate::validate::{Invalid, Valid};
+use crate::view::majority;
+
+/// How long a node may be away before a person should look.
+const MISSING_S: i64 = 60;
+
+/// One condition without its times.
+struct Verdict {
+    kind: &'static str,
+    status: &'static str,
+    reason: &'static str,
+    message: String,
+}
+
+fn verdict(kind: &'static str, holds: bool, reason: &'static str, message: impl Into<String>) -> Verdict {
+    Verdict { kind, status: if holds { "True" } else { "False" }, reason, message: message.into() }
+}
+
+/// All conditions of a cluster that can be built; `status` has everything else already.
+pub(crate) fn all(valid: &Valid, observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> Vec<Condition> {
+    let available = available(observed, plan, status);
+    let missing = missing(status);
+    let degraded = degraded(observed, plan, &missing);
+    let converged = converged(valid, observed, plan, status);
+    let ready = ready(&available, &degraded, &converged, &missing);
+    let verdicts = vec![
+        ready,
+        available,
+        progressing(plan, status),
+        highly_available(plan, status),
+        degraded,
+        verdict("PrimaryPreferred", plan.primary.preferred, plan.primary.reason, plan.primary.message.clone()),
+        converged,
+        rollout(observed),
+        scale_down(plan),
+        paused(observed),
+    ];
+    stamp(observed, verdicts)
+}
+
+/// Conditions of a cluster that is not touched.
+pub(crate) fn invalid(observed: &Observed, why: &Invalid) -> Vec<Condition> {
+    let verdicts = vec![
+        verdict("Ready", false, why.reason, why.message.clone()),
+        verdict("Progressing", false, why.reason, "nothing is changed"),
+        verdict("Degraded", true, why.reason, why.message.clone()),
+        paused(observed),
+    ];
+    let changed: Vec<_> = verdicts.iter().map(|v| v.kind).collect();
+    let kept = previous(observed).iter().filter(|c| !changed.contains(&c.type_.as_str())).cloned();
+    let mut conditions: Vec<Condition> = kept.collect();
+    conditions.extend(stamp(observed, verdicts));
+    conditions
+}
+
+fn previous(observed: &Observed) -> &[Condition] {
+    observed.cluster.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default()
+}
+
+/// The time of a transition moves only when the status value does.
+fn stamp(observed: &Observed, verdicts: Vec<Verdict>) -> Vec<Condition> {
+    let now = Timestamp::from_second(observed.now.as_second()).unwrap_or(observed.now);
+    verdicts
+        .into_iter()
+        .map(|v| {
+            let before = previous(observed).iter().find(|c| c.type_ == v.kind && c.status == v.status);
+            Condition {
+                type_: v.kind.to_owned(),
+                status: v.status.to_owned(),
+                reason: v.reason.to_owned(),
+                message: v.message,
+                last_transition_time: before.map_or(Time(now), |c| c.last_transition_time.clone()),
+                observed_generation: observed.cluster.metadata.generation,
+            }
+        })
+        .collect()
+}
+
+/// Pods that are not ready, or whose node is not in the cluster map.
+fn missing(status: &AISClusterStatus) -> Vec<String> {
+    status.nodes.iter().filter(|n| !n.ready || !n.in_smap).map(|n| n.pod.clone()).collect()
+}
+
+fn available(observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> Verdict {
+    let kind = "Available";
+    let agreement = &plan.agreement;
+    if !plan.founding.formed {
+        if observed.pods.iter().all(|p| !p.running) {
+            return verdict(kind, false, "Starting", "no pod runs yet");
+        }
+        let waits = &plan.founding.waits_for;
+        let message = if waits.is_empty() {
+            format!("{} are founding the cluster", plan.founding.initial_voters.join(", "))
+        } else {
+            format!("founding waits for {}", waits.join(", "))
+        };
+        return verdict(kind, false, "Founding", message);
+    }
+    let Some(leader) = &agreement.leader else {
+        if observed.pods.iter().all(|p| !p.running) {
+            return verdict(kind, false, "Starting", "no pod runs");
+        }
+        if agreement.answered == 0 && observed.pods.iter().any(|p| p.ready) {
+            return Verdict {
+                kind,
+                status: "Unknown",
+                reason: "Unreachable",
+                message: "pods are ready but no node answers the operator".to_owned(),
+            };
+        }
+        return verdict(kind, false, "NoPrimary", "no primary is acknowledged by a majority of the voters");
+    };
+    if status.gateways.ready == 0 {
+        return verdict(kind, false, "NoGateways", "no gateway is ready");
+    }
+    if status.targets.ready == 0 {
+        return verdict(kind, false, "NoTargets", "no target is ready");
+    }
+    verdict(kind, true, "Available", format!("{} leads, acknowledged by a majority of the voters", leader.node_id))
+}
+
+fn ready(available: &Verdict, degraded: &Verdict, converged: &Verdict, missing: &[String]) -> Verdict {
+    let kind = "Ready";
+    if available.status != "True" {
+        return verdict(kind, false, available.reason, available.message.clone());
+    }
+    if degraded.status == "True" {
+        return verdict(kind, false, degraded.reason, degraded.message.clone());
+    }
+    if !missing.is_empty() {
+        return verdict(kind, false, "NodesNotReady", format!("not ready: {}", missing.join(", ")));
+    }
+    if converged.status != "True" {
+        return verdict(kind, false, converged.reason, converged.message.clone());
+    }
+    verdict(kind, true, "Ready", "all nodes are ready and agree")
+}
+
+fn progressing(plan: &Plan, status: &AISClusterStatus) -> Verdict {
+    let kind = "Progressing";
+    if !plan.founding.formed {
+        return verdict(kind, true, "Bootstrapping", "the cluster is being founded");
+    }
+    if let Some(to) = &plan.primary.memory.target {
+        return verdict(kind, true, "SwitchingPrimary", format!("the primary is being moved to {to}"));
+    }
+    // Before the first agreement, and after `replicas` was raised: nodes that never were in the map.
+    let joined = status.nodes.iter().filter(|n| n.in_smap).count();
+    let pods = status.gateways.replicas + status.targets.replicas;
+    if plan.agreement.leader.is_some() && (joined < status.nodes.len() || pods < crate::status::wanted_nodes(plan)) {
+        return verdict(kind, true, "NodesJoining", "nodes are being added to the cluster map");
+    }
+    verdict(kind, false, "Idle", "nothing is being changed")
+}
+
+fn highly_available(plan: &Plan, status: &AISClusterStatus) -> Verdict {
+    let kind = "HighlyAvailable";
+    let Some(leader) = &plan.agreement.leader else {
+        return verdict(kind, false, "NoPrimary", "there is no primary");
+    };
+    let electable = leader
+        .members
+        .iter()
+        .filter(|m| {
+            m.kind == Role::Gateway.as_str() && !m.non_electable && (m.connected || m.node_id == leader.node_id)
+        })
+        .count();
+    let voters = status.electorate.len();
+    let connected = status.electorate.iter().filter(|v| v.connected).count();
+    if plan.replicas.of(Role::Gateway) < 2 {
+        return verdict(kind, false, "SingleGateway", "with one gateway nobody can take over");
+    }
+    if voters < 3 {
+        return verdict(kind, false, "NotEnoughVoters", format!("{voters} vote; three are needed to lose one"));
+    }
+    if electable < 2 || connected.saturating_sub(1) < majority(voters) {
+        let down: Vec<_> = status.electorate.iter().filter(|v| !v.connected).map(|v| v.pod.as_str()).collect();
+        let message = format!("another loss could stop the cluster; not reached: {}", down.join(", "));
+        return verdict(kind, false, "VoterDown", message);
+    }
+    verdict(kind, true, "HighlyAvailable", "any one voter may be lost")
+}
+
+fn degraded(observed: &Observed, plan: &Plan, missing: &[String]) -> Verdict {
+    let kind = "Degraded";
+    if let Some(split) = &plan.agreement.split {
+        return verdict(kind, true, "SplitBrainSuspected", split.clone());
+    }
+    if let Some((pod, uuid)) = plan.agreement.strangers.first() {
+        return verdict(kind, true, "ForeignCluster", format!("{pod} holds a record of cluster {uuid}"));
+    }
+    let long = previous(observed)
+        .iter()
+        .find(|c| c.type_ == "Ready" && c.status != "True")
+        .is_some_and(|c| observed.now.duration_since(c.last_transition_time.0) >= SignedDuration::from_secs(MISSING_S));
+    if plan.founding.formed && !missing.is_empty() && long {
+        return verdict(
+            kind,
+            true,
+            "NodesMissing",
+            format!("not ready for more than {MISSING_S} s: {}", missing.join(", ")),
+        );
+    }
+    verdict(kind, false, "AsExpected", "nothing needs a person")
+}
+
+fn converged(valid: &Valid, observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> Verdict {
+    let kind = "MembershipConverged";
+    if plan.agreement.leader.is_none() {
+        return verdict(kind, false, "NoPrimary", "there is no committed cluster map to compare with");
+    }
+    let (mut unreachable, mut diverged) = (Vec::new(), Vec::new());
+    for node in &status.nodes {
+        match observed.reports.get(&node.pod).and_then(|r| r.view()) {
+            None => unreachable.push(node.pod.as_str()),
+            Some(v)
+                if v.cluster_uuid.as_deref() == Some(&valid.uuid) && Some(v.smap_version) == status.smap.version => {}
+            Some(_) => diverged.push(node.pod.as_str()),
+        }
+    }
+    if !diverged.is_empty() {
+        return verdict(kind, false, "Diverged", format!("another cluster map: {}", diverged.join(", ")));
+    }
+    if !unreachable.is_empty() {
+        return verdict(kind, false, "Unreachable", format!("no answer: {}", unreachable.join(", ")));
+    }
+    verdict(kind, true, "Converged", "all nodes report the same cluster map")
+}
+
+fn rollout(observed: &Observed) -> Verdict {
+    let kind = "RolloutPending";
+    let mut old: Vec<&str> = Vec::new();
+    for role in Role::ALL {
+        let Some(set) = observed.sets.get(&role).filter(|s| !s.revision.is_empty()) else { continue };
+        old.extend(observed.pods_of(role).filter(|p| p.revision != set.revision).map(|p| p.name.as_str()));
+    }
+    old.sort_unstable();
+    if old.is_empty() {
+        return verdict(kind, false, "UpToDate", "every pod has the current template");
+    }
+    let message = format!("old template: {}; they change when these pods are deleted, one at a time", old.join(", "));
+    verdict(kind, true, "OldRevision", message)
+}
+
+fn scale_down(plan: &Plan) -> Verdict {
+    match &plan.replicas.blocked {
+        Some(why) => verdict("ScaleDownBlocked", true, "RemovalNotSupported", why.clone()),
+        None => verdict("ScaleDownBlocked", false, "NotAsked", "no member is to be removed"),
+    }
+}
+
+fn paused(observed: &Observed) -> Verdict {
+    if observed.cluster.spec.paused {
+        verdict("Paused", true, "PausedBySpec", "spec.paused is set: only status is written")
+    } else {
+        verdict("Paused", false, "Active", "the operator acts")
+    }
+}
+
+/// Changes of conditions that a person should hear of, each once.
+#[must_use]
+pub fn notes(before: &[Condition], after: &[Condition]) -> Vec<Note> {
+    let turned = |kind: &str, reason: &str| {
+        let now = after.iter().find(|c| c.type_ == kind && c.status == "True" && c.reason == reason)?;
+        let was = before.iter().any(|c| c.type_ == kind && c.status == "True" && c.reason == reason);
+        (!was).then(|| now.message.clone())
+    };
+    let table: [(&str, &str, &'static str); 6] = [
+        ("ScaleDownBlocked", "RemovalNotSupported", "ScaleDownBlocked"),
+        ("Degraded", "SplitBrainSuspected", "SplitBrainSuspected"),
+        ("Degraded", "ForeignVolumes", "ForeignVolumes"),
+        ("Degraded", "ForeignCluster", "ForeignCluster"),
+        ("Degraded", "NameConflict", "NameConflict"),
+        ("Degraded", "SpecInvalid", "SpecInvalid"),
+    ];
+    table
+        .into_iter()
+        .filter_map(|(kind, reason, event)| Some(Note::warning(event, "Observe", turned(kind, reason)?)))
+        .collect()
+}

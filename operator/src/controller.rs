@@ -1,0 +1,303 @@
+//! One pass over a cluster, top to bottom:
+//! `observe` (reads) -> `validate` -> `plan` -> `desired` -> `status` (all pure) -> `apply` -> status -> `perform`.
+//!
+//! # Guarantees
+//! Passes over one cluster never overlap. What is about to be done to the primary is in status before it is
+//! done. A pass that finds nothing to change writes nothing.
+//! # Caveats
+//! Passes run only while this instance holds the lease; when it is lost the process ends.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ais_crds::{AISCluster, Transition};
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{Api, PartialObjectMeta};
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Client, ResourceExt};
+
+use crate::apply::{ApplyError, Memo, Writer, writes};
+use crate::events::{Note, Teller};
+use crate::facts::{Defaults, Observed};
+use crate::hub::{ClusterKey, Hub};
+use crate::metrics::Metrics;
+use crate::names::{LABEL_CLUSTER, LABEL_MANAGED_BY, MANAGER, PORT_CONTROL, Role};
+use crate::observe::{ObserveError, observe};
+use crate::perform::{Caller, Node, TransferOutcome};
+use crate::plan::primary::Transfer;
+use crate::plan::{Plan, plan};
+use crate::validate::{Invalid, validate};
+use crate::{conditions, desired, status};
+
+/// A pass failed; it is repeated with growing pauses.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A read failed.
+    #[error("observe: {0}")]
+    Observe(#[from] ObserveError),
+    /// A write failed.
+    #[error("apply: {0}")]
+    Apply(#[from] ApplyError),
+}
+
+/// What passes share.
+pub struct Context {
+    /// API server.
+    pub client: Client,
+    /// Settings that shape objects.
+    pub defaults: Defaults,
+    /// Calls to nodes.
+    pub http: reqwest::Client,
+    /// Streams of nodes.
+    pub hub: Arc<Hub>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Events.
+    pub teller: Teller,
+    /// Secrets by uid of the cluster, in case one is deleted while pods use it.
+    pub secrets: Mutex<BTreeMap<String, String>>,
+    /// What was last applied.
+    pub memo: Memo,
+    outcomes: Mutex<BTreeMap<ClusterKey, (Timestamp, Option<TransferOutcome>)>>,
+    failures: Mutex<BTreeMap<ClusterKey, u32>>,
+}
+
+impl Context {
+    /// Everything empty.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        defaults: Defaults,
+        http: reqwest::Client,
+        hub: Arc<Hub>,
+        metrics: Metrics,
+        teller: Teller,
+    ) -> Self {
+        Self {
+            client,
+            defaults,
+            http,
+            hub,
+            metrics,
+            teller,
+            secrets: Mutex::default(),
+            memo: Memo::default(),
+            outcomes: Mutex::default(),
+            failures: Mutex::default(),
+        }
+    }
+
+    /// Answer to the call of the attempt that began at `started`.
+    #[must_use]
+    pub fn outcome(&self, key: &ClusterKey, started: Option<Timestamp>) -> Option<TransferOutcome> {
+        let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of, outcome) = outcomes.get(key)?;
+        // Status keeps microseconds.
+        (started?.as_microsecond() == of.as_microsecond()).then(|| outcome.clone()).flatten()
+    }
+
+    fn set_outcome(&self, key: &ClusterKey, started: Timestamp, outcome: Option<TransferOutcome>) {
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.insert(key.clone(), (started, outcome));
+    }
+
+    fn forget(&self, key: &ClusterKey, uid: Option<&str>) {
+        self.hub.forget(key);
+        self.metrics.forget(&key.0, &key.1);
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        if let Some(uid) = uid {
+            self.memo.forget(uid);
+            self.secrets.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        }
+    }
+}
+
+/// Runs until `stop` resolves.
+pub async fn run(
+    ctx: Arc<Context>,
+    namespace: Option<String>,
+    triggers: impl Stream<Item = ObjectRef<AISCluster>> + Send + 'static,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let client = ctx.client.clone();
+    let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGER}")).page_size(50);
+    Controller::new(scoped::<AISCluster>(&client, namespace.as_deref()), watcher::Config::default())
+        .with_config(Config::default().concurrency(8).debounce(Duration::from_millis(50)))
+        // Only the metadata is decoded: what an object says is read in the pass itself.
+        .owns(scoped::<PartialObjectMeta<StatefulSet>>(&client, namespace.as_deref()), ours.clone())
+        .owns(scoped::<PartialObjectMeta<Service>>(&client, namespace.as_deref()), ours.clone())
+        .owns(scoped::<PartialObjectMeta<ConfigMap>>(&client, namespace.as_deref()), ours.clone())
+        .owns(scoped::<PartialObjectMeta<PodDisruptionBudget>>(&client, namespace.as_deref()), ours.clone())
+        .watches(scoped::<PartialObjectMeta<Pod>>(&client, namespace.as_deref()), ours, |pod| {
+            let cluster = pod.labels().get(LABEL_CLUSTER)?;
+            Some(ObjectRef::new(cluster).within(&pod.namespace()?))
+        })
+        .reconcile_on(triggers)
+        .graceful_shutdown_on(stop)
+        .run(reconcile, on_error, ctx)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!(%error, "controller");
+            }
+        })
+        .await;
+}
+
+fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+async fn reconcile(cluster: Arc<AISCluster>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let key = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let began = Instant::now();
+    let result = pass(&ctx, &key, cluster.uid().as_deref()).await;
+    ctx.metrics.reconciled(result.is_ok(), began.elapsed().as_secs_f64());
+    if result.is_ok() {
+        ctx.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+    result
+}
+
+fn on_error(cluster: Arc<AISCluster>, error: &Error, ctx: Arc<Context>) -> Action {
+    let key = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let mut failures = ctx.failures.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = failures.entry(key.clone()).or_default();
+    *count = count.saturating_add(1);
+    let wait = Duration::from_secs(1 << (*count - 1).min(6));
+    tracing::warn!(namespace = key.0, cluster = key.1, %error, again_in_s = wait.as_secs(), "pass failed");
+    Action::requeue(wait)
+}
+
+/// One pass.
+async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Result<Action, Error> {
+    let Some(observed) = observe(ctx, key).await? else {
+        ctx.forget(key, uid);
+        return Ok(Action::await_change());
+    };
+    let writer = Writer::new(ctx.client.clone(), ctx.metrics.clone());
+    if observed.cluster.metadata.deletion_timestamp.is_some() {
+        return delete(ctx, &writer, key, &observed).await;
+    }
+    let valid = match validate(&observed) {
+        Ok(valid) => valid,
+        Err(why) => return refuse(ctx, &writer, &observed, &why).await,
+    };
+    let plan = plan(&valid, &observed);
+    let status = status::status(&valid, &observed, &plan);
+    if !observed.cluster.spec.paused {
+        writer.finalizer(&observed.cluster, true).await?;
+        let wanted = desired::build(&valid, &observed, &plan);
+        let due = writes(&observed, &wanted, &plan.marks, &ctx.memo);
+        match writer.perform(&observed, &due, &ctx.memo).await {
+            Err(ApplyError::Foreign(kind, name)) => {
+                let message = format!("{kind:?} {name} belongs to another owner; choose another name for the cluster");
+                return refuse(ctx, &writer, &observed, &Invalid { reason: "NameConflict", message }).await;
+            }
+            other => other?,
+        }
+    }
+    // The finalizer changed the resource: a move starts with the next pass then, from a fresh read.
+    let transfer = plan.primary.transfer.clone();
+    writer.status(&observed, &status, transfer.is_some()).await?;
+    let mut notes = plan.notes.clone();
+    let before = observed.cluster.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+    notes.extend(conditions::notes(&before, &status.conditions));
+    tell(ctx, &observed, &notes).await;
+    ctx.metrics.cluster(&key.0, &key.1, plan.primary.preferred, status.smap.version);
+    plan.primary.finished.iter().for_each(|t| count(&ctx.metrics, t));
+    act(ctx, key, &observed, &plan, transfer);
+    Ok(Action::requeue(plan.requeue))
+}
+
+fn count(metrics: &Metrics, transition: &Transition) {
+    let seconds = match (&transition.started_at, &transition.finished_at) {
+        (Some(from), Some(to)) => Some(to.0.duration_since(from.0).as_secs_f64()),
+        _ => None,
+    };
+    metrics.transition(&transition.reason, &transition.result, seconds);
+}
+
+async fn tell(ctx: &Context, observed: &Observed, notes: &[Note]) {
+    for note in notes {
+        tracing::info!(reason = note.reason, message = note.message, "event");
+        ctx.teller.tell(&observed.cluster, note).await;
+    }
+}
+
+/// Says why nothing is touched.
+async fn refuse(ctx: &Context, writer: &Writer, observed: &Observed, why: &Invalid) -> Result<Action, Error> {
+    let status = status::invalid(observed, why);
+    let before = observed.cluster.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+    writer.status(observed, &status, false).await?;
+    tell(ctx, observed, &conditions::notes(&before, &status.conditions)).await;
+    Ok(Action::requeue(Duration::from_secs(20)))
+}
+
+/// Retain: volumes stay, everything else follows its owner. Nothing here may hold the finalizer back.
+async fn delete(ctx: &Context, writer: &Writer, key: &ClusterKey, observed: &Observed) -> Result<Action, Error> {
+    if observed.cluster.finalizers().iter().any(|f| f == crate::names::FINALIZER) {
+        if let Err(error) = writer.status(observed, &status::deleting(observed), false).await {
+            tracing::warn!(%error, "status of a cluster that goes");
+        }
+        let kept = observed.volumes.len();
+        let message = format!("{kept} state volumes are kept; a cluster of the same name adopts them");
+        tell(ctx, observed, &[Note::normal("VolumesRetained", "Delete", message)]).await;
+        // Status moved the resource version on.
+        let clusters: Api<AISCluster> = Api::namespaced(ctx.client.clone(), &key.0);
+        let fresh = clusters.get_opt(&key.1).await.map_err(|e| ObserveError::Api("AISCluster", Box::new(e)))?;
+        if let Some(fresh) = fresh {
+            writer.finalizer(&fresh, false).await?;
+        }
+    }
+    ctx.forget(key, Some(observed.uid()));
+    Ok(Action::await_change())
+}
+
+/// Calls to nodes, beside the pass: a stopped node must not hold status back.
+fn act(ctx: &Arc<Context>, key: &ClusterKey, observed: &Observed, plan: &Plan, transfer: Option<Transfer>) {
+    let Ok(caller) = Caller::new(ctx.http.clone(), &observed.secret) else { return };
+    let names = observed.names();
+    let node = |pod: &str| {
+        let ip = observed.pod(pod)?.ip.clone()?;
+        Some(Node::new(&ip, PORT_CONTROL, &names.host(Role::Gateway, pod)))
+    };
+    for pod in &plan.poke {
+        if let Some(node) = node(pod) {
+            let caller = caller.clone();
+            tokio::spawn(async move {
+                if let Err(error) = caller.poke(&node).await {
+                    tracing::debug!(%error, host = node.host, "poke");
+                }
+            });
+        }
+    }
+    let Some(transfer) = transfer else { return };
+    let Some(started) = plan.primary.memory.attempt.as_ref().map(|a| a.started_at.0) else { return };
+    let Some(primary) = node(&transfer.from) else {
+        ctx.set_outcome(key, started, Some(TransferOutcome::Refused("the primary has no address".into())));
+        return;
+    };
+    ctx.set_outcome(key, started, None);
+    let (ctx, key) = (Arc::clone(ctx), key.clone());
+    tokio::spawn(async move {
+        let Transfer { from, to, epoch, timeout } = transfer;
+        let outcome = caller.transfer(&primary, &from, &to, epoch, timeout).await;
+        tracing::info!(from, to, epoch, ?outcome, "set-primary");
+        ctx.set_outcome(&key, started, Some(outcome));
+        ctx.hub.poke(&key);
+    });
+}

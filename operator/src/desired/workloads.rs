@@ -1,0 +1,82 @@
+//! StatefulSets.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{
+    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
+};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+
+use super::{Wanted, meta, pod, wanted};
+use crate::facts::{Kind, Observed};
+use crate::names::{ANNOTATION_REPLICAS, LABEL_CLUSTER_ID, Role};
+use crate::plan::Plan;
+use crate::validate::Valid;
+
+pub(super) fn all(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<Wanted> {
+    Role::ALL.into_iter().map(|role| set(valid, observed, plan, role)).collect()
+}
+
+fn set(valid: &Valid, observed: &Observed, plan: &Plan, role: Role) -> Wanted {
+    let names = &valid.names;
+    let name = names.set(role);
+    let replicas = plan.replicas.of(role);
+    let mut metadata = meta(observed, name.clone(), names.role_labels(role));
+    metadata.annotations = Some(BTreeMap::from([(ANNOTATION_REPLICAS.into(), replicas.to_string())]));
+    let set = StatefulSet {
+        metadata,
+        spec: StatefulSetSpec {
+            replicas: Some(replicas),
+            service_name: Some(names.set(role)),
+            pod_management_policy: Some("Parallel".into()),
+            // Which pod goes when is decided by who leads and who votes, which the set does not know.
+            update_strategy: Some(StatefulSetUpdateStrategy { type_: Some("OnDelete".into()), rolling_update: None }),
+            selector: LabelSelector { match_labels: Some(names.selector(role)), ..LabelSelector::default() },
+            template: pod::template(valid, observed, role),
+            volume_claim_templates: Some(claims(valid, observed, role)),
+            persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
+                when_deleted: Some("Retain".into()),
+                when_scaled: Some("Retain".into()),
+            }),
+            revision_history_limit: Some(5),
+            ..StatefulSetSpec::default()
+        },
+        ..StatefulSet::default()
+    };
+    wanted(Kind::StatefulSet, name, &set)
+}
+
+fn claims(valid: &Valid, observed: &Observed, role: Role) -> Vec<PersistentVolumeClaim> {
+    let spec = &observed.cluster.spec;
+    let state = match role {
+        Role::Gateway => &spec.gateways.state_storage,
+        Role::Target => &spec.targets.state_storage,
+    };
+    // The uuid is on the claim from its first moment, or a volume could outlive all knowledge of its owner.
+    let mut labels = valid.names.role_labels(role);
+    labels.insert(LABEL_CLUSTER_ID.into(), valid.uuid.clone());
+    let mut claims = vec![claim("state", &state.size, state.storage_class_name.as_ref(), labels.clone())];
+    if role == Role::Target {
+        let data = &spec.targets.storage;
+        claims.push(claim("data", &data.size, data.storage_class_name.as_ref(), labels));
+    }
+    claims
+}
+
+fn claim(name: &str, size: &str, class: Option<&String>, labels: BTreeMap<String, String>) -> PersistentVolumeClaim {
+    PersistentVolumeClaim {
+        metadata: ObjectMeta { name: Some(name.into()), labels: Some(labels), ..ObjectMeta::default() },
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec!["ReadWriteOnce".into()]),
+            storage_class_name: class.cloned(),
+            resources: Some(VolumeResourceRequirements {
+                requests: Some(BTreeMap::from([("storage".into(), Quantity(size.to_owned()))])),
+                ..VolumeResourceRequirements::default()
+            }),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        ..PersistentVolumeClaim::default()
+    }
+}

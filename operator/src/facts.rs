@@ -1,0 +1,259 @@
+//! Everything one pass decides by. Gathered by `observe.rs`, read by the pure steps.
+
+use std::collections::BTreeMap;
+
+use ais_crds::AISCluster;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::names::{
+    ANNOTATION_DISCOVERY, ANNOTATION_REPLICAS, CONTAINER, LABEL_CLUSTER_ID, LABEL_FORMED, LABEL_ROLE, Names, Role,
+};
+use crate::perform::TransferOutcome;
+use crate::view::Reports;
+
+/// Settings of the operator itself that shape what it makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// Image of nodes when the resource names none.
+    pub image: String,
+    /// DNS domain of Kubernetes.
+    pub domain: String,
+}
+
+/// One cluster as it is now.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The resource, read just now.
+    pub cluster: AISCluster,
+    /// Settings of the operator.
+    pub defaults: Defaults,
+    /// Now.
+    pub now: Timestamp,
+    /// Pods of the cluster.
+    pub pods: Vec<PodFact>,
+    /// StatefulSets by role.
+    pub sets: BTreeMap<Role, SetFact>,
+    /// State volumes, also those without a pod.
+    pub volumes: Vec<VolumeFact>,
+    /// What the mounted ConfigMap says.
+    pub discovery: Option<Discovery>,
+    /// What the ConfigMap of the primary's address says.
+    pub primary_map: Option<PrimaryMap>,
+    /// Content of the cluster's secret: as found, or freshly drawn if there is none.
+    pub secret: String,
+    /// What the nodes say.
+    pub reports: Reports,
+    /// Answer to the set-primary call, if one arrived for the attempt under way.
+    pub outcome: Option<TransferOutcome>,
+    /// Objects of our kinds with the cluster's label, as the server has them.
+    pub live: BTreeMap<ObjectKey, Value>,
+}
+
+/// Kinds the operator makes, in the order in which they are applied: what is mounted comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// v1 Secret
+    Secret,
+    /// v1 ConfigMap
+    ConfigMap,
+    /// v1 Service
+    Service,
+    /// policy/v1 PodDisruptionBudget
+    PodDisruptionBudget,
+    /// apps/v1 StatefulSet
+    StatefulSet,
+}
+
+impl Kind {
+    /// All, in order.
+    pub const ALL: [Self; 5] =
+        [Self::Secret, Self::ConfigMap, Self::Service, Self::PodDisruptionBudget, Self::StatefulSet];
+}
+
+/// Names an object within the namespace.
+pub type ObjectKey = (Kind, String);
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodFact {
+    /// Its name, which is the node id.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its role.
+    pub role: Option<Role>,
+    /// Its ordinal.
+    pub ordinal: i32,
+    /// Its address.
+    pub ip: Option<String>,
+    /// The container runs.
+    pub running: bool,
+    /// The pod is ready.
+    pub ready: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// Revision of the template it was made from.
+    pub revision: String,
+    /// It carries the primary's label.
+    pub labelled_primary: bool,
+    /// Digest of the founding list it was told to read.
+    pub discovery: Option<String>,
+}
+
+impl PodFact {
+    /// Takes what matters from a pod; `None` for pods that are not of this cluster's sets.
+    #[must_use]
+    pub fn from_pod(names: &Names, pod: &Pod) -> Option<Self> {
+        let name = pod.metadata.name.clone()?;
+        let (role, ordinal) = names.parse_pod(&name)?;
+        let labels = pod.metadata.labels.clone().unwrap_or_default();
+        let annotations = pod.metadata.annotations.clone().unwrap_or_default();
+        let status = pod.status.clone().unwrap_or_default();
+        let running = status
+            .container_statuses
+            .iter()
+            .flatten()
+            .any(|c| c.name == CONTAINER && c.state.as_ref().is_some_and(|s| s.running.is_some()));
+        let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+        Some(Self {
+            name,
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            role: Some(role),
+            ordinal,
+            ip: status.pod_ip.filter(|ip| !ip.is_empty()),
+            running,
+            ready,
+            deleting: pod.metadata.deletion_timestamp.is_some(),
+            revision: labels.get("controller-revision-hash").cloned().unwrap_or_default(),
+            labelled_primary: labels.get(LABEL_ROLE).is_some_and(|v| v == "primary"),
+            discovery: annotations.get(ANNOTATION_DISCOVERY).cloned(),
+        })
+    }
+}
+
+/// A StatefulSet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetFact {
+    /// Replicas it is asked for now, maybe by somebody else.
+    pub replicas: i32,
+    /// Most replicas the operator ever asked for.
+    pub replicas_max: i32,
+    /// Revision of its template; empty while its controller has not seen the newest one.
+    pub revision: String,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+}
+
+impl SetFact {
+    /// Takes what matters.
+    #[must_use]
+    pub fn from_set(set: &StatefulSet) -> Self {
+        let annotations = set.metadata.annotations.clone().unwrap_or_default();
+        let status = set.status.clone().unwrap_or_default();
+        let replicas = set.spec.replicas.unwrap_or(0);
+        // Counts and revisions of a status that is behind the spec are about another spec.
+        let current = status.observed_generation >= set.metadata.generation;
+        Self {
+            replicas,
+            replicas_max: annotations.get(ANNOTATION_REPLICAS).and_then(|t| t.parse().ok()).unwrap_or(replicas),
+            revision: status.update_revision.filter(|_| current).unwrap_or_default(),
+            created: set.metadata.creation_timestamp.as_ref().map(|t| t.0),
+        }
+    }
+}
+
+/// A state volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeFact {
+    /// Name of the claim.
+    pub name: String,
+    /// Uuid on its label.
+    pub cluster_id: Option<String>,
+    /// It is marked as of a founded cluster.
+    pub formed: bool,
+}
+
+impl VolumeFact {
+    /// Takes what matters; `None` for other volumes.
+    #[must_use]
+    pub fn from_claim(names: &Names, claim: &PersistentVolumeClaim) -> Option<Self> {
+        let name = claim.metadata.name.clone()?;
+        names.parse_pod(name.strip_prefix("state-")?)?;
+        let labels = claim.metadata.labels.clone().unwrap_or_default();
+        Some(Self {
+            name,
+            cluster_id: labels.get(LABEL_CLUSTER_ID).cloned(),
+            formed: labels.get(LABEL_FORMED).is_some_and(|v| v == "true"),
+        })
+    }
+}
+
+/// The mounted discovery file, as the daemon reads it.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Discovery {
+    /// Uuid of the cluster.
+    pub cluster_uuid: String,
+    /// The cluster was founded: nobody may found again.
+    pub formed: bool,
+    /// Gateways that found together.
+    pub initial_voters: Vec<String>,
+    /// Everybody who may exist.
+    pub peers: Vec<Peer>,
+}
+
+/// A node that may exist.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Node id.
+    pub id: String,
+    /// `gateway` or `target`.
+    pub kind: String,
+    /// Host and port for clients.
+    pub public: String,
+    /// Host and port for members' and the operator's calls.
+    pub control: String,
+    /// Host and port for member-to-member connections.
+    pub peer: String,
+}
+
+/// The ConfigMap that pods take `AIS_PRIMARY_EP` and `AIS_CLUSTER_UUID` from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PrimaryMap {
+    /// Public URL of the primary.
+    pub endpoint: String,
+    /// Uuid of the cluster.
+    pub cluster_uuid: String,
+}
+
+impl Observed {
+    /// Names of this cluster's things.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        Names {
+            namespace: self.cluster.metadata.namespace.clone().unwrap_or_default(),
+            cluster: self.cluster.metadata.name.clone().unwrap_or_default(),
+            domain: self.defaults.domain.clone(),
+        }
+    }
+
+    /// The pod of that name.
+    #[must_use]
+    pub fn pod(&self, name: &str) -> Option<&PodFact> {
+        self.pods.iter().find(|p| p.name == name)
+    }
+
+    /// Pods of a role.
+    pub fn pods_of(&self, role: Role) -> impl Iterator<Item = &PodFact> {
+        self.pods.iter().filter(move |p| p.role == Some(role))
+    }
+
+    /// Uid of the resource.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        self.cluster.metadata.uid.as_deref().unwrap_or_default()
+    }
+}

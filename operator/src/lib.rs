@@ -1,0 +1,19 @@
+//! The operator of `AISCluster` resources. `controller.rs` is the place to begin reading.
+
+pub mod apply;
+pub mod conditions;
+pub mod controller;
+pub mod desired;
+pub mod events;
+pub mod facts;
+pub mod hub;
+pub mod lease;
+pub mod metrics;
+pub mod names;
+pub mod observe;
+pub mod perform;
+pub mod plan;
+pub mod server;
+pub mod status;
+pub mod validate;
+pub mod view;

@@ -1,0 +1,123 @@
+//! What the operator counts (`/metrics`).
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ClusterLabels {
+    namespace: String,
+    cluster: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TransitionLabels {
+    reason: String,
+    result: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabel {
+    kind: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabel {
+    result: String,
+}
+
+#[derive(Debug)]
+struct Inner {
+    transitions: Family<TransitionLabels, Counter>,
+    transition_seconds: Histogram,
+    preferred: Family<ClusterLabels, Gauge>,
+    smap_version: Family<ClusterLabels, Gauge>,
+    reconciles: Family<ResultLabel, Counter>,
+    reconcile_seconds: Histogram,
+    writes: Family<KindLabel, Counter>,
+    is_leader: Gauge,
+}
+
+/// Handles to all metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Inner>);
+
+impl Metrics {
+    /// Registers everything.
+    #[must_use]
+    pub fn new(registry: &mut Registry) -> Self {
+        let seconds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+        let inner = Inner {
+            transitions: Family::default(),
+            transition_seconds: Histogram::new(seconds),
+            preferred: Family::default(),
+            smap_version: Family::default(),
+            reconciles: Family::default(),
+            reconcile_seconds: Histogram::new(seconds),
+            writes: Family::default(),
+            is_leader: Gauge::default(),
+        };
+        let help = "Changes of a primary, and requests that ended without one";
+        registry.register("aisop_primary_transitions", help, inner.transitions.clone());
+        let help = "Time from the start of a planned move to its proof";
+        registry.register("aisop_primary_transition_seconds", help, inner.transition_seconds.clone());
+        registry.register("aisop_primary_preferred", "The preferred gateway leads", inner.preferred.clone());
+        registry.register("aisop_smap_version", "Version of the cluster map", inner.smap_version.clone());
+        registry.register("aisop_reconcile", "Passes over a cluster", inner.reconciles.clone());
+        registry.register("aisop_reconcile_seconds", "Duration of a pass", inner.reconcile_seconds.clone());
+        registry.register(
+            "aisop_api_writes",
+            "Writes to the API server, leases and events apart",
+            inner.writes.clone(),
+        );
+        registry.register("aisop_is_leader", "This instance holds the lease", inner.is_leader.clone());
+        Self(Arc::new(inner))
+    }
+
+    /// One write.
+    pub fn write(&self, kind: &str) {
+        self.0.writes.get_or_create(&KindLabel { kind: kind.to_owned() }).inc();
+    }
+
+    /// One pass.
+    pub fn reconciled(&self, ok: bool, seconds: f64) {
+        let result = if ok { "ok" } else { "error" };
+        self.0.reconciles.get_or_create(&ResultLabel { result: result.to_owned() }).inc();
+        self.0.reconcile_seconds.observe(seconds);
+    }
+
+    /// One change of a primary; `seconds` for a planned one.
+    pub fn transition(&self, reason: &str, result: &str, seconds: Option<f64>) {
+        let labels = TransitionLabels { reason: reason.to_owned(), result: result.to_owned() };
+        self.0.transitions.get_or_create(&labels).inc();
+        if let Some(seconds) = seconds {
+            self.0.transition_seconds.observe(seconds);
+        }
+    }
+
+    /// State of a cluster.
+    pub fn cluster(&self, namespace: &str, cluster: &str, preferred: bool, smap_version: Option<i64>) {
+        let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
+        self.0.preferred.get_or_create(&labels).set(i64::from(preferred));
+        if let Some(version) = smap_version {
+            self.0.smap_version.get_or_create(&labels).set(version);
+        }
+    }
+
+    /// A cluster is gone.
+    pub fn forget(&self, namespace: &str, cluster: &str) {
+        let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
+        self.0.preferred.remove(&labels);
+        self.0.smap_version.remove(&labels);
+    }
+
+    /// The lease is held or not.
+    pub fn leader(&self, holds: bool) {
+        self.0.is_leader.set(i64::from(holds));
+    }
+}

@@ -1,0 +1,180 @@
+//! All reads of one pass. Live reads, filtered by label: nothing decided here rests on a stale cache.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ais_crds::AISCluster;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::{Client, ResourceExt};
+
+use crate::apply::resource;
+use crate::controller::Context;
+use crate::desired::{DISCOVERY_KEY, SECRET_KEY};
+use crate::facts::{Kind, ObjectKey, Observed, PodFact, PrimaryMap, SetFact, VolumeFact};
+use crate::hub::{ClusterKey, Watched};
+use crate::names::{Names, PORT_CONTROL, Role, selector_text};
+use crate::perform::{CallError, Caller, Node, views};
+use crate::plan::primary::at_hand;
+use crate::validate::hex;
+use crate::view::Report;
+
+/// How long a fresh operator waits for the first words of the nodes.
+const SETTLE: Duration = Duration::from_millis(1500);
+
+/// A read failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// The API server refused or did not answer.
+    #[error("{0}: {1}")]
+    Api(&'static str, #[source] Box<kube::Error>),
+    /// Signing is impossible.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// No randomness for a new secret.
+    #[error("no randomness for a new secret")]
+    Random,
+}
+
+fn api(what: &'static str) -> impl FnOnce(kube::Error) -> ObserveError {
+    move |error| ObserveError::Api(what, Box::new(error))
+}
+
+/// Reads a cluster; `None` when it is gone.
+///
+/// # Errors
+/// [`ObserveError`]
+pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>, ObserveError> {
+    let client = &ctx.client;
+    let clusters: Api<AISCluster> = Api::namespaced(client.clone(), &key.0);
+    let Some(cluster) = clusters.get_opt(&key.1).await.map_err(api("AISCluster"))? else { return Ok(None) };
+    let names = Names { namespace: key.0.clone(), cluster: key.1.clone(), domain: ctx.defaults.domain.clone() };
+    let labels = ListParams::default().labels(&selector_text(&names.selector_all()));
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &key.0);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &key.0);
+    let (pods, claims, live) = futures::join!(pods.list(&labels), claims.list(&labels), live(client, &names, &labels));
+    let live = live?;
+    let pods: Vec<PodFact> =
+        pods.map_err(api("pods"))?.items.iter().filter_map(|p| PodFact::from_pod(&names, p)).collect();
+    let volumes: Vec<VolumeFact> =
+        claims.map_err(api("volume claims"))?.items.iter().filter_map(|c| VolumeFact::from_claim(&names, c)).collect();
+
+    let secret = secret(ctx, &names, cluster.uid().unwrap_or_default(), &live)?;
+    let caller = Caller::new(ctx.http.clone(), &secret)?;
+    let nodes = watched(&names, &pods);
+    ctx.hub.sync(key, &secret, &caller, nodes.clone());
+    let mut reports = ctx.hub.reports(key, SETTLE).await;
+    if at_hand(&cluster.spec.primary, cluster.status.as_ref().map(|s| &s.primary)) {
+        // A move is decided, and proven, by signed answers of this very moment.
+        let nodes: Vec<_> = nodes.into_iter().map(|w| (w.pod, w.node)).collect();
+        for (pod, answer) in views(&caller, nodes).await {
+            let report = match answer {
+                Ok(view) => Report::Live(Box::new(view)),
+                Err(error) => Report::Lost(error.to_string()),
+            };
+            reports.insert(pod, report);
+        }
+    }
+    let started = cluster.status.as_ref().and_then(|s| s.primary.attempt.as_ref()).map(|a| a.started_at.0);
+    let outcome = ctx.outcome(key, started);
+    Ok(Some(Observed {
+        now: Timestamp::now(),
+        defaults: ctx.defaults.clone(),
+        sets: sets(&names, &live),
+        discovery: config_map(&live, &names.discovery())
+            .and_then(|mut data| serde_saphyr::from_str(&data.remove(DISCOVERY_KEY)?).ok()),
+        primary_map: config_map(&live, &names.primary()).map(|mut data| PrimaryMap {
+            endpoint: data.remove("endpoint").unwrap_or_default(),
+            cluster_uuid: data.remove("cluster-uuid").unwrap_or_default(),
+        }),
+        cluster,
+        pods,
+        volumes,
+        secret,
+        reports,
+        outcome,
+        live,
+    }))
+}
+
+async fn live(
+    client: &Client,
+    names: &Names,
+    labels: &ListParams,
+) -> Result<BTreeMap<ObjectKey, serde_json::Value>, ObserveError> {
+    let api_of =
+        |kind| -> Api<DynamicObject> { Api::namespaced_with(client.clone(), &names.namespace, &resource(kind)) };
+    // By name, so that the operator needs no right to list secrets.
+    let name = names.secret();
+    let secrets = api_of(Kind::Secret);
+    let listed: Vec<_> = Kind::ALL.into_iter().filter(|k| *k != Kind::Secret).map(|k| (k, api_of(k))).collect();
+    let lists = futures::future::join_all(listed.iter().map(|(_, list)| list.list(labels)));
+    let (secret, lists) = futures::join!(secrets.get_opt(&name), lists);
+    let mut found = BTreeMap::new();
+    if let Some(secret) = secret.map_err(api("secret"))? {
+        found.insert((Kind::Secret, name.clone()), serde_json::to_value(&secret).unwrap_or_default());
+    }
+    for ((kind, _), list) in listed.iter().zip(lists) {
+        for object in list.map_err(api("objects of the cluster"))?.items {
+            let name = object.name_any();
+            found.insert((*kind, name), serde_json::to_value(&object).unwrap_or_default());
+        }
+    }
+    Ok(found)
+}
+
+fn typed<T: serde::de::DeserializeOwned>(live: &BTreeMap<ObjectKey, serde_json::Value>, key: ObjectKey) -> Option<T> {
+    serde_json::from_value(live.get(&key)?.clone()).ok()
+}
+
+fn config_map(live: &BTreeMap<ObjectKey, serde_json::Value>, name: &str) -> Option<BTreeMap<String, String>> {
+    typed::<ConfigMap>(live, (Kind::ConfigMap, name.to_owned()))?.data
+}
+
+fn sets(names: &Names, live: &BTreeMap<ObjectKey, serde_json::Value>) -> BTreeMap<Role, SetFact> {
+    Role::ALL
+        .into_iter()
+        .filter_map(|role| {
+            let set: StatefulSet = typed(live, (Kind::StatefulSet, names.set(role)))?;
+            Some((role, SetFact::from_set(&set)))
+        })
+        .collect()
+}
+
+/// The secret as found; else the one this process knows, since running pods still use it; else a new one.
+fn secret(
+    ctx: &Context,
+    names: &Names,
+    uid: String,
+    live: &BTreeMap<ObjectKey, serde_json::Value>,
+) -> Result<String, ObserveError> {
+    let found = typed::<Secret>(live, (Kind::Secret, names.secret()))
+        .and_then(|s| s.data?.remove(SECRET_KEY))
+        .and_then(|bytes| String::from_utf8(bytes.0).ok())
+        .filter(|text| text.trim_end().len() >= 32);
+    let mut known = ctx.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(found) = found {
+        known.insert(uid, found.clone());
+        return Ok(found);
+    }
+    if let Some(text) = known.get(&uid) {
+        return Ok(text.clone());
+    }
+    let mut bytes = [0u8; 32];
+    getrandom::fill(&mut bytes).map_err(|_| ObserveError::Random)?;
+    let text = hex(&bytes, bytes.len());
+    known.insert(uid, text.clone());
+    Ok(text)
+}
+
+fn watched(names: &Names, pods: &[PodFact]) -> Vec<Watched> {
+    pods.iter()
+        .filter(|p| p.running)
+        .filter_map(|p| {
+            let node = Node::new(p.ip.as_deref()?, PORT_CONTROL, &names.host(p.role?, &p.name));
+            Some(Watched { pod: p.name.clone(), uid: p.uid.clone(), node })
+        })
+        .collect()
+}

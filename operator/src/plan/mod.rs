@@ -1,0 +1,168 @@
+//! What to do next, and why. Pure.
+
+pub mod founding;
+pub mod gates;
+pub mod primary;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::events::Note;
+use crate::facts::Observed;
+use crate::names::Role;
+use crate::validate::{UuidSource, Valid};
+use crate::view::{Agreement, agree};
+
+use founding::Founding;
+
+/// How many replicas each role gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replicas {
+    /// What is applied.
+    pub applied: BTreeMap<Role, i32>,
+    /// Why a lower number is not applied.
+    pub blocked: Option<String>,
+}
+
+impl Replicas {
+    /// Applied for a role.
+    #[must_use]
+    pub fn of(&self, role: Role) -> i32 {
+        self.applied.get(&role).copied().unwrap_or(0)
+    }
+}
+
+/// Labels of pods and volumes to set or remove, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Pods that get the primary's label (`true`) or lose it (`false`).
+    pub primary: BTreeMap<String, bool>,
+    /// Volumes that get the label of a founded cluster.
+    pub formed: Vec<String>,
+    /// Pods that get the annotation with this digest, so that the kubelet refreshes the mounted list.
+    pub discovery: BTreeMap<String, String>,
+}
+
+/// Everything decided in one pass.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What the nodes agree on.
+    pub agreement: Agreement,
+    /// Founding.
+    pub founding: Founding,
+    /// Replicas.
+    pub replicas: Replicas,
+    /// Address for `AIS_PRIMARY_EP`.
+    pub endpoint: String,
+    /// Labels.
+    pub marks: Marks,
+    /// The primary: what status remembers, the call to make, the condition.
+    pub primary: primary::Decision,
+    /// Tell the gateways to read the founding list again.
+    pub poke: Vec<String>,
+    /// Events.
+    pub notes: Vec<Note>,
+    /// When to look again, whatever happens.
+    pub requeue: Duration,
+}
+
+/// Decides.
+#[must_use]
+pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
+    let agreement = agree(&valid.uuid, &observed.reports);
+    let founding = founding::founding(valid, observed, &agreement);
+    let replicas = replicas(observed);
+    let primary = primary::decide(&primary::Situation {
+        valid,
+        observed,
+        agreement: &agreement,
+        formed: founding.formed,
+        gateways: replicas.of(Role::Gateway),
+    });
+    let mut notes = primary.notes.clone();
+    if valid.uuid_source == UuidSource::Volumes && observed.primary_map.is_none() {
+        let message = format!("found state volumes of cluster {} and adopted them", valid.uuid);
+        notes.push(Note::normal("ClusterAdopted", "Adopt", message));
+    }
+    let marks = marks(observed, &agreement, &founding);
+    let poke = if founding.shortened { founding.initial_voters.clone() } else { Vec::new() };
+    let requeue = requeue(observed, &agreement, &founding, &primary);
+    Plan {
+        endpoint: endpoint(valid, observed, &agreement, &founding),
+        poke,
+        agreement,
+        founding,
+        replicas,
+        marks,
+        primary,
+        notes,
+        requeue,
+    }
+}
+
+/// Raising is done; lowering would take voters away, which this version cannot do safely.
+fn replicas(observed: &Observed) -> Replicas {
+    let mut replicas = Replicas::default();
+    let mut blocked = Vec::new();
+    for role in Role::ALL {
+        let wanted = match role {
+            Role::Gateway => observed.cluster.spec.gateways.replicas,
+            Role::Target => observed.cluster.spec.targets.replicas,
+        };
+        // Not the set's own replicas: somebody else may have changed them.
+        let reached = observed.sets.get(&role).map_or(0, |s| s.replicas_max);
+        if wanted < reached {
+            blocked.push(format!("{}s stay {reached}, {wanted} asked", role.as_str()));
+        }
+        replicas.applied.insert(role, wanted.max(reached));
+    }
+    if !blocked.is_empty() {
+        replicas.blocked =
+            Some(format!("{}: this version does not remove members; raise the number again", blocked.join(", ")));
+    }
+    replicas
+}
+
+/// The primary's address; without a primary what is recorded; before that the seed's.
+fn endpoint(valid: &Valid, observed: &Observed, agreement: &Agreement, founding: &Founding) -> String {
+    let names = &valid.names;
+    if let Some(leader) = &agreement.leader {
+        return names.gateway_url(&leader.node_id);
+    }
+    match &observed.primary_map {
+        Some(map) if founding.formed && !map.endpoint.is_empty() => map.endpoint.clone(),
+        _ => names.gateway_url(&founding.seed),
+    }
+}
+
+fn marks(observed: &Observed, agreement: &Agreement, founding: &Founding) -> Marks {
+    let mut marks = Marks::default();
+    if let Some(leader) = &agreement.leader {
+        for pod in observed.pods.iter().filter(|p| !p.deleting) {
+            let leads = pod.name == leader.node_id;
+            if pod.labelled_primary != leads {
+                marks.primary.insert(pod.name.clone(), leads);
+            }
+        }
+    }
+    if founding.formed {
+        marks.formed = observed.volumes.iter().filter(|v| !v.formed).map(|v| v.name.clone()).collect();
+    }
+    if founding.shortened {
+        let digest = crate::desired::digest(&serde_json::json!(founding.initial_voters));
+        let stale = observed.pods_of(Role::Gateway).filter(|p| p.discovery.as_deref() != Some(digest.as_str()));
+        marks.discovery = stale.map(|p| (p.name.clone(), digest.clone())).collect();
+    }
+    marks
+}
+
+/// Converged clusters are looked at three times a minute; the stream of the nodes tells the rest.
+fn requeue(observed: &Observed, agreement: &Agreement, founding: &Founding, primary: &primary::Decision) -> Duration {
+    let calm = observed.pods.iter().all(|p| p.ready) && agreement.leader.is_some();
+    let base = match (founding.formed, calm) {
+        (false, _) => Duration::from_secs(2),
+        (true, false) => Duration::from_secs(5),
+        (true, true) => Duration::from_secs(20),
+    };
+    primary.requeue.map_or(base, |due| due.min(base))
+}

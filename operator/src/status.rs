@@ -1,0 +1,179 @@
+//! What is true, in the words of the resource's status. Pure.
+//!
+//! Nothing here moves by itself: two passes over the same facts give the same status, so a cluster at
+//! rest is not written.
+
+use ais_crds::{AISClusterStatus, NodeStatus, RoleStatus, SmapStatus, VoterStatus};
+
+use crate::conditions;
+use crate::facts::Observed;
+use crate::names::Role;
+use crate::plan::Plan;
+use crate::validate::{Invalid, Valid, founding_attempt};
+
+const NODES_MAX: usize = 512;
+const REASON_CHARS_MAX: usize = 200;
+
+/// Status of a cluster that can be built.
+#[must_use]
+pub fn status(valid: &Valid, observed: &Observed, plan: &Plan) -> AISClusterStatus {
+    let previous = observed.cluster.status.clone().unwrap_or_default();
+    let mut status = AISClusterStatus {
+        observed_generation: observed.cluster.metadata.generation,
+        cluster_id: Some(valid.uuid.clone()),
+        formed: plan.founding.formed,
+        founding_attempt: founding_attempt(observed),
+        version: version(observed, plan).or(previous.version.clone()),
+        endpoint: Some(valid.names.endpoint()),
+        primary: plan.primary.memory.clone(),
+        smap: smap(valid, observed, plan),
+        electorate: electorate(plan),
+        gateways: role(valid, observed, plan, Role::Gateway),
+        targets: role(valid, observed, plan, Role::Target),
+        nodes: nodes(valid, observed, plan),
+        ..AISClusterStatus::default()
+    };
+    if plan.agreement.leader.is_none() && plan.agreement.answered == 0 && plan.founding.formed {
+        // Nobody answers us: what was seen last is the best there is, and `Available` says Unknown.
+        status.smap.version = previous.smap.version;
+        status.electorate.clone_from(&previous.electorate);
+    }
+    status.conditions = conditions::all(valid, observed, plan, &status);
+    status.phase = Some(phase(observed, plan, &status).to_owned());
+    status
+}
+
+/// Status of a cluster that is not touched: what was, and why.
+#[must_use]
+pub fn invalid(observed: &Observed, why: &Invalid) -> AISClusterStatus {
+    let mut status = observed.cluster.status.clone().unwrap_or_default();
+    status.observed_generation = observed.cluster.metadata.generation;
+    status.conditions = conditions::invalid(observed, why);
+    status.phase = Some("Degraded".to_owned());
+    status
+}
+
+/// Status of a cluster that goes.
+#[must_use]
+pub fn deleting(observed: &Observed) -> AISClusterStatus {
+    let mut status = observed.cluster.status.clone().unwrap_or_default();
+    status.phase = Some("Deleting".to_owned());
+    status
+}
+
+fn version(observed: &Observed, plan: &Plan) -> Option<String> {
+    let leader = plan.agreement.leader.as_ref()?;
+    let view = observed.reports.get(&leader.node_id)?.view()?;
+    Some(view.version.clone()).filter(|v| !v.is_empty())
+}
+
+/// Nodes the cluster should have.
+pub(crate) fn wanted_nodes(plan: &Plan) -> i64 {
+    Role::ALL.into_iter().map(|r| i64::from(plan.replicas.of(r))).sum()
+}
+
+fn smap(valid: &Valid, observed: &Observed, plan: &Plan) -> SmapStatus {
+    let version = plan.agreement.leader.as_ref().map(|l| l.smap_version);
+    let agreeing = observed
+        .reports
+        .values()
+        .filter_map(|r| r.view())
+        .filter(|v| v.cluster_uuid.as_deref() == Some(&valid.uuid) && Some(v.smap_version) == version)
+        .count();
+    let (agreeing, members) = (i64::try_from(agreeing).unwrap_or(i64::MAX), wanted_nodes(plan));
+    SmapStatus { version, agreeing, members, summary: format!("{agreeing}/{members}") }
+}
+
+fn electorate(plan: &Plan) -> Vec<VoterStatus> {
+    let Some(leader) = &plan.agreement.leader else { return Vec::new() };
+    let mut voters: Vec<VoterStatus> = leader
+        .electorate
+        .iter()
+        .map(|voter| {
+            let member = leader.member(&voter.node_id).filter(|m| m.disk_id == voter.disk_id);
+            let itself = voter.node_id == leader.node_id;
+            let acked = member.and_then(|m| m.acked).map(|s| s.epoch).or(itself.then_some(leader.reign.1));
+            VoterStatus {
+                pod: voter.node_id.clone(),
+                disk_id: voter.disk_id.clone(),
+                kind: voter.kind.clone(),
+                connected: itself || member.is_some_and(|m| m.connected),
+                epoch: acked.and_then(|e| i64::try_from(e).ok()),
+            }
+        })
+        .collect();
+    voters.sort_by(|a, b| a.pod.cmp(&b.pod));
+    voters
+}
+
+fn role(valid: &Valid, observed: &Observed, plan: &Plan, role: Role) -> RoleStatus {
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let wanted = plan.replicas.of(role);
+    let revision = observed.sets.get(&role).map(|s| s.revision.as_str()).unwrap_or_default();
+    let ready = count(observed.pods_of(role).filter(|p| p.ready && !p.deleting).count());
+    RoleStatus {
+        replicas: count(observed.pods_of(role).count()),
+        ready,
+        updated: count(observed.pods_of(role).filter(|p| !revision.is_empty() && p.revision == revision).count()),
+        selector: valid.names.selector_text(role),
+        summary: format!("{ready}/{wanted}"),
+    }
+}
+
+fn nodes(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<NodeStatus> {
+    let leader = plan.agreement.leader.as_ref();
+    let wanted = Role::ALL.into_iter().flat_map(|r| (0..plan.replicas.of(r)).map(move |n| (r, n)));
+    wanted
+        .take(NODES_MAX)
+        .map(|(role, n)| {
+            let name = valid.names.pod(role, n);
+            let pod = observed.pod(&name);
+            let view = observed.reports.get(&name).and_then(|r| r.view());
+            let member = leader.and_then(|l| l.member(&name));
+            let mut flags = Vec::new();
+            if member.is_some_and(|m| m.non_electable) {
+                flags.push("NonElectable".to_owned());
+            }
+            if member.is_some_and(|m| m.maintenance) {
+                flags.push("Maintenance".to_owned());
+            }
+            NodeStatus {
+                kind: role.as_str().to_owned(),
+                role: view.map_or("unreachable", |v| v.role.as_str()).to_owned(),
+                ready: pod.is_some_and(|p| p.ready),
+                in_smap: member.is_some(),
+                flags,
+                revision: pod.map(|p| p.revision.clone()).unwrap_or_default(),
+                reason: node_reason(observed, &name, pod.is_some()),
+                pod: name,
+            }
+        })
+        .collect()
+}
+
+fn node_reason(observed: &Observed, name: &str, exists: bool) -> String {
+    match observed.reports.get(name) {
+        _ if !exists => "no pod".to_owned(),
+        Some(report) => report
+            .view()
+            .map_or_else(|| "does not answer".to_owned(), |v| v.reason.chars().take(REASON_CHARS_MAX).collect()),
+        None => "starting".to_owned(),
+    }
+}
+
+fn phase(observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> &'static str {
+    let is = |kind: &str, value: &str| status.conditions.iter().any(|c| c.type_ == kind && c.status == value);
+    if observed.cluster.spec.paused {
+        "Paused"
+    } else if !plan.founding.formed {
+        "Creating"
+    } else if is("Degraded", "True") || !is("Available", "True") {
+        "Degraded"
+    } else if plan.primary.memory.target.is_some() {
+        "SwitchingPrimary"
+    } else if is("Progressing", "True") {
+        "Scaling"
+    } else {
+        "Running"
+    }
+}

@@ -1,0 +1,156 @@
+//! From what was read to what can be built. Pure. What passes here cannot fail later: the schema
+//! checked single fields, this step checks what a schema cannot see.
+
+use k8s_openapi::api::core::v1::{Affinity, TopologySpreadConstraint};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use ais_crds::PodTemplate;
+
+use crate::facts::{Kind, Observed};
+use crate::names::{Names, Role};
+
+/// Why nothing is touched. Becomes condition `Degraded` with this reason.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Invalid {
+    /// Reason of the condition.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// Where the uuid came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UuidSource {
+    /// Retained state volumes.
+    Volumes,
+    /// The ConfigMap of an earlier pass.
+    Recorded,
+    /// `spec.clusterID`.
+    Spec,
+    /// The resource's uid and the founding attempt.
+    Derived,
+}
+
+/// Typed additions to the pods of one role.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Placement {
+    /// Affinity, if given.
+    pub affinity: Option<Affinity>,
+    /// Topology spread constraints.
+    pub spread: Vec<TopologySpreadConstraint>,
+}
+
+/// A cluster that can be built.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Valid {
+    /// Names of its things.
+    pub names: Names,
+    /// Uuid of the cluster.
+    pub uuid: String,
+    /// Where that came from.
+    pub uuid_source: UuidSource,
+    /// Placement of gateways.
+    pub gateways: Placement,
+    /// Placement of targets.
+    pub targets: Placement,
+}
+
+/// Checks what was read.
+///
+/// # Errors
+/// [`Invalid`], with nothing to be touched.
+pub fn validate(observed: &Observed) -> Result<Valid, Invalid> {
+    let names = observed.names();
+    no_foreign_objects(observed)?;
+    let (uuid, uuid_source) = uuid(observed)?;
+    Ok(Valid {
+        gateways: placement(Role::Gateway, &observed.cluster.spec.gateways.template)?,
+        targets: placement(Role::Target, &observed.cluster.spec.targets.template)?,
+        names,
+        uuid,
+        uuid_source,
+    })
+}
+
+/// One order: retained volumes, what was recorded, `spec.clusterID`, derived.
+fn uuid(observed: &Observed) -> Result<(String, UuidSource), Invalid> {
+    let mut found: Vec<&str> = observed.volumes.iter().filter_map(|v| v.cluster_id.as_deref()).collect();
+    found.sort_unstable();
+    found.dedup();
+    let recorded = observed.primary_map.as_ref().map(|m| m.cluster_uuid.as_str()).filter(|u| !u.is_empty());
+    match (found.as_slice(), recorded) {
+        ([one], Some(other)) if *one != other => Err(Invalid {
+            reason: "ForeignVolumes",
+            message: format!("state volumes hold records of cluster {one}, this cluster is {other}"),
+        }),
+        ([one], _) => Ok(((*one).to_owned(), UuidSource::Volumes)),
+        ([], Some(recorded)) => Ok((recorded.to_owned(), UuidSource::Recorded)),
+        ([], None) => Ok(match &observed.cluster.spec.cluster_id {
+            Some(id) => (id.clone(), UuidSource::Spec),
+            None => (derive_uuid(observed.uid(), founding_attempt(observed)), UuidSource::Derived),
+        }),
+        (several, _) => Err(Invalid {
+            reason: "ForeignVolumes",
+            message: format!(
+                "state volumes named after this cluster hold records of several clusters: {}",
+                several.join(", ")
+            ),
+        }),
+    }
+}
+
+/// Number of this founding; later ones come with a repeated founding only.
+#[must_use]
+pub fn founding_attempt(_observed: &Observed) -> i64 {
+    1
+}
+
+/// Sixteen hexadecimal digits: a uuid by AIStore's rules and a label by those of Kubernetes.
+#[must_use]
+pub fn derive_uuid(uid: &str, attempt: i64) -> String {
+    hex(&Sha256::digest(format!("aiscluster.dev/{uid}/{attempt}")), 8)
+}
+
+/// The first `bytes` of a digest as text.
+#[must_use]
+pub fn hex(digest: &[u8], bytes: usize) -> String {
+    digest.iter().take(bytes).map(|b| format!("{b:02x}")).collect()
+}
+
+/// Server-side apply would take over an object that belongs to somebody else.
+fn no_foreign_objects(observed: &Observed) -> Result<(), Invalid> {
+    let uid = observed.uid();
+    for ((kind, name), object) in &observed.live {
+        let owners = object["metadata"]["ownerReferences"].as_array().map_or(&[][..], Vec::as_slice);
+        let foreign = owners.iter().any(|o| o["controller"] == Value::Bool(true) && o["uid"] != uid);
+        if foreign && matches!(kind, Kind::StatefulSet | Kind::Service | Kind::ConfigMap | Kind::Secret) {
+            return Err(Invalid {
+                reason: "NameConflict",
+                message: format!("{kind:?} {name} belongs to another owner; choose another name for the cluster"),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn placement(role: Role, template: &PodTemplate) -> Result<Placement, Invalid> {
+    let invalid = |field: &str, error: serde_json::Error| Invalid {
+        reason: "SpecInvalid",
+        message: format!("spec.{}s.template.{field}: {error}", role.as_str()),
+    };
+    let affinity = template
+        .affinity
+        .clone()
+        .map(|map| serde_json::from_value(Value::Object(map)))
+        .transpose()
+        .map_err(|e| invalid("affinity", e))?;
+    let spread = template
+        .topology_spread_constraints
+        .iter()
+        .map(|map| serde_json::from_value(Value::Object(map.clone())))
+        .collect::<Result<_, _>>()
+        .map_err(|e| invalid("topologySpreadConstraints", e))?;
+    Ok(Placement { affinity, spread })
+}
