@@ -14,6 +14,8 @@ pub trait Hooks: Send + Sync + 'static {
     fn connection(&self, opened: bool);
     /// Nobody led, and this node saw a primary again after this long.
     fn failover(&self, took: Duration);
+    /// Counters of the core, after every batch of inputs.
+    fn stats(&self, _stats: &ais_ha::Stats) {}
 }
 
 /// Counts nothing.

@@ -1,2 +1,124 @@
-//! Placeholder.
-fn main() {}
+//! `ais-node`: the node daemon.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ais_ha::Halt;
+use ais_node::config::{self, Config, Flags, Surroundings};
+use ais_node::handle::Handle;
+use ais_node::http::{Listeners, Server};
+use ais_node::metrics::Metrics;
+use ais_node::{boot, inspect, logging};
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Exit code of a broken invariant: not to be confused with a panic or a wrong configuration.
+const BROKEN: u8 = 70;
+/// How long an orderly stop may take beyond the drain.
+const STOP_EXTRA: Duration = Duration::from_secs(4);
+/// How long open HTTP requests may take once the core has stopped.
+const HTTP_GRACE: Duration = Duration::from_millis(500);
+
+#[derive(Parser)]
+#[command(name = "ais-node", version, about = "A gateway or target of an AIStore cluster")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the node.
+    Run(Flags),
+    /// Validate the configuration and print what it comes to.
+    CheckConfig(Flags),
+    /// Print the records of a stopped node. Never writes.
+    Inspect {
+        /// The node's state directory.
+        state_dir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(flags) => run(&flags),
+        Command::CheckConfig(flags) => {
+            let (text, code) = config::check(&flags, &Surroundings::of_process(hostname()));
+            if code == 0 { print!("{text}") } else { eprint!("{text}") }
+            return ExitCode::from(code);
+        }
+        Command::Inspect { state_dir } => inspect::inspect(&state_dir).map(|text| {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("ais-node: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn hostname() -> Option<&'static str> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    // Once per process.
+    (!name.is_empty()).then(|| &*name.leak())
+}
+
+fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+    let config = match config::load(flags, &Surroundings::of_process(hostname())) {
+        Ok(config) => Arc::new(config),
+        Err(problems) => {
+            eprintln!("{problems}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    logging::init(config.log_format, &config.log_level).context("cannot start logging")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let code = runtime.block_on(serve(config))?;
+    // A name server or a disk that hangs must not hold up the end of the process.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    Ok(code)
+}
+
+async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
+    let metrics = Arc::new(Metrics::new());
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listeners = Listeners::bind(&config).await.context("cannot listen for HTTP")?;
+    let (handle, thread) = boot::start(&config, metrics.clone()).await?;
+    let server = Server::start(listeners, handle.clone(), Arc::clone(&config), metrics)?;
+    let halt = tokio::select! {
+        halt = handle.halted() => halt,
+        _ = terminate.recv() => stop(&handle, &config).await,
+        _ = interrupt.recv() => stop(&handle, &config).await,
+    };
+    if let Halt::Broken(why) = &halt {
+        // Nothing that this process says can be trusted any more: no grace for anybody.
+        tracing::error!(%why, "an invariant is broken; ending");
+        eprintln!("ais-node: broken invariant: {why}");
+        return Ok(ExitCode::from(BROKEN));
+    }
+    server.stop(HTTP_GRACE).await;
+    if thread.is_finished() && thread.join().is_err() {
+        tracing::error!("the core's thread panicked");
+    }
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Stops in order, within a bound: whoever sent the signal sends a harder one otherwise.
+async fn stop(handle: &Handle, config: &Config) -> Halt {
+    tracing::info!("stopping");
+    handle.stop();
+    let bound = Duration::from_millis(config.timers.drain_ms) + STOP_EXTRA;
+    match tokio::time::timeout(bound, handle.halted()).await {
+        Ok(halt) => halt,
+        Err(_) => {
+            tracing::warn!("not stopped in {} ms; ending anyway", bound.as_millis());
+            Halt::Stopped
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! `ais-node inspect DIR`: the records of a stopped node, for people. Never writes.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+use crate::disk::frame::{self, FileKind, FrameError};
+use crate::disk::load::{self, Files, Found, Records};
+use crate::disk::{Identity, Lock, small, states, vote};
+
+/// What to print.
+///
+/// # Errors
+/// No directory, or a process uses it.
+pub fn inspect(directory: &Path) -> anyhow::Result<String> {
+    if !directory.is_dir() {
+        bail!("{} is not a directory", directory.display());
+    }
+    let lock = Lock::shared(directory).context("stop the node first")?;
+    let files = Files::read(directory)?;
+    let mut text = String::new();
+    match load::examine(&files) {
+        Ok(Found::Good(records)) => good(&mut text, &records)?,
+        Ok(Found::Fresh) => writeln!(text, "nothing: the next start formats it")?,
+        Ok(Found::Bad(why)) => {
+            writeln!(text, "DAMAGED: {why}\nthe next start sets the records aside and may only join\n")?;
+            each(&mut text, &files)?;
+        }
+        Err(error) => {
+            writeln!(text, "NOT READ: {error}\n")?;
+            each(&mut text, &files)?;
+        }
+    }
+    set_aside(&mut text, directory)?;
+    drop(lock);
+    Ok(text)
+}
+
+fn good(text: &mut String, records: &Records) -> std::fmt::Result {
+    let hard = load::hard_state(records);
+    identity(text, &records.identity, records.disk)?;
+    writeln!(text, "genesis   {:?}", hard.genesis)?;
+    vote_lines(text, &records.vote)?;
+    let promise = &hard.vote;
+    let voted_for = promise.voted_for.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
+    writeln!(text, "effective promise {} for {voted_for}", promise.promised)?;
+    state_lines(text, &records.state)
+}
+
+fn identity(text: &mut String, identity: &Identity, disk: ais_meta::DiskId) -> std::fmt::Result {
+    let replaced = if identity.join_only { ", in place of a damaged one" } else { "" };
+    writeln!(text, "identity  {}/{disk}, formatted at {} (unix ms){replaced}", identity.node, identity.formatted_unix_ms)
+}
+
+fn vote_lines(text: &mut String, parsed: &vote::Parsed) -> std::fmt::Result {
+    let record = &parsed.record;
+    let voted_for = record.vote.voted_for.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
+    writeln!(text, "vote      run {}, promised {} for {voted_for}, incarnation {}", record.run, record.vote.promised, record.vote.incarnation)?;
+    writeln!(text, "          committed {} (may lag), write {}, {} slots do not read", record.committed, record.counter, parsed.bad_slots)
+}
+
+fn state_lines(text: &mut String, parsed: &states::Parsed) -> std::fmt::Result {
+    writeln!(text, "state     generation {}, {} bytes, {} bytes of a torn append", parsed.generation, parsed.length, parsed.torn_bytes)?;
+    for (kind, bytes, stamp) in &parsed.records {
+        let name = match *kind {
+            frame::kind::FULL => "whole",
+            frame::kind::COMMITTED => "whole, committed",
+            _ => "change",
+        };
+        writeln!(text, "          {stamp:<14} {bytes:>9} bytes  {name}")?;
+    }
+    let stamp = parsed.committed.as_ref().map_or_else(|| "none known".to_owned(), |s| s.stamp().to_string());
+    writeln!(text, "committed {stamp}")?;
+    let Some(state) = &parsed.accepted else { return writeln!(text, "accepted  none") };
+    writeln!(text, "accepted  {} digest {} of cluster {}", state.stamp(), state.digest(), state.uuid())?;
+    writeln!(text, "          primary {} run {}, smap v{}, bmd v{}, {} buckets", state.primary(), state.head().run, state.smap().version, state.bmd_version(), state.buckets().len())?;
+    for voter in state.electorate() {
+        writeln!(text, "          voter  {} {} at {}", voter.kind, voter.id, voter.addresses.peer)?;
+    }
+    for node in state.nodes().values() {
+        writeln!(text, "          member {} {} run {} flags {} at {}", node.kind, node.voter_id(), node.run, node.flags, node.addresses.peer)?;
+    }
+    Ok(())
+}
+
+/// Each file for itself.
+fn each(text: &mut String, files: &Files) -> std::fmt::Result {
+    let mut say = |file: FileKind, bytes: Option<&Vec<u8>>, read: &dyn Fn(&[u8], &mut String) -> Result<(), FrameError>| {
+        let Some(bytes) = bytes else { return writeln!(text, "{:<9} no such file", file.name()) };
+        let mut lines = String::new();
+        match read(bytes, &mut lines) {
+            Ok(()) => text.write_str(&lines),
+            Err(error) => writeln!(text, "{:<9} {} bytes: {error}", file.name(), bytes.len()),
+        }
+    };
+    say(FileKind::Identity, files.identity.as_ref(), &|bytes, out| {
+        let (disk, found) = small::parse_value::<Identity>(bytes, FileKind::Identity, frame::kind::IDENTITY)?;
+        identity(out, &found, disk).map_err(|_| FrameError::Bad(String::new()))
+    })?;
+    say(FileKind::Vote, files.vote.as_ref(), &|bytes, out| {
+        vote_lines(out, &vote::parse(bytes)?).map_err(|_| FrameError::Bad(String::new()))
+    })?;
+    say(FileKind::Genesis, files.genesis.as_ref(), &|bytes, out| {
+        let (disk, genesis) = small::parse_value::<ais_ha::Genesis>(bytes, FileKind::Genesis, frame::kind::GENESIS)?;
+        writeln!(out, "genesis   {genesis:?} of disk {disk}").map_err(|_| FrameError::Bad(String::new()))
+    })?;
+    say(FileKind::State, files.state.as_ref(), &|bytes, out| {
+        state_lines(out, &states::parse(bytes, ais_meta::Stamp::default())?).map_err(|_| FrameError::Bad(String::new()))
+    })
+}
+
+fn set_aside(text: &mut String, directory: &Path) -> anyhow::Result<()> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.contains(".bad-") {
+            names.push(name);
+        }
+    }
+    names.sort();
+    for name in names {
+        writeln!(text, "set aside {name}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,367 @@
+//! The one loop that owns the core (architecture invariant 3), on a thread of its own.
+//!
+//! Inputs come from the disk thread, the connections, the handles and the clock; actions go to the disk thread, the
+//! outboxes and whoever waits for an answer. Nothing here decides anything. Control before bulk before commands, each
+//! in bounded batches; the view is published once per batch, if it changed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ais_ha::{Action, Halt, HardState, Input, Node, Reply, Transferred, View};
+use ais_meta::{Address, NodeId, RequestId};
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock;
+use crate::disk::{Lock, Report, Store, Writer};
+use crate::discovery::{self, News, Source};
+use crate::handle::{Command, Handle, Identity, Proposed, proposed};
+use crate::hooks::Hooks;
+use crate::peers::{self, Greeting, Peers, Psk};
+
+const EVENTS_MAX: usize = 4096;
+const BULK_EVENTS_MAX: usize = 64;
+/// Taken at one go from each source, before the view is published.
+const BATCH: usize = 256;
+const BULK_BATCH: usize = 16;
+/// How long a process that ends waits for its last words to be sent, and for its last records to be written.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+const LAST_RECORDS: Duration = Duration::from_millis(1000);
+/// Between two looks for connections that nobody needs.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// What [`start`] needs.
+pub struct Setup {
+    /// For the core.
+    pub config: ais_ha::Config,
+    /// From the disk.
+    pub hard: HardState,
+    /// For the disk thread.
+    pub store: Store,
+    /// Held until the thread ends.
+    pub lock: Lock,
+    /// Key of members' connections.
+    pub psk: Psk,
+    /// What they are greeted with.
+    pub greeting: Greeting,
+    /// Where they come in; not blocking.
+    pub listener: std::net::TcpListener,
+    /// Who this process is.
+    pub identity: Identity,
+    /// The discovery file and what it said.
+    pub discovery: (Source, News),
+    /// Where bulk connections and look-ups live.
+    pub runtime: runtime::Handle,
+    /// Counters.
+    pub hooks: Arc<dyn Hooks>,
+}
+
+/// Starts the core's thread.
+///
+/// # Errors
+/// The system's.
+pub fn start(setup: Setup) -> io::Result<(Handle, JoinHandle<()>)> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let node = Node::boot(setup.config, setup.hard, clock::now_ms());
+    let (handle, ends) = Handle::new(setup.identity, node.view());
+    let (reports_in, reports) = mpsc::channel(64);
+    let (events_in, events) = mpsc::channel(EVENTS_MAX);
+    let (bulk_in, bulk) = mpsc::channel(BULK_EVENTS_MAX);
+    let writer = Writer::start(setup.store, reports_in, Arc::clone(&setup.hooks))?;
+    let (source, news) = setup.discovery;
+    let formed = watch::Sender::new(false);
+    let discovery = discovery::watch(&setup.runtime, source, news.clone(), formed.subscribe());
+    let network = peers::Setup {
+        psk: setup.psk,
+        greeting: setup.greeting,
+        listener: setup.listener,
+        events: events_in,
+        bulk_events: bulk_in,
+        bulk_runtime: setup.runtime,
+        hooks: Arc::clone(&setup.hooks),
+    };
+    let (lock, hooks) = (setup.lock, setup.hooks);
+    let thread = std::thread::Builder::new().name("ha".to_owned()).spawn(move || {
+        let halt = runtime.block_on(async move {
+            let peers = match Peers::start(network) {
+                Ok(peers) => peers,
+                Err(error) => {
+                    ends.halt.send_replace(Some(Halt::Broken(format!("cannot listen for peers: {error}"))));
+                    return ends.halt;
+                }
+            };
+            let runner = Runner {
+                node,
+                writer,
+                peers,
+                waiting: Waiting::default(),
+                view: ends.view,
+                primary_since_ms: ends.primary_since_ms,
+                leaderless_since: None,
+                lists: (BTreeMap::new(), news.book),
+                tidied: Instant::now(),
+                formed,
+                hooks,
+                halt: None,
+            };
+            let sources = Sources { reports, events, bulk, commands: ends.commands, stop: ends.stop, discovery };
+            let end = runner.run(sources).await;
+            ends.halt.send_replace(Some(end));
+            ends.halt
+        });
+        drop((halt, lock));
+    })?;
+    Ok((handle, thread))
+}
+
+struct Sources {
+    reports: mpsc::Receiver<Report>,
+    events: mpsc::Receiver<Input>,
+    bulk: mpsc::Receiver<Input>,
+    commands: mpsc::Receiver<Command>,
+    stop: watch::Receiver<bool>,
+    discovery: discovery::Watch,
+}
+
+/// Who waits for the core's answers.
+#[derive(Default)]
+struct Waiting {
+    /// Several may ask under one id of a client.
+    mutations: BTreeMap<RequestId, Vec<oneshot::Sender<Proposed>>>,
+    transfers: BTreeMap<u64, oneshot::Sender<Transferred>>,
+    pulls: BTreeMap<u64, oneshot::Sender<bool>>,
+    last_nonce: u64,
+}
+
+struct Runner {
+    node: Node,
+    writer: Writer,
+    peers: Peers,
+    waiting: Waiting,
+    view: watch::Sender<Arc<View>>,
+    primary_since_ms: Arc<AtomicU64>,
+    leaderless_since: Option<Instant>,
+    /// Peers as the core and as the discovery file name them.
+    lists: (BTreeMap<NodeId, Address>, BTreeMap<NodeId, Address>),
+    tidied: Instant,
+    formed: watch::Sender<bool>,
+    hooks: Arc<dyn Hooks>,
+    halt: Option<Halt>,
+}
+
+impl Runner {
+    async fn run(mut self, mut from: Sources) -> Halt {
+        self.set_book();
+        self.step(Input::Tick);
+        loop {
+            self.publish();
+            if let Some(halt) = self.halt.take() {
+                return self.end(halt, from).await;
+            }
+            tokio::select! {
+                biased;
+                // A handle that is gone asks for nothing.
+                Ok(()) = from.stop.changed() => self.step(Input::Stop),
+                Some(report) = from.reports.recv() => self.report(report),
+                Some(input) = from.events.recv() => self.step(input),
+                Some(news) = from.discovery.next() => self.discovered(news),
+                Some(input) = from.bulk.recv() => self.step(input),
+                Some(command) = from.commands.recv() => self.command(command, &from.discovery),
+                () = self.deadline() => self.step(Input::Tick),
+            }
+            self.drain(&mut from);
+        }
+    }
+
+    /// Whatever else is there already, so that no source starves another.
+    fn drain(&mut self, from: &mut Sources) {
+        while let Ok(report) = from.reports.try_recv() {
+            self.report(report);
+        }
+        for _ in 0..BATCH {
+            let Ok(input) = from.events.try_recv() else { break };
+            self.step(input);
+        }
+        for _ in 0..BULK_BATCH {
+            let Ok(input) = from.bulk.try_recv() else { break };
+            self.step(input);
+        }
+        for _ in 0..BATCH {
+            let Ok(command) = from.commands.try_recv() else { break };
+            self.command(command, &from.discovery);
+        }
+    }
+
+    async fn deadline(&self) {
+        match self.node.deadline() {
+            Some(at) => tokio::time::sleep(Duration::from_millis(at.saturating_sub(clock::now_ms()))).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        if self.halt.is_some() {
+            return;
+        }
+        for action in self.node.step(clock::now_ms(), input) {
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Persist(persist) => self.writer.submit(persist),
+            Action::Send { to, packet } => self.peers.send(&to, packet),
+            Action::Reply { request, reply } => self.reply(&request, &reply),
+            Action::Transferred { nonce, result } => {
+                if let Some(done) = self.waiting.transfers.remove(&nonce) {
+                    drop(done.send(result));
+                }
+            }
+            Action::Pulled { nonce, fresh } => {
+                if let Some(done) = self.waiting.pulls.remove(&nonce) {
+                    drop(done.send(fresh));
+                }
+            }
+            Action::Publish(state) => tracing::debug!(stamp = %state.stamp(), "published"),
+            // The view tells.
+            Action::RoleChanged => {}
+            Action::Halt(halt) => self.halt = self.halt.take().or(Some(halt)),
+        }
+    }
+
+    /// A caller that went away wants no answer.
+    fn reply(&mut self, request: &RequestId, reply: &Reply) {
+        for done in self.waiting.mutations.remove(request).unwrap_or_default() {
+            drop(done.send(proposed(request, reply.clone())));
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        self.step(match report {
+            Report::Persisted { token, took_ms } => Input::Persisted { token, took_ms },
+            Report::Failed { why } => Input::PersistFailed { why },
+        });
+    }
+
+    fn command(&mut self, command: Command, discovery: &discovery::Watch) {
+        match command {
+            Command::Propose { client_id, change, done } => {
+                let Some(request) = client_id.map(RequestId::Client).or_else(|| self.node.request_id()) else {
+                    drop(done.send(Proposed::Busy));
+                    return;
+                };
+                let waiters = self.waiting.mutations.entry(request.clone()).or_default();
+                waiters.push(done);
+                if waiters.len() == 1 {
+                    self.step(Input::Propose { request, change });
+                }
+            }
+            Command::Transfer { to, expected_primary, expected_epoch, done } => {
+                let nonce = self.waiting.nonce();
+                self.waiting.transfers.insert(nonce, done);
+                self.step(Input::Transfer { nonce, to, expected_primary, expected_epoch });
+            }
+            Command::Pull { done } => {
+                let nonce = self.waiting.nonce();
+                self.waiting.pulls.insert(nonce, done);
+                self.step(Input::Pull { nonce });
+            }
+            Command::Poke => {
+                self.peers.poke();
+                discovery.poke();
+            }
+        }
+    }
+
+    fn discovered(&mut self, news: News) {
+        self.lists.1 = news.book;
+        self.set_book();
+        self.step(Input::Discovery(news.discovery));
+    }
+
+    fn set_book(&mut self) {
+        let mut book: BTreeMap<NodeId, Vec<Address>> = BTreeMap::new();
+        for (node, address) in self.lists.0.iter().chain(&self.lists.1) {
+            let known = book.entry(node.clone()).or_default();
+            if !known.contains(address) {
+                known.push(address.clone());
+            }
+        }
+        self.peers.set_book(&book);
+        self.tidied = Instant::now();
+    }
+
+    fn publish(&mut self) {
+        let fresh = self.node.view();
+        let old = Arc::clone(&self.view.borrow());
+        if *old == fresh {
+            if self.tidied.elapsed() > TIDY {
+                self.set_book();
+            }
+            return;
+        }
+        if old.peers != fresh.peers || self.lists.0.is_empty() || self.tidied.elapsed() > TIDY {
+            self.lists.0 = fresh.peers.iter().map(|(id, peer)| (id.clone(), peer.addresses.peer.clone())).collect();
+            self.set_book();
+        }
+        let formed = fresh.genesis.is_formed();
+        self.peers.set_cluster(fresh.uuid.as_ref(), formed);
+        self.formed.send_if_modified(|known| std::mem::replace(known, formed) != formed);
+        self.note_primary(&old, &fresh);
+        self.hooks.stats(&self.node.stats());
+        self.view.send_replace(Arc::new(fresh));
+    }
+
+    fn note_primary(&mut self, old: &View, fresh: &View) {
+        let primary = |view: &View| view.primary.as_ref().map(|p| (p.id.clone(), view.epoch));
+        if old.role != fresh.role || primary(old) != primary(fresh) || old.reason != fresh.reason {
+            let leader = fresh.primary.as_ref().map(|p| p.id.to_string()).unwrap_or_default();
+            tracing::info!(role = fresh.role.as_str(), primary = leader, epoch = fresh.epoch, ready = fresh.ready, reason = fresh.reason, "view");
+        }
+        if fresh.primary.is_none() {
+            self.primary_since_ms.store(0, Ordering::Relaxed);
+            if old.primary.is_some() {
+                self.leaderless_since = Some(Instant::now());
+            }
+        } else if primary(old) != primary(fresh) || self.primary_since_ms.load(Ordering::Relaxed) == 0 {
+            self.primary_since_ms.store(clock::unix_ms(), Ordering::Relaxed);
+            if let Some(since) = self.leaderless_since.take() {
+                self.hooks.failover(since.elapsed());
+            }
+        }
+    }
+
+    /// The core has ended: last words, last records, an answer to everybody.
+    async fn end(mut self, halt: Halt, mut from: Sources) -> Halt {
+        for (request, waiters) in std::mem::take(&mut self.waiting.mutations) {
+            for done in waiters {
+                drop(done.send(Proposed::Unknown { id: request.to_string() }));
+            }
+        }
+        from.commands.close();
+        while let Ok(command) = from.commands.try_recv() {
+            if let Command::Propose { done, .. } = command {
+                drop(done.send(Proposed::Unavailable));
+            }
+        }
+        if halt == Halt::Stopped {
+            self.peers.flush(LAST_WORDS).await;
+            // The thread may be waiting to report, which nobody reads any more.
+            drop(from.reports);
+            self.writer.close(LAST_RECORDS);
+        }
+        halt
+    }
+}
+
+impl Waiting {
+    fn nonce(&mut self) -> u64 {
+        self.last_nonce += 1;
+        self.last_nonce
+    }
+}
