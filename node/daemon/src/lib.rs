@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`boot`] | state directory, discovery file, `AIS_PRIMARY_EP`: everything before the core starts |
+//! | [`discovery`] | the discovery file, read again and again |
 //! | [`runner`] | the one loop that owns the core |
 //! | [`handle`] | what everybody else holds of it |
 //! | [`disk`] | the state directory, and the thread that writes it |
@@ -13,9 +14,16 @@
 //! | [`metrics`], [`logging`] | what the process says of itself |
 //! | [`inspect`] | prints the records of a stopped node |
 
+pub mod boot;
 pub mod clock;
-pub mod disk;
 pub mod config;
+pub mod discovery;
+pub mod disk;
 pub mod handle;
 pub mod hooks;
+pub mod http;
+pub mod inspect;
 pub mod logging;
+pub mod metrics;
+pub mod peers;
+pub mod runner;

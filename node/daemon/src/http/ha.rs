@@ -1,0 +1,110 @@
+//! `/v1/ha/*` and `/metrics`: what operator and scraper ask on the control listener.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ais_ha::{RoleName, View};
+use ais_meta::{NodeId, Stamp};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use futures::stream;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::error::ApiError;
+use super::gate::Stream;
+use super::serve::is_true;
+use super::{App, json as reply, wire};
+use crate::metrics::CONTENT_TYPE;
+
+/// Between comment lines of a stream in which nothing happens.
+const ALIVE: Duration = Duration::from_secs(5);
+
+pub(super) async fn view(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let view = app.view();
+    reply(&wire::ha_view(&app.handle, &view), view.published.as_ref().map(|s| s.stamp()))
+}
+
+pub(super) async fn poke(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    app.handle.poke();
+    reply(&serde_json::json!({}), None)
+}
+
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let mut response = Response::new(Body::from(app.metrics.render(&app.view())));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    response
+}
+
+/// What a stream tells changes of. Ages and acknowledgements change all the time and are left out.
+#[derive(PartialEq)]
+struct Told {
+    role: RoleName,
+    reason: String,
+    stamp: Option<Stamp>,
+    primary: Option<NodeId>,
+    epoch: u64,
+    flags: [bool; 4],
+    members: Vec<(NodeId, bool, bool)>,
+}
+
+impl From<&View> for Told {
+    fn from(view: &View) -> Self {
+        Self {
+            role: view.role,
+            reason: view.reason.clone(),
+            stamp: view.published.as_ref().map(|s| s.stamp()),
+            primary: view.primary.as_ref().map(|p| p.id.node.clone()),
+            epoch: view.epoch,
+            flags: [view.ready, view.stopping, view.disk_ok, view.genesis.is_formed()],
+            members: view.members.iter().map(|(id, m)| (id.clone(), m.voter, m.connected)).collect(),
+        }
+    }
+}
+
+struct Watcher {
+    app: Arc<App>,
+    views: watch::Receiver<Arc<View>>,
+    closing: watch::Receiver<bool>,
+    told: Option<Told>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Watcher {
+    /// The next piece of the stream; `None` when the node ends.
+    async fn next(&mut self) -> Option<String> {
+        let alive = tokio::time::sleep(ALIVE);
+        tokio::pin!(alive);
+        loop {
+            let view = Arc::clone(&self.views.borrow_and_update());
+            let now = Told::from(&*view);
+            if self.told.as_ref() != Some(&now) {
+                self.told = Some(now);
+                return Some(format!("event: view\ndata: {}\n\n", wire::ha_view(&self.app.handle, &view)));
+            }
+            tokio::select! {
+                changed = self.views.changed() => changed.ok()?,
+                () = is_true(&mut self.closing) => return None,
+                () = &mut alive => return Some(": alive\n\n".to_owned()),
+            }
+        }
+    }
+}
+
+pub(super) async fn watch(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    let place = Arc::clone(&app.watchers).try_acquire_owned();
+    let place = place.map_err(|_| ApiError::unavailable("too many streams"))?;
+    let (views, closing) = (app.handle.view(), app.closing.clone());
+    let watcher = Watcher { app, views, closing, told: None, _place: place };
+    let pieces = stream::unfold(watcher, |mut watcher| async move {
+        let piece = watcher.next().await?;
+        Some((Ok::<_, Infallible>(piece), watcher))
+    });
+    let mut response = Response::new(Body::from_stream(pieces));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.extensions_mut().insert(Stream);
+    Ok(response)
+}

@@ -1,0 +1,132 @@
+//! Calls to other members: `/v1/reverse/daemon`, and the last calls of a process that ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ais_meta::node::flags;
+use ais_meta::{NodeId, auth};
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::Response;
+use serde_json::json;
+
+use super::error::ApiError;
+use super::gate::ANSWER_MAX;
+use super::params::Params;
+use super::{App, CALLER_ID, NODE_ID, REQUEST_ID, STAMP, json as reply, wire};
+use crate::clock;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// An answer that another node wrote: its errors are not ours to write again.
+#[derive(Clone, Copy)]
+pub(super) struct Relayed;
+
+/// The client for calls to members: no proxies, no redirects, no patience.
+pub(super) fn client() -> reqwest::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    builder.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT).tcp_nodelay(true).build()
+}
+
+/// `/v1/reverse/daemon` with `Ais-Node-Id`: the node's own `/v1/daemon`.
+pub(super) async fn forward(
+    State(app): State<Arc<App>>,
+    params: Params,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    app.gateway_only("reverse calls")?;
+    let id = headers.get(NODE_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    if id.is_empty() {
+        return Err(ApiError::bad("a reverse call names its node in the header Ais-Node-Id"));
+    }
+    let state = app.state().await?;
+    let node = id.parse::<NodeId>().ok().and_then(|id| state.nodes().get(&id).cloned());
+    let Some(node) = node else {
+        return Err(ApiError::not_found(format!("node \"{id}\" is not in the cluster map")).tcode("ErrNodeNotFound"));
+    };
+    if node.flags & (flags::MAINTENANCE | flags::DECOMMISSION) != 0 && params.get("what") == Some("node_status") {
+        let status = if node.flags & flags::DECOMMISSION != 0 { "decommission" } else { "maintenance" };
+        return reply(&json!({"daemon_id": id, "status": status}), Some(state.stamp()));
+    }
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let url = format!("{}/v1/daemon{query}", wire::url(&node.addresses.control));
+    let failed = |why: String| ApiError::new(StatusCode::BAD_GATEWAY, format!("{id} does not answer: {why}"));
+    call(&app, method, &url, body).await.map_err(failed)
+}
+
+/// Calls a member's control listener, signed; its answer's signature is checked.
+async fn call(app: &App, method: Method, url: &str, body: Bytes) -> Result<Response, String> {
+    let url = reqwest::Url::parse(url).map_err(|e| e.to_string())?;
+    let mut request = app.client.request(method.clone(), url.clone()).header(CALLER_ID, app.id().as_str());
+    let mut nonce = auth::Nonce::default();
+    if let Some(secret) = app.secret() {
+        getrandom::fill(&mut nonce).map_err(|e| e.to_string())?;
+        let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+        let signed = auth::Request { method: method.as_str(), path_and_query: &path, body: &body };
+        request = request.header(auth::HEADER, auth::sign(secret, signed, clock::unix_ms(), nonce));
+    }
+    let answer = request.body(body).send().await.map_err(|e| e.without_url().to_string())?;
+    let signature = answer.headers().get(auth::HEADER).cloned();
+    let (status, response) = taken(answer).await?;
+    if let Some(secret) = app.secret() {
+        let signature = signature.as_ref().and_then(|value| value.to_str().ok());
+        auth::verify_reply(secret, nonce, status.as_u16(), response.body(), signature).map_err(|e| e.to_string())?;
+    }
+    Ok(response.map(Body::from))
+}
+
+/// Takes the answer as a whole, with the headers that clients look at.
+async fn taken(mut answer: reqwest::Response) -> Result<(StatusCode, axum::http::Response<Bytes>), String> {
+    let status = answer.status();
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|e| e.without_url().to_string())? {
+        if body.len() + chunk.len() > ANSWER_MAX {
+            return Err(format!("its answer is larger than {ANSWER_MAX} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let mut response = axum::http::Response::new(Bytes::from(body));
+    *response.status_mut() = status;
+    for name in [header::CONTENT_TYPE, header::RETRY_AFTER, STAMP] {
+        if let Some(value) = answer.headers().get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    response.extensions_mut().insert(Relayed);
+    Ok((status, response))
+}
+
+/// Sends a client's mutation on to the primary. Only for a process whose core has ended: otherwise the core forwards,
+/// under an id that survives a failover.
+pub(super) async fn relay(
+    app: &App,
+    method: Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let view = app.view();
+    let primary = view.primary.as_ref().filter(|primary| primary.id.node != *app.id());
+    let Some(primary) = primary else { return Err(ApiError::unavailable("this gateway ends; ask another")) };
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = app.client.request(method, format!("{}{path}", wire::url(&primary.addresses.public)));
+    let id = headers.get(REQUEST_ID).cloned();
+    for (name, value) in [(header::CONTENT_TYPE, Some(HeaderValue::from_static("application/json"))), (REQUEST_ID, id)] {
+        if let Some(value) = value {
+            request = request.header(name, value);
+        }
+    }
+    let answer = request.body(body).send().await.map_err(|e| {
+        if e.is_connect() {
+            return ApiError::unavailable("this gateway ends, and the primary does not answer; ask another");
+        }
+        ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the change was sent to the primary and its fate is unknown")
+    })?;
+    let unknown = |why| ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("the primary's answer is lost: {why}"));
+    Ok(taken(answer).await.map_err(unknown)?.1.map(Body::from))
+}

@@ -1,0 +1,333 @@
+//! AIStore's JSON shapes (http-api.md section 2), made from the committed State.
+
+use std::collections::BTreeMap;
+
+use ais_ha::{Genesis, RoleName, View};
+use ais_meta::node::flags;
+use ais_meta::{Address, Addresses, Bucket, BucketName, Kind, Node, NodeId, Stamp, State, hrw};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::handle::Handle;
+
+/// Gateways that AIStore wants in its information centre.
+const IC_MAX: usize = 3;
+
+/// One address.
+#[derive(Clone, Debug, Serialize)]
+pub struct NetInfo {
+    node_ip_addr: String,
+    daemon_port: String,
+    direct_url: String,
+}
+
+impl From<&Address> for NetInfo {
+    fn from(address: &Address) -> Self {
+        let (host, port) = (address.host.to_string(), address.port.to_string());
+        Self { node_ip_addr: host, daemon_port: port, direct_url: url(address) }
+    }
+}
+
+/// `http://host:port`
+#[must_use]
+pub fn url(address: &Address) -> String {
+    format!("http://{address}")
+}
+
+/// A node.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snode {
+    public_net: NetInfo,
+    intra_control_net: NetInfo,
+    intra_data_net: NetInfo,
+    daemon_type: &'static str,
+    daemon_id: String,
+    flags: u64,
+    id_digest: u64,
+}
+
+impl Snode {
+    fn new(id: &NodeId, kind: Kind, addresses: &Addresses, flags: u64) -> Self {
+        Self {
+            public_net: (&addresses.public).into(),
+            intra_control_net: (&addresses.control).into(),
+            // Until targets talk about objects, data has no network of its own.
+            intra_data_net: (&addresses.public).into(),
+            daemon_type: if kind == Kind::Gateway { "proxy" } else { "target" },
+            daemon_id: id.to_string(),
+            flags,
+            id_digest: hrw::digest(id.as_str()),
+        }
+    }
+
+    /// This process, whether it is in the cluster map or not.
+    #[must_use]
+    pub fn own(handle: &Handle, state: Option<&State>) -> Self {
+        let me = handle.identity();
+        let id = &me.sender.id.node;
+        let flags = state.and_then(|s| s.nodes().get(id).map(|node| shown_flags(node, &ic(s)))).unwrap_or(0);
+        Self::new(id, me.kind, &me.addresses, flags)
+    }
+}
+
+/// The cluster map.
+#[derive(Clone, Debug, Serialize)]
+pub struct Smap {
+    pmap: BTreeMap<String, Snode>,
+    proxy_si: Option<Snode>,
+    tmap: BTreeMap<String, Snode>,
+    uuid: String,
+    creation_time: String,
+    version: String,
+}
+
+fn shown_flags(node: &Node, ic: &[NodeId]) -> u64 {
+    let member = if ic.contains(&node.id) { flags::IC } else { 0 };
+    (node.flags & !flags::IC) | member
+}
+
+/// Members of the information centre: the primary, then gateways in order of succession, electable ones first.
+fn ic(state: &State) -> Vec<NodeId> {
+    let away = flags::MAINTENANCE | flags::DECOMMISSION;
+    let primary = &state.primary().node;
+    let mut rest: Vec<&Node> = state.nodes().values().map(AsRef::as_ref).collect();
+    rest.retain(|n| n.kind == Kind::Gateway && n.flags & away == 0 && n.id != *primary);
+    hrw::succession(&mut rest, |n| n.id.as_str());
+    rest.sort_by_key(|n| !n.electable());
+    let ids = std::iter::once(primary.clone()).chain(rest.into_iter().map(|n| n.id.clone()));
+    ids.take(IC_MAX).collect()
+}
+
+/// The primary's entry. Between its first State and its joining again (2 gateways + 1 target) only the electorate has
+/// its addresses.
+fn primary(state: &State, ic: &[NodeId]) -> Option<Snode> {
+    let id = &state.primary().node;
+    let member = state.nodes().get(id);
+    let voter = || state.electorate().iter().find(|voter| voter.id.node == *id);
+    match member {
+        Some(node) => Some(Snode::new(id, node.kind, &node.addresses, shown_flags(node, ic))),
+        None => voter().map(|voter| Snode::new(id, voter.kind, &voter.addresses, flags::IC)),
+    }
+}
+
+fn time(unix_s: i64) -> String {
+    Timestamp::from_second(unix_s).unwrap_or_default().strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+impl From<&State> for Smap {
+    fn from(state: &State) -> Self {
+        let ic = ic(state);
+        let of = |kind| {
+            let nodes = state.nodes().values().filter(|node| node.kind == kind);
+            let entry = |n: &std::sync::Arc<Node>| {
+                (n.id.to_string(), Snode::new(&n.id, n.kind, &n.addresses, shown_flags(n, &ic)))
+            };
+            nodes.map(entry).collect()
+        };
+        Self {
+            pmap: of(Kind::Gateway),
+            proxy_si: primary(state, &ic),
+            tmap: of(Kind::Target),
+            uuid: state.uuid().to_string(),
+            creation_time: time(state.smap().created_s),
+            version: state.smap().version.to_string(),
+        }
+    }
+}
+
+/// Public URLs of the gateways in the cluster map.
+#[must_use]
+pub fn gateway_urls(state: &State) -> Vec<String> {
+    state.nodes().values().filter(|n| n.kind == Kind::Gateway).map(|n| url(&n.addresses.public)).collect()
+}
+
+/// Properties of a bucket.
+#[must_use]
+pub fn bucket_props(bucket: &Bucket) -> Value {
+    json!({
+        "provider": "ais",
+        "checksum": {"type": bucket.checksum},
+        "versioning": {"enabled": bucket.versioning},
+        "bid": bucket.bid.to_string(),
+        "created": bucket.created_ns.to_string(),
+        "access": bucket.access.to_string(),
+        "features": "0",
+    })
+}
+
+/// A bucket's name in a listing.
+#[must_use]
+pub fn bucket_entry(name: &BucketName) -> Value {
+    json!({"name": name.name, "provider": "ais", "namespace": {"uuid": "", "name": name.namespace}})
+}
+
+/// The bucket metadata.
+#[must_use]
+pub fn bmd(state: &State) -> Value {
+    let mut namespaces: BTreeMap<String, BTreeMap<&str, Value>> = BTreeMap::new();
+    for (name, bucket) in state.buckets() {
+        namespaces.entry(name.namespace_uname()).or_default().insert(&name.name, bucket_props(bucket));
+    }
+    json!({"providers": {"ais": namespaces}, "uuid": state.uuid().as_str(), "version": state.bmd_version().to_string()})
+}
+
+/// Rebalance metadata.
+#[must_use]
+pub fn rmd(state: &State) -> Value {
+    json!({"version": state.rmd().version.to_string(), "cluster_id": state.uuid().as_str()})
+}
+
+/// AIStore's NodeStateInfo. `served`: the node was ready once.
+#[must_use]
+pub fn node_state(view: &View, own: &NodeId, served: bool) -> Value {
+    const VOTE_IN_PROGRESS: u64 = 1;
+    const CLUSTER_STARTED: u64 = 2;
+    const NODE_STARTED: u64 = 4;
+    const MAINTENANCE: u64 = 1024;
+    let state = view.published.as_deref();
+    let mut bits = NODE_STARTED;
+    if served {
+        bits |= CLUSTER_STARTED;
+    }
+    if view.role == RoleName::Candidate || (served && view.primary.is_none()) {
+        bits |= VOTE_IN_PROGRESS;
+    }
+    if state.and_then(|s| s.nodes().get(own)).is_some_and(|node| node.flags & flags::MAINTENANCE != 0) {
+        bits |= MAINTENANCE;
+    }
+    let version = |of: fn(&State) -> u64| state.map_or(0, of).to_string();
+    let uuid = view.uuid.as_ref().map_or("", |uuid| uuid.as_str());
+    let leader = state.and_then(|s| primary(s, &[]));
+    let leader = leader.map_or_else(
+        || json!({"pub_url": "", "control_url": "", "id": ""}),
+        |n| json!({"pub_url": n.public_net.direct_url, "control_url": n.intra_control_net.direct_url, "id": n.daemon_id}),
+    );
+    json!({
+        "smap": {"Primary": leader, "uuid": uuid, "version": version(|s| s.smap().version)},
+        "bmd": {"uuid": uuid, "version": version(State::bmd_version)},
+        "rmd": {"version": version(|s| s.rmd().version)},
+        "config": {"version": version(|s| s.config().version)},
+        "etlmd": {"version": "0"},
+        "flags": bits,
+    })
+}
+
+fn ms(ms: u64) -> String {
+    if ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
+}
+
+/// The cluster's configuration in AIStore's shape, as far as its keys mean something here.
+#[must_use]
+pub fn cluster_config(state: &State, config: &Config) -> Value {
+    let primary = primary(state, &[]);
+    let primary_url = primary.map(|node| node.intra_control_net.direct_url).unwrap_or_default();
+    let timers = &config.timers;
+    let factor = timers.suspect_ms / timers.heartbeat_ms.max(1);
+    let keepalive = json!({"name": "heartbeat", "interval": ms(timers.heartbeat_ms), "factor": factor});
+    json!({
+        "uuid": state.uuid().as_str(),
+        "config_version": state.config().version.to_string(),
+        "lastupdate_time": time(state.smap().created_s),
+        "features": "0",
+        "backend": {},
+        "proxy": {
+            "primary_url": primary_url,
+            "original_url": config.primary_ep.as_deref().unwrap_or_default(),
+            "discovery_url": config.discovery_url.as_deref().unwrap_or_default(),
+            "non_electable": false,
+        },
+        "timeout": {"max_keepalive": ms(timers.suspect_ms), "max_host_busy": ms(timers.evict_smap_ms)},
+        "net": {
+            "l4": {"proto": "tcp"},
+            "http": {"use_https": false, "server_crt": "", "server_key": "", "skip_verify": false},
+            "use_ipv6": false,
+        },
+        "keepalivetracker": {"proxy": keepalive, "target": keepalive},
+        "auth": {"client_auth_required": false, "signature": {"key": "**********", "method": ""}},
+        "versioning": {"enabled": true},
+        "checksum": {"type": "xxhash"},
+        "settings": state.config().settings,
+    })
+}
+
+/// `what=config`: the cluster's configuration together with this node's own.
+#[must_use]
+pub fn node_config(state: &State, config: &Config) -> Value {
+    let mut value = cluster_config(state, config);
+    let own: BTreeMap<_, _> = config.shown().collect();
+    if let Some(map) = value.as_object_mut() {
+        map.insert("confdir".to_owned(), json!(config.state_dir));
+        let net = json!({
+            "hostname": config.advertise_host,
+            "hostname_intra_control": config.advertise_host,
+            "hostname_intra_data": config.advertise_host,
+            "port": config.public_port.to_string(),
+            "port_intra_control": config.control_port.to_string(),
+            "port_intra_data": config.public_port.to_string(),
+        });
+        map.insert("host_net".to_owned(), net);
+        map.insert("node".to_owned(), json!(own));
+    }
+    value
+}
+
+fn maybe(stamp: Option<Stamp>) -> Value {
+    json!(stamp)
+}
+
+/// What `/v1/ha/view` and the stream tell the operator.
+#[must_use]
+pub fn ha_view(handle: &Handle, view: &View) -> Value {
+    let me = handle.identity();
+    let state = view.published.as_deref();
+    let voters = state.map(State::electorate).map(Vec::as_slice).unwrap_or_default();
+    let voter = |v: &ais_meta::Voter| json!({"node_id": v.id.node, "disk_id": v.id.disk, "kind": v.kind});
+    json!({
+        "node_id": me.sender.id.node,
+        "disk_id": me.sender.id.disk,
+        "boot_id": me.sender.boot,
+        "run": me.sender.run,
+        "kind": me.kind,
+        "version": me.version,
+        "cluster_uuid": view.uuid,
+        "formed": view.genesis.is_formed(),
+        "bound": matches!(view.genesis, Genesis::Bound(_)),
+        "role": view.role.as_str(),
+        "reason": view.reason,
+        "stamp": maybe(state.map(State::stamp)),
+        "accepted": maybe(view.accepted),
+        "promised": view.promised,
+        "epoch": view.epoch,
+        "primary": view.primary.as_ref().map(|p| &p.id.node),
+        "primary_since_ms": handle.primary_since_ms(),
+        "electorate": voters.iter().map(voter).collect::<Vec<_>>(),
+        "smap_version": state.map_or(0, |s| s.smap().version),
+        "bmd_version": state.map_or(0, State::bmd_version),
+        "config_version": state.map_or(0, |s| s.config().version),
+        "ready": view.ready,
+        "stopping": view.stopping,
+        "members": ha_members(handle, view),
+    })
+}
+
+fn ha_members(handle: &Handle, view: &View) -> Vec<Value> {
+    let now = handle.now_ms();
+    let member = |(id, m): (&NodeId, &ais_ha::MemberView)| {
+        let bits = view.published.as_ref().and_then(|s| s.nodes().get(id).map(|n| n.flags)).unwrap_or(0);
+        json!({
+            "node_id": id,
+            "disk_id": m.id.disk,
+            "kind": m.kind,
+            "voter": m.voter,
+            "connected": m.connected,
+            "acked": maybe(m.acked),
+            "published": maybe(m.published),
+            "age_ms": m.heard.map(|at| now.saturating_sub(at)),
+            "non_electable": bits & flags::NON_ELECTABLE != 0,
+            "maintenance": bits & flags::MAINTENANCE != 0,
+        })
+    };
+    view.members.iter().map(member).collect()
+}
