@@ -224,7 +224,7 @@ impl Runner {
             }
             Action::Pulled { nonce, fresh } => {
                 if let Some(done) = self.waiting.pulls.remove(&nonce) {
-                    drop(done.send(fresh));
+                    let _ = done.send(fresh);
                 }
             }
             Action::Publish(state) => tracing::debug!(stamp = %state.stamp(), "published"),
