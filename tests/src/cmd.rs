@@ -70,16 +70,14 @@ impl Cmd {
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
     {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
     /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.envs
-            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.envs.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -119,16 +117,8 @@ impl Cmd {
         let line = self.line();
         let output = self.output()?;
         if !output.ok() {
-            let shown = if output.stderr.trim().is_empty() {
-                &output.stdout
-            } else {
-                &output.stderr
-            };
-            bail!(
-                "`{line}` ended with {}: {}",
-                describe(output.code),
-                tail(shown.trim())
-            );
+            let shown = if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr };
+            bail!("`{line}` ended with {}: {}", describe(output.code), tail(shown.trim()));
         }
         Ok(output.stdout)
     }
@@ -136,9 +126,7 @@ impl Cmd {
     /// Runs it to its end, whatever its exit code. Past its time it is killed, which is an error.
     pub fn output(self) -> Result<Output> {
         let line = self.line();
-        let mut child = self
-            .spawn()
-            .with_context(|| format!("cannot start `{line}`"))?;
+        let mut child = self.spawn().with_context(|| format!("cannot start `{line}`"))?;
         if let Some(mut pipe) = child.stdin.take() {
             let input = self.stdin.unwrap_or_default();
             // A program that does not read its input must not block the harness; a broken pipe is its own business.
@@ -149,54 +137,35 @@ impl Cmd {
         let Some(status) = wait_child(&mut child, self.timeout)? else {
             // It may have ended in between; then there is nothing to kill.
             drop(child.kill());
-            child
-                .wait()
-                .with_context(|| format!("cannot end `{line}`"))?;
+            child.wait().with_context(|| format!("cannot end `{line}`"))?;
             let said = text(&stderr);
-            bail!(
-                "`{line}` still ran after {:.0?}, killed: {}",
-                self.timeout,
-                tail(said.trim())
-            );
+            bail!("`{line}` still ran after {:.0?}, killed: {}", self.timeout, tail(said.trim()));
         };
-        Ok(Output {
-            code: status.code(),
-            stdout: text(&stdout),
-            stderr: text(&stderr),
-        })
+        Ok(Output { code: status.code(), stdout: text(&stdout), stderr: text(&stderr) })
     }
 
-    fn spawn(&self) -> std::io::Result<Child> {
+    /// The same for a caller that handles the process itself, without input and time limit.
+    pub fn to_command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .args(&self.args)
-            .envs(self.envs.iter().map(|(name, value)| (name, value)));
+        command.args(&self.args).envs(self.envs.iter().map(|(name, value)| (name, value)));
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
-        command.stdin(if self.stdin.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        });
         command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
+    }
+
+    fn spawn(&self) -> std::io::Result<Child> {
+        let mut command = self.to_command();
+        command.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
     }
 }
 
 /// Waits for a child until the time is over; `None` when it still runs then.
-pub fn wait_child(
-    child: &mut Child,
-    timeout: Duration,
-) -> Result<Option<std::process::ExitStatus>> {
+pub fn wait_child(child: &mut Child, timeout: Duration) -> Result<Option<std::process::ExitStatus>> {
     let end = Instant::now() + timeout;
     loop {
-        if let Some(status) = child
-            .try_wait()
-            .context("cannot wait for a child process")?
-        {
+        if let Some(status) = child.try_wait().context("cannot wait for a child process")? {
             return Ok(Some(status));
         }
         if Instant::now() >= end {
@@ -225,10 +194,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
         let mut kept = Vec::new();
         if let Some(mut pipe) = pipe {
             // A read error ends the output like its end does: what came before it is still worth showing.
-            let _ = pipe
-                .by_ref()
-                .take(OUTPUT_LIMIT_BYTES)
-                .read_to_end(&mut kept);
+            let _ = pipe.by_ref().take(OUTPUT_LIMIT_BYTES).read_to_end(&mut kept);
             let _ = std::io::copy(&mut pipe, &mut std::io::sink());
         }
         drop(sender.send(kept));
@@ -238,9 +204,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
 
 /// Takes what was collected; a background process that inherited the pipe may keep it open, so not for ever.
 fn text(output: &Receiver<Vec<u8>>) -> String {
-    let bytes = output
-        .recv_timeout(Duration::from_secs(2))
-        .unwrap_or_default();
+    let bytes = output.recv_timeout(Duration::from_secs(2)).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -252,21 +216,14 @@ mod tests {
     fn output_input_and_failure_are_reported() {
         let out = Cmd::new("cat").stdin("hello").run().expect("cat runs");
         assert_eq!(out, "hello");
-        let failed = Cmd::new("sh")
-            .args(["-c", "echo bad >&2; exit 3"])
-            .run()
-            .expect_err("it fails");
+        let failed = Cmd::new("sh").args(["-c", "echo bad >&2; exit 3"]).run().expect_err("it fails");
         assert!(failed.to_string().contains("exit code 3: bad"), "{failed}");
     }
 
     #[test]
     fn a_program_past_its_time_is_killed() {
         let started = Instant::now();
-        let error = Cmd::new("sleep")
-            .arg("30")
-            .timeout(Duration::from_millis(50))
-            .run()
-            .expect_err("killed");
+        let error = Cmd::new("sleep").arg("30").timeout(Duration::from_millis(50)).run().expect_err("killed");
         assert!(error.to_string().contains("killed"), "{error}");
         assert!(started.elapsed() < Duration::from_secs(10));
     }

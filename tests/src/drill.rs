@@ -113,6 +113,9 @@ pub fn run(cluster: &mut dyn Drillable, drill: Drill, pool: Option<&Arc<Pool>>) 
     let run = result.with_context(|| format!("{} of {primary} in epoch {epoch}", drill.name()))?;
     cluster.settle()?;
     if let Some(pool) = pool {
+        for (id, address) in cluster.survivors("") {
+            pool.readdress(&id, &address);
+        }
         pool.open(&primary);
     }
     Ok(run)

@@ -29,11 +29,8 @@ pub enum Content {
 }
 
 /// Everything that is in the image.
-pub const CONTENTS: &[Content] = &[
-    Content::Program("ais-node"),
-    Content::Program("ais-operator"),
-    Content::Folder("/tmp", 0o1777),
-];
+pub const CONTENTS: &[Content] =
+    &[Content::Program("ais-node"), Content::Program("ais-operator"), Content::Folder("/tmp", 0o1777)];
 
 /// The toolchain file: the Dockerfile builds with the same compiler.
 const TOOLCHAIN: &str = include_str!("../../rust-toolchain.toml");
@@ -49,20 +46,12 @@ pub struct Entry {
 impl Entry {
     /// A file, whatever links lead to it.
     pub fn file(source: impl Into<PathBuf>, path: impl Into<String>, mode: u32) -> Self {
-        Self {
-            source: Some(source.into()),
-            path: path.into(),
-            mode,
-        }
+        Self { source: Some(source.into()), path: path.into(), mode }
     }
 
     /// An empty folder.
     pub fn folder(path: impl Into<String>, mode: u32) -> Self {
-        Self {
-            source: None,
-            path: path.into(),
-            mode,
-        }
+        Self { source: None, path: path.into(), mode }
     }
 }
 
@@ -90,10 +79,7 @@ impl Archive<'_> {
             "config": {"Entrypoint": self.entrypoint, "User": self.user, "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer_hash}")]},
         }))?;
-        let (config_name, layer_name) = (
-            format!("{}.json", hex(&config)),
-            format!("{layer_hash}.tar"),
-        );
+        let (config_name, layer_name) = (format!("{}.json", hex(&config)), format!("{layer_hash}.tar"));
         let manifest = serde_json::to_vec(&json!([
             {"Config": config_name, "RepoTags": [self.reference], "Layers": [layer_name]}
         ]))?;
@@ -101,11 +87,9 @@ impl Archive<'_> {
         let partial = out.with_extension("partial");
         let write = || -> Result<()> {
             let mut tar = tar::Builder::new(File::create(&partial)?);
-            for (name, bytes) in [
-                (&config_name, &config),
-                (&layer_name, &layer),
-                (&"manifest.json".to_owned(), &manifest),
-            ] {
+            for (name, bytes) in
+                [(&config_name, &config), (&layer_name, &layer), (&"manifest.json".to_owned(), &manifest)]
+            {
                 append(&mut tar, name, Some(bytes), 0o644)?;
             }
             tar.into_inner()?.sync_all()?;
@@ -126,8 +110,7 @@ impl Archive<'_> {
             }
             match &entry.source {
                 Some(source) => {
-                    let bytes = fs::read(source)
-                        .with_context(|| format!("cannot read {}", source.display()))?;
+                    let bytes = fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
                     append(&mut tar, path, Some(&bytes), entry.mode)?;
                 }
                 None => {
@@ -143,12 +126,7 @@ impl Archive<'_> {
 
 /// Writes the project's image from the release binaries in `programs`.
 pub fn write(programs: &Path, reference: &str, out: &Path) -> Result<()> {
-    let archive = Archive {
-        reference,
-        entrypoint: &["/ais-node"],
-        user: USER,
-        entries: entries(programs)?,
-    };
+    let archive = Archive { reference, entrypoint: &["/ais-node"], user: USER, entries: entries(programs)? };
     archive.write(out)
 }
 
@@ -164,23 +142,14 @@ fn entries(dir: &Path) -> Result<Vec<Entry>> {
 }
 
 fn programs() -> impl Iterator<Item = &'static str> {
-    CONTENTS.iter().filter_map(|content| {
-        if let Content::Program(name) = content {
-            Some(*name)
-        } else {
-            None
-        }
-    })
+    CONTENTS.iter().filter_map(|content| if let Content::Program(name) = content { Some(*name) } else { None })
 }
 
 /// Programs at the image's root, with the loader and the libraries that `ldd` finds for them.
 pub fn with_libraries(programs: &[PathBuf]) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for program in programs {
-        let name = program
-            .file_name()
-            .context("a program without a name")?
-            .to_string_lossy();
+        let name = program.file_name().context("a program without a name")?.to_string_lossy();
         entries.push(Entry::file(program, format!("/{name}"), 0o755));
     }
     for library in libraries(programs)? {
@@ -205,10 +174,7 @@ fn library(line: &str) -> Result<Option<String>> {
     if line.contains("=> not found") {
         bail!("a library is missing: {}", line.trim());
     }
-    Ok(line
-        .split_whitespace()
-        .find(|word| word.starts_with('/'))
-        .map(str::to_owned))
+    Ok(line.split_whitespace().find(|word| word.starts_with('/')).map(str::to_owned))
 }
 
 /// The Dockerfile that makes the same image.
@@ -216,9 +182,7 @@ pub fn dockerfile() -> Result<String> {
     let names: Vec<_> = programs().collect();
     let names = names.join(" ");
     let mut steps = vec![
-        format!(
-            "for name in {names}; do install -D -m 0755 \"target/release/$name\" \"/image/$name\"; done"
-        ),
+        format!("for name in {names}; do install -D -m 0755 \"target/release/$name\" \"/image/$name\"; done"),
         "ldd /image/ais-* | sed -nE 's:^[^/]*[[:space:]](/[^ ]+) \\(.*:\\1:p' | sort -u > /libraries".to_owned(),
         "while read -r file; do install -D -m 0755 \"$file\" \"/image$file\"; done < /libraries".to_owned(),
     ];
@@ -251,10 +215,8 @@ ENTRYPOINT [\"/ais-node\"]
 }
 
 fn toolchain() -> Result<&'static str> {
-    let line = TOOLCHAIN
-        .lines()
-        .find_map(|line| line.strip_prefix("channel = \""))
-        .and_then(|rest| rest.strip_suffix('"'));
+    let line =
+        TOOLCHAIN.lines().find_map(|line| line.strip_prefix("channel = \"")).and_then(|rest| rest.strip_suffix('"'));
     line.context("rust-toolchain.toml names no channel")
 }
 
@@ -266,33 +228,20 @@ fn architecture() -> Result<&'static str> {
     }
 }
 
-fn append(
-    tar: &mut tar::Builder<impl Write>,
-    path: &str,
-    bytes: Option<&[u8]>,
-    mode: u32,
-) -> Result<()> {
+fn append(tar: &mut tar::Builder<impl Write>, path: &str, bytes: Option<&[u8]>, mode: u32) -> Result<()> {
     let mut header = tar::Header::new_ustar();
-    header.set_entry_type(if bytes.is_some() {
-        tar::EntryType::Regular
-    } else {
-        tar::EntryType::Directory
-    });
+    header.set_entry_type(if bytes.is_some() { tar::EntryType::Regular } else { tar::EntryType::Directory });
     header.set_mode(mode);
     header.set_uid(0);
     header.set_gid(0);
     header.set_mtime(0);
     let bytes = bytes.unwrap_or_default();
     header.set_size(u64::try_from(bytes.len())?);
-    tar.append_data(&mut header, path, bytes)
-        .with_context(|| format!("cannot pack {path}"))
+    tar.append_data(&mut header, path, bytes).with_context(|| format!("cannot pack {path}"))
 }
 
 fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -314,14 +263,8 @@ mod tests {
     fn ldd_lines_give_paths_and_missing_libraries_fail() {
         let path = |line| library(line).expect("fine");
         assert_eq!(path("\tlinux-vdso.so.1 (0x00007ffe)"), None);
-        assert_eq!(
-            path("\tlibc.so.6 => /lib/x/libc.so.6 (0x00007f)"),
-            Some("/lib/x/libc.so.6".into())
-        );
-        assert_eq!(
-            path("\t/lib64/ld-linux-x86-64.so.2 (0x00007f)"),
-            Some("/lib64/ld-linux-x86-64.so.2".into())
-        );
+        assert_eq!(path("\tlibc.so.6 => /lib/x/libc.so.6 (0x00007f)"), Some("/lib/x/libc.so.6".into()));
+        assert_eq!(path("\t/lib64/ld-linux-x86-64.so.2 (0x00007f)"), Some("/lib64/ld-linux-x86-64.so.2".into()));
         assert_eq!(path("\tstatically linked"), None);
         assert!(library("\tlibx.so => not found").is_err());
     }
@@ -337,12 +280,7 @@ mod tests {
             Entry::file(&source, "/lib/a/two", 0o755),
             Entry::folder("/tmp", 0o1777),
         ];
-        let archive = Archive {
-            reference: "localhost/x:1",
-            entrypoint: &["/lib/a/one"],
-            user: USER,
-            entries,
-        };
+        let archive = Archive { reference: "localhost/x:1", entrypoint: &["/lib/a/one"], user: USER, entries };
         let mut layer = tar::Archive::new(std::io::Cursor::new(archive.layer().expect("packed")));
         let names: Vec<_> = layer
             .entries()
@@ -353,13 +291,7 @@ mod tests {
                 (entry.path().expect("a path").display().to_string(), mode)
             })
             .collect();
-        let expected = [
-            ("lib", 0o755),
-            ("lib/a", 0o755),
-            ("lib/a/one", 0o755),
-            ("lib/a/two", 0o755),
-            ("tmp", 0o1777),
-        ];
+        let expected = [("lib", 0o755), ("lib/a", 0o755), ("lib/a/one", 0o755), ("lib/a/two", 0o755), ("tmp", 0o1777)];
         assert_eq!(names, expected.map(|(name, mode)| (name.to_owned(), mode)));
 
         let (one, two) = (dir.join("one.tar"), dir.join("two.tar"));

@@ -11,6 +11,7 @@ pub mod history;
 pub mod http;
 pub mod image;
 pub mod processes;
+pub mod product;
 pub mod progress;
 pub mod scene;
 pub mod sdk;

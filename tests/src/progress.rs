@@ -12,20 +12,12 @@ pub struct Progress {
 impl Progress {
     /// Starts the clock; `name` stands before every line.
     pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            start: Instant::now(),
-            name: name.into(),
-        }
+        Self { start: Instant::now(), name: name.into() }
     }
 
     /// Prints one line.
     pub fn line(&self, text: impl AsRef<str>) {
-        eprintln!(
-            "[{} {:6.1}s] {}",
-            self.name,
-            self.start.elapsed().as_secs_f64(),
-            text.as_ref()
-        );
+        eprintln!("[{} {:6.1}s] {}", self.name, self.start.elapsed().as_secs_f64(), text.as_ref());
     }
 
     /// The time since the start.

@@ -54,6 +54,11 @@ impl Sdk {
         Ok(sdk)
     }
 
+    /// The interpreter of the environment.
+    pub fn python(&self) -> &Path {
+        &self.python
+    }
+
     /// Runs a script of `tests/sdk/` to its end; its standard output.
     pub fn run(&self, script: &str, args: &[String], timeout: Duration) -> Result<String> {
         let cmd = Cmd::new(&self.python).arg(self.scripts.join(script)).args(args).timeout(timeout);

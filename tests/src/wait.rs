@@ -15,12 +15,7 @@ pub struct Wait<'a> {
 impl<'a> Wait<'a> {
     /// A wait for `what` of at most `timeout`, looking every 100 ms.
     pub fn new(what: impl Into<String>, timeout: Duration) -> Self {
-        Self {
-            what: what.into(),
-            timeout,
-            every: Duration::from_millis(100),
-            guard: None,
-        }
+        Self { what: what.into(), timeout, every: Duration::from_millis(100), guard: None }
     }
 
     /// Replaces the interval between two looks.
@@ -69,26 +64,18 @@ mod tests {
     fn it_ends_with_the_value_the_guard_or_the_last_error() {
         let mut looks = 0;
         let every = Duration::from_millis(1);
-        let found = Wait::new("three looks", Duration::from_secs(5))
-            .every(every)
-            .until(|| {
-                looks += 1;
-                Ok((looks == 3).then_some(looks))
-            });
+        let found = Wait::new("three looks", Duration::from_secs(5)).every(every).until(|| {
+            looks += 1;
+            Ok((looks == 3).then_some(looks))
+        });
         assert_eq!(found.expect("found"), 3);
 
         let late = Wait::new("never", Duration::from_millis(5))
             .every(every)
             .until(|| bail!("no: {}", 1) as Result<Option<()>>);
-        assert!(
-            late.expect_err("late")
-                .to_string()
-                .contains("for never: no: 1")
-        );
+        assert!(late.expect_err("late").to_string().contains("for never: no: 1"));
 
-        let dead = Wait::new("dead", Duration::from_secs(60))
-            .unless(|| bail!("it died"))
-            .until(|| Ok(None::<()>));
+        let dead = Wait::new("dead", Duration::from_secs(60)).unless(|| bail!("it died")).until(|| Ok(None::<()>));
         assert_eq!(dead.expect_err("dead").to_string(), "it died");
     }
 }

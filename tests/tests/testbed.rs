@@ -45,12 +45,8 @@ fn a_cluster_runs_pods_keeps_data_takes_faults_and_leaves_nothing() -> Result<()
     another_process_is_refused(&progress)?;
     an_image_of_a_dynamic_program_runs(&cluster)?;
     progress.line("own image ran");
-    let inside =
-        pid_namespace(cluster.init().pid()).context("the cluster's first process is gone")?;
-    ensure!(
-        processes_in(&inside)? > 10,
-        "the cluster's processes are not seen"
-    );
+    let inside = pid_namespace(cluster.init().pid()).context("the cluster's first process is gone")?;
+    ensure!(processes_in(&inside)? > 10, "the cluster's processes are not seen");
     cluster.down()?;
     progress.line("down");
     ensure!(processes_in(&inside)? == 0, "processes live on");
@@ -63,10 +59,7 @@ fn a_cluster_runs_pods_keeps_data_takes_faults_and_leaves_nothing() -> Result<()
 
 fn processes_in(namespace: &str) -> Result<usize> {
     let pids = all_pids()?;
-    Ok(pids
-        .into_iter()
-        .filter(|pid| pid_namespace(*pid).as_deref() == Some(namespace))
-        .count())
+    Ok(pids.into_iter().filter(|pid| pid_namespace(*pid).as_deref() == Some(namespace)).count())
 }
 
 fn state(number: u8) -> PathBuf {
@@ -108,8 +101,7 @@ fn pods_run_under_the_restricted_label(cluster: &Cluster) -> Result<()> {
         "apiVersion": "v1", "kind": "Namespace",
         "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
     }))?;
-    Wait::new("the namespace's service account", LONG)
-        .until(|| kubectl(cluster).try_get("serviceaccount/default"))?;
+    Wait::new("the namespace's service account", LONG).until(|| kubectl(cluster).try_get("serviceaccount/default"))?;
     cluster.create_volumes(2, 1)?;
     let kubectl = kubectl(cluster);
     for (name, data) in [("a", "data-a"), ("b", "data-b")] {
@@ -126,18 +118,13 @@ fn process(cluster: &Cluster, pod: &str) -> Result<HostProcess> {
 
 /// What a caller in pod `from` is told at this address; empty when nobody accepts in time.
 fn call(cluster: &Cluster, from: &str, to: Ipv4Addr, port: u16) -> Result<String> {
-    let script = format!(
-        "exec 3<>/dev/tcp/{to}/{port} && read -r -t 0.4 line <&3; echo \"connected $line\""
-    );
-    let cmd = cluster
-        .in_network_of(&process(cluster, from)?)
-        .args(["timeout", "1.5", "bash", "-c", &script]);
+    let script = format!("exec 3<>/dev/tcp/{to}/{port} && read -r -t 0.4 line <&3; echo \"connected $line\"");
+    let cmd = cluster.in_network_of(&process(cluster, from)?).args(["timeout", "1.5", "bash", "-c", &script]);
     Ok(cmd.output()?.stdout.trim().to_owned())
 }
 
 fn call_from_host(to: Ipv4Addr) -> Result<String> {
-    let mut stream =
-        TcpStream::connect_timeout(&SocketAddr::from((to, PORT)), Duration::from_secs(2))?;
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((to, PORT)), Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
@@ -146,26 +133,14 @@ fn call_from_host(to: Ipv4Addr) -> Result<String> {
 
 fn two_pods_are_cut_and_healed(cluster: &Cluster) -> Result<()> {
     let b = cluster.pod_ip(NAMESPACE, "b")?;
-    ensure!(
-        call(cluster, "a", b, PORT)? == "connected hello",
-        "no way from a to b"
-    );
+    ensure!(call(cluster, "a", b, PORT)? == "connected hello", "no way from a to b");
     let cut = cluster.cut_pods(NAMESPACE, "a", "b")?;
-    ensure!(
-        call(cluster, "a", b, PORT)?.is_empty(),
-        "b answers a through the cut"
-    );
+    ensure!(call(cluster, "a", b, PORT)?.is_empty(), "b answers a through the cut");
     ensure!(call_from_host(b)? == "hello\n", "the host was cut off too");
     cut.heal()?;
-    ensure!(
-        call(cluster, "a", b, PORT)? == "connected hello",
-        "not healed"
-    );
+    ensure!(call(cluster, "a", b, PORT)? == "connected hello", "not healed");
     let isolated = cluster.isolate_pod(NAMESPACE, "b")?;
-    ensure!(
-        call_from_host(b).is_err(),
-        "the host reaches an isolated pod"
-    );
+    ensure!(call_from_host(b).is_err(), "the host reaches an isolated pod");
     drop(isolated);
     ensure!(call_from_host(b)? == "hello\n", "not healed by dropping");
     Ok(())
@@ -173,24 +148,12 @@ fn two_pods_are_cut_and_healed(cluster: &Cluster) -> Result<()> {
 
 fn a_pod_is_cut_from_the_api(cluster: &Cluster) -> Result<()> {
     let api = cluster.layout().network.api_service_ip();
-    ensure!(
-        call(cluster, "a", api, 443)?.starts_with("connected"),
-        "no way from a to the API server"
-    );
+    ensure!(call(cluster, "a", api, 443)?.starts_with("connected"), "no way from a to the API server");
     let cut = cluster.cut_from_api(NAMESPACE, "a")?;
-    ensure!(
-        call(cluster, "a", api, 443)?.is_empty(),
-        "a reaches the API server through the cut"
-    );
-    ensure!(
-        call(cluster, "b", api, 443)?.starts_with("connected"),
-        "b was cut off too"
-    );
+    ensure!(call(cluster, "a", api, 443)?.is_empty(), "a reaches the API server through the cut");
+    ensure!(call(cluster, "b", api, 443)?.starts_with("connected"), "b was cut off too");
     cut.heal()?;
-    ensure!(
-        call(cluster, "a", api, 443)?.starts_with("connected"),
-        "not healed"
-    );
+    ensure!(call(cluster, "a", api, 443)?.starts_with("connected"), "not healed");
     Ok(())
 }
 
@@ -199,13 +162,9 @@ fn a_killed_process_is_restarted(cluster: &Cluster) -> Result<()> {
     let b = cluster.pod_ip(NAMESPACE, "b")?;
     first.stop()?;
     // The kernel still accepts for a stopped process; nobody greets.
-    let error = call_from_host(b)
-        .err()
-        .context("a stopped process greets")?;
+    let error = call_from_host(b).err().context("a stopped process greets")?;
     ensure!(
-        error
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::WouldBlock),
+        error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::WouldBlock),
         "{error}"
     );
     first.cont()?;
@@ -213,13 +172,9 @@ fn a_killed_process_is_restarted(cluster: &Cluster) -> Result<()> {
     first.kill()?;
     first.wait_end(Duration::from_secs(5))?;
     kubectl(cluster).wait_for("pod/b", "restarted and Ready", LONG, |pod| {
-        pod["status"]["containerStatuses"][0]["restartCount"] == 1
-            && ais_tests::testbed::kubectl::is_ready(pod)
+        pod["status"]["containerStatuses"][0]["restartCount"] == 1 && ais_tests::testbed::kubectl::is_ready(pod)
     })?;
-    ensure!(
-        process(cluster, "b")?.pid() != first.pid(),
-        "the same process"
-    );
+    ensure!(process(cluster, "b")?.pid() != first.pid(), "the same process");
     Ok(())
 }
 
@@ -230,9 +185,8 @@ fn components_are_held_and_killed(cluster: &Cluster) -> Result<()> {
     let api = cluster.component(API_SERVER)?;
     let before = api.pid()?;
     api.kill()?;
-    Wait::new("the API server to be back", LONG).until(|| {
-        Ok((api.pid()? != before && cluster.kubectl().raw("/readyz")? == "ok").then_some(()))
-    })?;
+    Wait::new("the API server to be back", LONG)
+        .until(|| Ok((api.pid()? != before && cluster.kubectl().raw("/readyz")? == "ok").then_some(())))?;
     ensure!(scheduler.pid().is_err(), "a held component came back");
     scheduler.release()?;
     Wait::new("the scheduler", LONG).until(|| scheduler.pid().map(Some))?;
@@ -241,56 +195,32 @@ fn components_are_held_and_killed(cluster: &Cluster) -> Result<()> {
 
 fn data_survives_the_pod_and_a_reboot(cluster: &mut Cluster) -> Result<()> {
     let file = |cluster: &Cluster| -> Result<PathBuf> {
-        Ok(PathBuf::from(format!(
-            "/proc/{}/root/data/kept",
-            process(cluster, "a")?.pid()
-        )))
+        Ok(PathBuf::from(format!("/proc/{}/root/data/kept", process(cluster, "a")?.pid())))
     };
     fs::write(file(cluster)?, "precious").context("cannot write into the pod's volume")?;
     let kubectl = kubectl(cluster);
     kubectl.delete("pod/a", LONG)?;
     kubectl.apply_json(&pod("a", "data-a"))?;
     kubectl.wait_pods_ready("app=greeter", 2, LONG)?;
-    ensure!(
-        fs::read_to_string(file(cluster)?)? == "precious",
-        "another volume after the pod's return"
-    );
+    ensure!(fs::read_to_string(file(cluster)?)? == "precious", "another volume after the pod's return");
 
     cluster.reboot()?;
     Wait::new("a's process after the reboot", LONG).until(|| process(cluster, "a").map(Some))?;
     kubectl.wait_pods_ready("app=greeter", 2, LONG)?;
-    ensure!(
-        fs::read_to_string(file(cluster)?)? == "precious",
-        "another volume after the reboot"
-    );
-    ensure!(
-        call_from_host(cluster.pod_ip(NAMESPACE, "b")?)? == "hello\n",
-        "b does not answer after the reboot"
-    );
+    ensure!(fs::read_to_string(file(cluster)?)? == "precious", "another volume after the reboot");
+    ensure!(call_from_host(cluster.pod_ip(NAMESPACE, "b")?)? == "hello\n", "b does not answer after the reboot");
     Ok(())
 }
 
 fn volumes_are_recycled(cluster: &Cluster) -> Result<()> {
     let kubectl = kubectl(cluster);
-    ensure!(
-        cluster.recycle_volumes()? == 0,
-        "a volume in use was recycled"
-    );
+    ensure!(cluster.recycle_volumes()? == 0, "a volume in use was recycled");
     let volume = kubectl.get("persistentvolumeclaim/data-a")?;
-    let volume = volume["spec"]["volumeName"]
-        .as_str()
-        .context("a is not bound")?
-        .to_owned();
+    let volume = volume["spec"]["volumeName"].as_str().context("a is not bound")?.to_owned();
     kubectl.delete("pod/a", LONG)?;
     kubectl.delete("persistentvolumeclaim/data-a", LONG)?;
-    Wait::new("a released volume", LONG)
-        .until(|| Ok((cluster.recycle_volumes()? == 1).then_some(())))?;
-    ensure!(
-        fs::read_dir(cluster.volume_folder(&volume))?
-            .next()
-            .is_none(),
-        "its data is still there"
-    );
+    Wait::new("a released volume", LONG).until(|| Ok((cluster.recycle_volumes()? == 1).then_some(())))?;
+    ensure!(fs::read_dir(cluster.volume_folder(&volume))?.next().is_none(), "its data is still there");
     kubectl.apply_json(&claim("data-a"))?;
     kubectl.apply_json(&pod("a", "data-a"))?;
     kubectl.wait_pods_ready("app=greeter", 2, LONG)?;
@@ -314,43 +244,25 @@ fn an_image_of_a_dynamic_program_runs(cluster: &Cluster) -> Result<()> {
     pod["spec"]["restartPolicy"] = json!("Never");
     let kubectl = kubectl(cluster);
     kubectl.apply_json(&pod)?;
-    kubectl.wait_for("pod/own", "done", LONG, |pod| {
-        pod["status"]["phase"] == "Succeeded"
-    })?;
-    ensure!(
-        kubectl.logs("own", "greeter")?.contains("test Kubernetes"),
-        "its log is not its help"
-    );
+    kubectl.wait_for("pod/own", "done", LONG, |pod| pod["status"]["phase"] == "Succeeded")?;
+    ensure!(kubectl.logs("own", "greeter")?.contains("test Kubernetes"), "its log is not its help");
     // In the other pod its port is taken already, and `kubectl exec` says so.
-    let taken = kubectl
-        .exec("b", "greeter", &["/pause", &PORT.to_string()])
-        .err()
-        .context("a port was taken twice")?;
+    let taken = kubectl.exec("b", "greeter", &["/pause", &PORT.to_string()]).err().context("a port was taken twice")?;
     ensure!(taken.to_string().contains("exit code 1"), "{taken}");
     Ok(())
 }
 
 fn xtask() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    Ok(own
-        .ancestors()
-        .nth(2)
-        .context("no target folder")?
-        .join("xtask"))
+    Ok(own.ancestors().nth(2).context("no target folder")?.join("xtask"))
 }
 
 /// Asks the cluster's DNS from the host, the way a resolver does.
 fn names_resolve(cluster: &Cluster) -> Result<()> {
     let network = cluster.layout().network;
     let known = ask(network.node_ip(), "kubernetes.default.svc.cluster.local")?;
-    ensure!(
-        known == Some(network.api_service_ip()),
-        "the API server's name gives {known:?}"
-    );
-    ensure!(
-        ask(network.node_ip(), "nowhere.example")?.is_none(),
-        "an unknown name has an address"
-    );
+    ensure!(known == Some(network.api_service_ip()), "the API server's name gives {known:?}");
+    ensure!(ask(network.node_ip(), "nowhere.example")?.is_none(), "an unknown name has an address");
     Ok(())
 }
 
@@ -384,15 +296,11 @@ fn a_second_cluster_runs_beside_it(progress: &Progress) -> Result<()> {
     ensure!(second.kubectl().raw("/readyz")? == "ok");
     // Left running, found by somebody who only knows its number and folder, left again, and swept away.
     second.detach()?;
-    let again = Cluster::attach(SECOND, &state(SECOND), progress)?
-        .context("a detached cluster is not found")?;
+    let again = Cluster::attach(SECOND, &state(SECOND), progress)?.context("a detached cluster is not found")?;
     ensure!(again.kubectl().raw("/readyz")? == "ok");
     again.detach()?;
     Cluster::remove(SECOND, &state(SECOND))?;
-    ensure!(
-        Cluster::attach(SECOND, &state(SECOND), progress)?.is_none(),
-        "found after its end"
-    );
+    ensure!(Cluster::attach(SECOND, &state(SECOND), progress)?.is_none(), "found after its end");
     progress.line("second cluster done");
     Ok(())
 }
@@ -400,23 +308,10 @@ fn a_second_cluster_runs_beside_it(progress: &Progress) -> Result<()> {
 /// While this process works with the cluster, nobody else may bring it up or down.
 fn another_process_is_refused(progress: &Progress) -> Result<()> {
     let down = ais_tests::cmd::Cmd::new(xtask()?)
-        .args([
-            "kubernetes",
-            "down",
-            "--number",
-            &NUMBER.to_string(),
-            "--state",
-        ])
+        .args(["kubernetes", "down", "--number", &NUMBER.to_string(), "--state"])
         .arg(state(NUMBER))
         .output()?;
-    ensure!(
-        !down.ok()
-            && down
-                .stderr
-                .contains("another process of this machine uses it"),
-        "{}",
-        down.stderr
-    );
+    ensure!(!down.ok() && down.stderr.contains("another process of this machine uses it"), "{}", down.stderr);
     progress.line("another process was refused");
     Ok(())
 }

@@ -75,6 +75,15 @@ impl Pool {
         self.with(|entries| entries.push(entry));
     }
 
+    /// A gateway came back at another address.
+    pub fn readdress(&self, id: &str, address: &str) {
+        self.with(|entries| {
+            for entry in entries.iter_mut().filter(|entry| entry.id == id) {
+                address.clone_into(&mut entry.address);
+            }
+        });
+    }
+
     fn set(&self, id: &str, open: bool) {
         self.with(|entries| entries.iter_mut().filter(|entry| entry.id == id).for_each(|entry| entry.open = open));
     }

@@ -319,7 +319,7 @@ fn full_electorate(nodes: &[Node]) -> usize {
 }
 
 /// The one primary that all follow.
-fn led(views: &[View]) -> std::result::Result<&View, String> {
+pub fn led(views: &[View]) -> std::result::Result<&View, String> {
     let leaders: Vec<&View> = views.iter().filter(|view| view.leads()).collect();
     let [leader] = leaders[..] else { return Err(format!("{} nodes lead", leaders.len())) };
     for view in views {
@@ -344,7 +344,7 @@ fn led(views: &[View]) -> std::result::Result<&View, String> {
 }
 
 /// Whether nothing is left to do.
-fn agreed(views: &[View], voters: usize) -> std::result::Result<(), String> {
+pub fn agreed(views: &[View], voters: usize) -> std::result::Result<(), String> {
     let leader = led(views)?;
     if let Some(view) = views.iter().find(|view| view.stamp != leader.stamp) {
         return Err(format!("{} is at {:?}, the primary at {:?}", view.node_id, view.stamp, leader.stamp));

@@ -43,28 +43,18 @@ const KUBERNETES: Module = Module {
         ("k8s.io/component-base/version.gitMinor", "36"),
         ("k8s.io/component-base/version.gitTreeState", "clean"),
         ("k8s.io/component-base/version.gitCommit", "v1.36.3"),
-        (
-            "k8s.io/component-base/version.buildDate",
-            "2026-01-01T00:00:00Z",
-        ),
+        ("k8s.io/component-base/version.buildDate", "2026-01-01T00:00:00Z"),
         ("k8s.io/client-go/pkg/version.gitVersion", "v1.36.3"),
         ("k8s.io/client-go/pkg/version.gitMajor", "1"),
         ("k8s.io/client-go/pkg/version.gitMinor", "36"),
         ("k8s.io/client-go/pkg/version.gitTreeState", "clean"),
         ("k8s.io/client-go/pkg/version.gitCommit", "v1.36.3"),
-        (
-            "k8s.io/client-go/pkg/version.buildDate",
-            "2026-01-01T00:00:00Z",
-        ),
+        ("k8s.io/client-go/pkg/version.buildDate", "2026-01-01T00:00:00Z"),
     ],
     cold_minutes: "5 to 6",
 };
-const COREDNS: Module = Module {
-    name: "coredns",
-    packages: &["github.com/coredns/coredns"],
-    stamps: &[],
-    cold_minutes: "1 to 2",
-};
+const COREDNS: Module =
+    Module { name: "coredns", packages: &["github.com/coredns/coredns"], stamps: &[], cold_minutes: "1 to 2" };
 const HELM: Module = Module {
     name: "helm",
     packages: &["helm.sh/helm/v4/cmd/helm"],
@@ -116,10 +106,9 @@ impl Binaries {
 pub fn cache_dir() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
         Some(dir) => PathBuf::from(dir),
-        None => PathBuf::from(
-            std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?,
-        )
-        .join(".cache"),
+        None => {
+            PathBuf::from(std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache")
+        }
     };
     let dir = base.join("aiscluster-testbed");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -127,12 +116,7 @@ pub fn cache_dir() -> Result<PathBuf> {
 }
 
 /// Makes `cache/name-<key>` once: `make` fills an empty folder, which then gets its name in one step.
-pub fn once(
-    cache: &Path,
-    name: &str,
-    key: &[u8],
-    make: impl FnOnce(&Path) -> Result<()>,
-) -> Result<PathBuf> {
+pub fn once(cache: &Path, name: &str, key: &[u8], make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let made = cache.join(format!("{name}-{}", short_hash(key)));
     if made.exists() {
         return Ok(made);
@@ -144,8 +128,7 @@ pub fn once(
     let partial = cache.join(format!("{name}.partial"));
     if partial.exists() {
         // Of a build that was killed; the lock says nobody is at it now.
-        fs::remove_dir_all(&partial)
-            .with_context(|| format!("cannot remove {}", partial.display()))?;
+        fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
     }
     fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
     make(&partial)?;
@@ -164,18 +147,12 @@ fn lock(path: &Path, timeout: Duration) -> Result<File> {
 }
 
 fn short_hash(key: &[u8]) -> String {
-    Sha256::digest(key)
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(key).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Module {
     fn ensure(&self, cache: &Path, progress: &Progress) -> Result<PathBuf> {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("kubernetes")
-            .join(self.name);
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes").join(self.name);
         let mut key = Vec::new();
         for file in ["go.mod", "go.sum"] {
             let path = source.join(file);
@@ -189,11 +166,7 @@ impl Module {
             ));
             let clock = Progress::new("");
             self.build(&source, out)?;
-            progress.line(format!(
-                "built {} in {:.0}s",
-                self.name,
-                clock.elapsed().as_secs_f64()
-            ));
+            progress.line(format!("built {} in {:.0}s", self.name, clock.elapsed().as_secs_f64()));
             Ok(())
         })
     }
@@ -204,31 +177,16 @@ impl Module {
         for (name, value) in self.stamps {
             link.push_str(&format!(" -X {name}={value}"));
         }
-        vec![
-            "-trimpath".into(),
-            "-buildvcs=false".into(),
-            "-ldflags".into(),
-            link,
-        ]
+        vec!["-trimpath".into(), "-buildvcs=false".into(), "-ldflags".into(), link]
     }
 
     fn build(&self, source: &Path, out: &Path) -> Result<()> {
-        let version = Cmd::new("go")
-            .args(["env", "GOVERSION"])
-            .env("GOTOOLCHAIN", "local")
-            .dir(source)
-            .output();
-        let version = version.context(
-            "Go is missing: install Go 1.26 (https://go.dev/doc/install) and put `go` on PATH",
-        )?;
-        let toolchain = if version.stdout.trim().starts_with(GO_MINOR) {
-            "local"
-        } else {
-            GO_TOOLCHAIN
-        };
+        let version = Cmd::new("go").args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local").dir(source).output();
+        let version =
+            version.context("Go is missing: install Go 1.26 (https://go.dev/doc/install) and put `go` on PATH")?;
+        let toolchain = if version.stdout.trim().starts_with(GO_MINOR) { "local" } else { GO_TOOLCHAIN };
         let log_path = out.with_extension("log");
-        let log = File::create(&log_path)
-            .with_context(|| format!("cannot write {}", log_path.display()))?;
+        let log = File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
         let mut child = Command::new("go")
             .arg("build")
             .args(self.flags())
@@ -236,12 +194,7 @@ impl Module {
             .arg(out)
             .args(self.packages)
             .current_dir(source)
-            .envs([
-                ("CGO_ENABLED", "0"),
-                ("GOFLAGS", ""),
-                ("GOWORK", "off"),
-                ("GOTOOLCHAIN", toolchain),
-            ])
+            .envs([("CGO_ENABLED", "0"), ("GOFLAGS", ""), ("GOWORK", "off"), ("GOTOOLCHAIN", toolchain)])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -254,12 +207,7 @@ impl Module {
         }
         if !status.is_some_and(|status| status.success()) {
             let said = fs::read_to_string(&log_path).unwrap_or_default();
-            bail!(
-                "`go build` of {} did not succeed (log: {}): {}",
-                self.name,
-                log_path.display(),
-                tail(said.trim())
-            );
+            bail!("`go build` of {} did not succeed (log: {}): {}", self.name, log_path.display(), tail(said.trim()));
         }
         Ok(())
     }
@@ -275,17 +223,11 @@ mod tests {
         fs::create_dir_all(&cache).expect("made");
         let failed = once(&cache, "thing", b"key", |_| bail!("no"));
         assert!(failed.is_err());
-        let first = once(&cache, "thing", b"key", |dir| {
-            Ok(fs::write(dir.join("a"), "1")?)
-        })
-        .expect("made");
+        let first = once(&cache, "thing", b"key", |dir| Ok(fs::write(dir.join("a"), "1")?)).expect("made");
         let second = once(&cache, "thing", b"key", |_| bail!("made twice")).expect("cached");
         assert_eq!(first, second);
         assert_eq!(fs::read_to_string(second.join("a")).expect("read"), "1");
-        assert_ne!(
-            once(&cache, "thing", b"other", |_| Ok(())).expect("made"),
-            first
-        );
+        assert_ne!(once(&cache, "thing", b"other", |_| Ok(())).expect("made"), first);
         fs::remove_dir_all(&cache).expect("removed");
     }
 }

@@ -12,17 +12,13 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// Makes the group in every hierarchy.
 pub(super) fn make(group: &str) -> Result<()> {
-    for hierarchy in hierarchies()?
-        .into_iter()
-        .filter(|hierarchy| is_v2() || has_controllers(hierarchy))
-    {
+    for hierarchy in hierarchies()?.into_iter().filter(|hierarchy| is_v2() || has_controllers(hierarchy)) {
         let dir = below(&hierarchy, group);
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         // Version 1 starts a cpuset empty, and then no process may enter it.
         for file in ["cpuset.cpus", "cpuset.mems"] {
             if !is_v2() && dir.join(file).exists() {
-                let all = fs::read(hierarchy.join(file))
-                    .with_context(|| format!("cannot read {file}"))?;
+                let all = fs::read(hierarchy.join(file)).with_context(|| format!("cannot read {file}"))?;
                 fs::write(dir.join(file), all).with_context(|| format!("cannot write {file}"))?;
             }
         }
@@ -38,35 +34,26 @@ pub(super) fn make(group: &str) -> Result<()> {
 pub(super) fn remove(group: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
         let dir = below(&hierarchy, group);
-        Wait::new(
-            format!("{} to be empty", dir.display()),
-            Duration::from_secs(15),
-        )
-        .every(Duration::from_millis(20))
-        .until(|| remove_tree(&dir).map(Some))?;
+        Wait::new(format!("{} to be empty", dir.display()), Duration::from_secs(15))
+            .every(Duration::from_millis(20))
+            .until(|| remove_tree(&dir).map(Some))?;
     }
     Ok(())
 }
 
 /// Whether any hierarchy still has the group.
 pub(super) fn exists(group: &str) -> Result<bool> {
-    Ok(hierarchies()?
-        .iter()
-        .any(|hierarchy| below(hierarchy, group).exists()))
+    Ok(hierarchies()?.iter().any(|hierarchy| below(hierarchy, group).exists()))
 }
 
 /// The pids in the subgroup of `group` that has this name, at any depth.
 pub(super) fn processes(group: &str, name: &str) -> Result<Vec<u32>> {
-    let hierarchy = if is_v2() {
-        PathBuf::from(ROOT)
-    } else {
-        Path::new(ROOT).join("pids")
-    };
+    let hierarchy = if is_v2() { PathBuf::from(ROOT) } else { Path::new(ROOT).join("pids") };
     let Some(dir) = find(&below(&hierarchy, group), name)? else {
         return Ok(Vec::new());
     };
-    let text = fs::read_to_string(dir.join("cgroup.procs"))
-        .with_context(|| format!("cannot read {}", dir.display()))?;
+    let text =
+        fs::read_to_string(dir.join("cgroup.procs")).with_context(|| format!("cannot read {}", dir.display()))?;
     Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
@@ -101,10 +88,7 @@ fn below(hierarchy: &Path, group: &str) -> PathBuf {
 fn enable_controllers(dir: &Path) {
     for controller in ["cpuset", "cpu", "io", "memory", "pids", "hugetlb"] {
         // A kernel without one of them says so when a pod needs it.
-        drop(fs::write(
-            dir.join("cgroup.subtree_control"),
-            format!("+{controller}"),
-        ));
+        drop(fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}")));
     }
 }
 

@@ -74,9 +74,7 @@ impl Cluster {
                 if let Err(error) = cluster.finish_start() {
                     let logs = cluster.layout.text("log");
                     cluster.abandon();
-                    return Err(error.context(format!(
-                        "the test Kubernetes did not start; its logs: {logs}"
-                    )));
+                    return Err(error.context(format!("the test Kubernetes did not start; its logs: {logs}")));
                 }
                 Ok(cluster)
             }
@@ -96,8 +94,7 @@ impl Cluster {
     /// Takes over cluster `number` when it runs; `None` when it does not.
     pub fn attach(number: u8, state: &Path, progress: &Progress) -> Result<Option<Self>> {
         let layout = Layout::new(number, state)?;
-        let Some(record) = Record::read(&layout).filter(|record| record.state == layout.state)
-        else {
+        let Some(record) = Record::read(&layout).filter(|record| record.state == layout.state) else {
             return Ok(None);
         };
         let Some(init) = record.process() else {
@@ -105,14 +102,7 @@ impl Cluster {
         };
         let binaries = Binaries::ensure(progress)?;
         let lease = Some(Lease::take(&layout)?);
-        Ok(Some(Self {
-            layout,
-            binaries,
-            progress: progress.clone(),
-            lease,
-            init,
-            starter: None,
-        }))
+        Ok(Some(Self { layout, binaries, progress: progress.clone(), lease, init, starter: None }))
     }
 
     /// Leaves it running after this process.
@@ -174,14 +164,8 @@ impl Cluster {
             }
         }
         let text = layout.state.display().to_string();
-        let mounts =
-            fs::read_to_string("/proc/self/mounts").context("cannot read the list of mounts")?;
-        found.extend(
-            mounts
-                .lines()
-                .filter(|line| line.contains(&text))
-                .map(|line| format!("mount {line}")),
-        );
+        let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the list of mounts")?;
+        found.extend(mounts.lines().filter(|line| line.contains(&text)).map(|line| format!("mount {line}")));
         for pid in super::process::all_pids()? {
             let args = super::process::command_line(pid).unwrap_or_default();
             if args.iter().any(|arg| arg.contains(&text)) {
@@ -218,11 +202,7 @@ impl Cluster {
 
     /// `helm` as administrator.
     pub fn helm(&self) -> Helm {
-        Helm::new(
-            self.binaries.helm(),
-            &self.kubectl(),
-            self.layout.path("helm"),
-        )
+        Helm::new(self.binaries.helm(), &self.kubectl(), self.layout.path("helm"))
     }
 
     /// One of [`components::ALL`], to be disturbed.
@@ -239,8 +219,7 @@ impl Cluster {
         end(&self.init)?;
         if let Some(mut starter) = self.starter.take() {
             drop(starter.line);
-            wait_child(&mut starter.child, Duration::from_secs(10))?
-                .context("`unshare` did not end with its child")?;
+            wait_child(&mut starter.child, Duration::from_secs(10))?.context("`unshare` did not end with its child")?;
         }
         clear(&self.layout)
     }
@@ -255,10 +234,7 @@ impl Cluster {
             let api = SocketAddr::from((layout.network.node_ip(), 6443));
             Wait::new("the API server", STEP).unless(alive).until(|| {
                 // A connection is tried first because it costs nothing.
-                drop(TcpStream::connect_timeout(
-                    &api,
-                    Duration::from_millis(200),
-                )?);
+                drop(TcpStream::connect_timeout(&api, Duration::from_millis(200))?);
                 Ok((kubectl.raw("/readyz")? == "ok").then_some(()))
             })?;
             progress.line("API server ready");
@@ -275,25 +251,16 @@ impl Cluster {
         let node = format!("node/{NODE}");
         let former = kubectl.try_get(&node)?.as_ref().and_then(heartbeat);
         self.component(components::KUBELET)?.release()?;
-        Wait::new("the node to be Ready", STEP)
-            .unless(alive)
-            .until(|| {
-                let Some(node) = kubectl.try_get(&node)? else {
-                    return Ok(None);
-                };
-                Ok(
-                    (condition(&node, "Ready") == Some("True") && heartbeat(&node) != former)
-                        .then_some(()),
-                )
-            })?;
+        Wait::new("the node to be Ready", STEP).unless(alive).until(|| {
+            let Some(node) = kubectl.try_get(&node)? else {
+                return Ok(None);
+            };
+            Ok((condition(&node, "Ready") == Some("True") && heartbeat(&node) != former).then_some(()))
+        })?;
         progress.line("node Ready");
         Wait::new("the default service account", STEP)
             .unless(alive)
-            .until(|| {
-                kubectl
-                    .in_namespace("default")
-                    .try_get("serviceaccount/default")
-            })?;
+            .until(|| kubectl.in_namespace("default").try_get("serviceaccount/default"))?;
         progress.line(format!("test Kubernetes {} is up", layout.number));
         Ok(())
     }
@@ -301,23 +268,17 @@ impl Cluster {
     fn import_first_images(&self) -> Result<()> {
         let archive = pause::archive()?;
         let socket = self.layout.containerd_socket();
-        Wait::new("containerd", STEP)
-            .every(Duration::from_millis(50))
-            .unless(|| self.check_alive())
-            .until(|| {
-                drop(UnixStream::connect(&socket)?);
-                Ok(Some(()))
-            })?;
+        Wait::new("containerd", STEP).every(Duration::from_millis(50)).unless(|| self.check_alive()).until(|| {
+            drop(UnixStream::connect(&socket)?);
+            Ok(Some(()))
+        })?;
         import(&self.layout, &archive)
     }
 
     fn check_alive(&self) -> Result<()> {
         if self.init.has_ended() {
             let log = fs::read_to_string(self.layout.path("log/init.log")).unwrap_or_default();
-            bail!(
-                "the cluster's first process ended: {}",
-                crate::cmd::tail(log.trim())
-            );
+            bail!("the cluster's first process ended: {}", crate::cmd::tail(log.trim()));
         }
         Ok(())
     }
@@ -327,8 +288,7 @@ impl Cluster {
     /// Ends it, but keeps its state folder: somebody will want to read the logs.
     fn abandon(&mut self) {
         if let Err(error) = self.stop() {
-            self.progress
-                .line(format!("taking the test Kubernetes down failed: {error:#}"));
+            self.progress.line(format!("taking the test Kubernetes down failed: {error:#}"));
         }
         self.lease = None;
     }
@@ -338,37 +298,26 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let keep = std::thread::panicking() || std::env::var_os(KEEP).is_some();
         if self.lease.is_some() && keep {
-            self.progress
-                .line(format!("kept for reading: {}", self.layout.text("log")));
+            self.progress.line(format!("kept for reading: {}", self.layout.text("log")));
             self.abandon();
         }
         if self.lease.is_some()
-            && let Err(error) = self
-                .stop()
-                .and_then(|()| remove_all(&self.layout, self.lease.take()))
+            && let Err(error) = self.stop().and_then(|()| remove_all(&self.layout, self.lease.take()))
         {
-            self.progress
-                .line(format!("taking the test Kubernetes down failed: {error:#}"));
+            self.progress.line(format!("taking the test Kubernetes down failed: {error:#}"));
         }
     }
 }
 
 /// Starts the first process with its namespaces and its link to the host; the components that need more are held.
-fn start(
-    layout: &Layout,
-    binaries: &Binaries,
-    progress: &Progress,
-) -> Result<(HostProcess, Starter)> {
+fn start(layout: &Layout, binaries: &Binaries, progress: &Progress) -> Result<(HostProcess, Starter)> {
     layout.make_folders()?;
     pki::ensure(&layout.path("pki"), layout.network, NODE)?;
     config::write(layout)?;
     cgroup::make(&layout.cgroup())?;
     let plan = Plan {
         state: layout.state.clone(),
-        binds: PRIVATE
-            .iter()
-            .map(|dir| (layout.private(dir), PathBuf::from(dir)))
-            .collect(),
+        binds: PRIVATE.iter().map(|dir| (layout.private(dir), PathBuf::from(dir))).collect(),
         address: format!("{}/30", layout.network.node_ip()),
         gateway: layout.network.host_ip().to_string(),
         components: components::specs(layout, binaries)?,
@@ -379,23 +328,10 @@ fn start(
         fs::write(layout.hold_file(name), "").with_context(|| format!("cannot hold {name}"))?;
     }
 
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(layout.path("log/init.log"))
-        .context("cannot write init.log")?;
+    let log =
+        File::options().create(true).append(true).open(layout.path("log/init.log")).context("cannot write init.log")?;
     let mut child = Command::new("setsid")
-        .args([
-            "unshare",
-            "--net",
-            "--mount",
-            "--pid",
-            "--ipc",
-            "--fork",
-            "--mount-proc",
-            "--propagation",
-            "private",
-        ])
+        .args(["unshare", "--net", "--mount", "--pid", "--ipc", "--fork", "--mount-proc", "--propagation", "private"])
         .arg(own_program()?)
         .arg(SUBCOMMAND)
         .arg(&plan_path)
@@ -423,13 +359,9 @@ fn link(layout: &Layout, child: &mut Child) -> Result<(HostProcess, ChildStdin)>
     let unshare = child.id();
     let program = SUBCOMMAND.to_owned();
     let children = format!("/proc/{unshare}/task/{unshare}/children");
-    let init: u32 = Wait::new("the first process", Duration::from_secs(10))
-        .every(Duration::from_millis(5))
-        .until(|| {
-            let Some(pid) = fs::read_to_string(&children)?
-                .split_whitespace()
-                .next()
-                .and_then(|pid| pid.parse().ok())
+    let init: u32 =
+        Wait::new("the first process", Duration::from_secs(10)).every(Duration::from_millis(5)).until(|| {
+            let Some(pid) = fs::read_to_string(&children)?.split_whitespace().next().and_then(|pid| pid.parse().ok())
             else {
                 return Ok(None);
             };
@@ -438,11 +370,7 @@ fn link(layout: &Layout, child: &mut Child) -> Result<(HostProcess, ChildStdin)>
                 .is_some_and(|args| args.contains(&program) && !args.contains(&"--fork".into()))
                 .then_some(pid))
         })?;
-    Record {
-        init,
-        state: layout.state.clone(),
-    }
-    .write(layout)?;
+    Record { init, state: layout.state.clone() }.write(layout)?;
     let process = HostProcess::open(init)?;
     layout.network.make_link(init)?;
     let mut line = child.stdin.take().context("no pipe to the first process")?;
@@ -456,17 +384,9 @@ fn own_program() -> Result<PathBuf> {
     if own.file_stem().is_some_and(|name| name == "xtask") {
         return Ok(own);
     }
-    own.ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join("xtask"))
-        .find(|path| path.is_file())
-        .with_context(|| {
-            format!(
-                "there is no `xtask` near {}: build it with `cargo build --release -p ais-tests`",
-                own.display()
-            )
-        })
+    own.ancestors().skip(1).take(2).map(|dir| dir.join("xtask")).find(|path| path.is_file()).with_context(|| {
+        format!("there is no `xtask` near {}: build it with `cargo build --release -p ais-tests`", own.display())
+    })
 }
 
 /// Ends what an earlier life left under this number.
@@ -512,14 +432,9 @@ fn remove_all(layout: &Layout, lease: Option<Lease>) -> Result<()> {
 
 /// There should be no mount of ours outside the namespaces; removing through one would reach somebody else's files.
 fn unmount_below(dir: &Path) -> Result<()> {
-    let mounts =
-        fs::read_to_string("/proc/self/mounts").context("cannot read the list of mounts")?;
+    let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the list of mounts")?;
     for line in mounts.lines().rev() {
-        if let Some(at) = line
-            .split_whitespace()
-            .nth(1)
-            .filter(|at| Path::new(at).starts_with(dir))
-        {
+        if let Some(at) = line.split_whitespace().nth(1).filter(|at| Path::new(at).starts_with(dir)) {
             Cmd::new("umount").arg("--lazy").arg(at).run()?;
         }
     }
@@ -550,8 +465,6 @@ fn import(layout: &Layout, archive: &Path) -> Result<()> {
 /// When the kubelet last reported.
 fn heartbeat(node: &serde_json::Value) -> Option<String> {
     let conditions = node["status"]["conditions"].as_array()?;
-    let ready = conditions
-        .iter()
-        .find(|condition| condition["type"] == "Ready")?;
+    let ready = conditions.iter().find(|condition| condition["type"] == "Ready")?;
     ready["lastHeartbeatTime"].as_str().map(str::to_owned)
 }

@@ -32,16 +32,7 @@ pub const PROXY: &str = "kube-proxy";
 pub const COREDNS: &str = "coredns";
 
 /// Every component, in starting order.
-pub const ALL: &[&str] = &[
-    ETCD,
-    CONTAINERD,
-    API_SERVER,
-    CONTROLLER_MANAGER,
-    SCHEDULER,
-    KUBELET,
-    PROXY,
-    COREDNS,
-];
+pub const ALL: &[&str] = &[ETCD, CONTAINERD, API_SERVER, CONTROLLER_MANAGER, SCHEDULER, KUBELET, PROXY, COREDNS];
 /// These end with errors before the API server and its default objects are there.
 pub const NEED_API: &[&str] = &[CONTROLLER_MANAGER, SCHEDULER, PROXY, COREDNS];
 
@@ -56,16 +47,12 @@ pub struct Spec {
 
 /// The command lines of all components.
 pub fn specs(layout: &Layout, binaries: &Binaries) -> Result<Vec<Spec>> {
-    ALL.iter()
-        .map(|name| spec(layout, binaries, name))
-        .collect()
+    ALL.iter().map(|name| spec(layout, binaries, name)).collect()
 }
 
 fn spec(layout: &Layout, binaries: &Binaries, name: &str) -> Result<Spec> {
     let program: PathBuf = match name {
-        ETCD | CONTAINERD => {
-            packages::find(name).with_context(|| format!("{name} is not installed"))?
-        }
+        ETCD | CONTAINERD => packages::find(name).with_context(|| format!("{name} is not installed"))?,
         COREDNS => binaries.coredns(),
         _ => binaries.kubernetes(name),
     };
@@ -76,11 +63,7 @@ fn spec(layout: &Layout, binaries: &Binaries, name: &str) -> Result<Spec> {
         CONTROLLER_MANAGER => controller_manager(layout),
         SCHEDULER => {
             let mut args = kubeconfigs(layout, "scheduler");
-            args.extend(owned(&[
-                "--bind-address=127.0.0.1",
-                "--leader-elect=false",
-                "--profiling=false",
-            ]));
+            args.extend(owned(&["--bind-address=127.0.0.1", "--leader-elect=false", "--profiling=false"]));
             args
         }
         KUBELET => vec![
@@ -95,10 +78,7 @@ fn spec(layout: &Layout, binaries: &Binaries, name: &str) -> Result<Spec> {
     };
     let mut command = vec![program.display().to_string()];
     command.extend(args);
-    Ok(Spec {
-        name: name.to_owned(),
-        command,
-    })
+    Ok(Spec { name: name.to_owned(), command })
 }
 
 fn owned(args: &[&str]) -> Vec<String> {
@@ -131,10 +111,7 @@ fn api_server(layout: &Layout) -> Vec<String> {
         format!("--kubelet-client-key={pki}/kubelet-client.key"),
         format!("--service-account-key-file={pki}/sa.pub"),
         format!("--service-account-signing-key-file={pki}/sa.key"),
-        format!(
-            "--service-cluster-ip-range={}",
-            layout.network.service_cidr()
-        ),
+        format!("--service-cluster-ip-range={}", layout.network.service_cidr()),
     ];
     args.extend(owned(&[
         "--etcd-servers=http://127.0.0.1:2379",
@@ -204,10 +181,7 @@ impl<'a> Component<'a> {
     pub fn pid(&self) -> Result<u32> {
         let text = fs::read_to_string(self.layout.pid_file(self.name))
             .with_context(|| format!("{} does not run", self.name))?;
-        let inside: u32 = text
-            .trim()
-            .parse()
-            .with_context(|| format!("{}'s pid file is broken", self.name))?;
+        let inside: u32 = text.trim().parse().with_context(|| format!("{}'s pid file is broken", self.name))?;
         host_pid(self.init, inside)?.with_context(|| format!("{} does not run", self.name))
     }
 
@@ -233,12 +207,7 @@ impl<'a> Component<'a> {
             self.kill()?;
             Wait::new(format!("{} to end", self.name), Duration::from_secs(10))
                 .every(Duration::from_millis(10))
-                .until(|| {
-                    Ok(
-                        (!std::path::Path::new("/proc").join(pid.to_string()).exists())
-                            .then_some(()),
-                    )
-                })?;
+                .until(|| Ok((!std::path::Path::new("/proc").join(pid.to_string()).exists()).then_some(())))?;
         }
         Ok(())
     }
@@ -255,15 +224,11 @@ impl<'a> Component<'a> {
 
     /// Asks that it is not started (again).
     pub(super) fn keep_away(&self) -> Result<()> {
-        fs::write(self.layout.hold_file(self.name), "")
-            .with_context(|| format!("cannot hold {}", self.name))
+        fs::write(self.layout.hold_file(self.name), "").with_context(|| format!("cannot hold {}", self.name))
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = i32::try_from(self.pid()?)
-            .ok()
-            .and_then(Pid::from_raw)
-            .context("not a pid")?;
+        let pid = i32::try_from(self.pid()?).ok().and_then(Pid::from_raw).context("not a pid")?;
         kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
     }
 }

@@ -7,13 +7,7 @@ use anyhow::{Context, Result};
 use super::layout::{Layout, NODE};
 
 /// Users with a kubeconfig: the file under `cfg/` and the certificate under `pki/`.
-const USERS: &[&str] = &[
-    "controller-manager",
-    "scheduler",
-    "proxy",
-    "coredns",
-    "node",
-];
+const USERS: &[&str] = &["controller-manager", "scheduler", "proxy", "coredns", "node"];
 
 /// Objects that the cluster needs before anything else: DNS' rights and the class of local volumes.
 pub(super) const BOOTSTRAP: &str = "\
@@ -43,11 +37,7 @@ volumeBindingMode: WaitForFirstConsumer
 pub(super) fn write(layout: &Layout) -> Result<()> {
     put(layout, "kubeconfig", &kubeconfig(layout, "admin"))?;
     for user in USERS {
-        put(
-            layout,
-            &format!("cfg/{user}.kubeconfig"),
-            &kubeconfig(layout, user),
-        )?;
+        put(layout, &format!("cfg/{user}.kubeconfig"), &kubeconfig(layout, user))?;
     }
     put(layout, "cfg/containerd.toml", &containerd(layout))?;
     put(layout, "cni/net.d/10-test.conflist", &cni(layout))?;

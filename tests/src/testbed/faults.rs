@@ -25,10 +25,7 @@ pub struct Cut {
 
 impl Cut {
     fn make(init: u32, rules: Vec<Vec<String>>) -> Result<Self> {
-        let mut made = Self {
-            init,
-            rules: Vec::new(),
-        };
+        let mut made = Self { init, rules: Vec::new() };
         for rule in rules {
             iptables(init, "-I", &rule)?;
             made.rules.push(rule);
@@ -60,10 +57,7 @@ impl Cluster {
     /// Drops all packets between two addresses, in both directions: of two pods, or of a pod and the host
     /// ([`super::network::Network::host_ip`]). Nobody else is affected; probes and DNS come from the node itself.
     pub fn cut(&self, a: Ipv4Addr, b: Ipv4Addr) -> Result<Cut> {
-        Cut::make(
-            self.init().pid(),
-            vec![between("FORWARD", a, b, &[]), between("FORWARD", b, a, &[])],
-        )
+        Cut::make(self.init().pid(), vec![between("FORWARD", a, b, &[]), between("FORWARD", b, a, &[])])
     }
 
     /// Drops packets in one direction only.
@@ -74,21 +68,8 @@ impl Cluster {
     /// Drops this share of the packets between two addresses, in both directions.
     pub fn lose(&self, a: Ipv4Addr, b: Ipv4Addr, probability: f64) -> Result<Cut> {
         let share = format!("{probability:.4}");
-        let random = [
-            "-m",
-            "statistic",
-            "--mode",
-            "random",
-            "--probability",
-            &share,
-        ];
-        Cut::make(
-            self.init().pid(),
-            vec![
-                between("FORWARD", a, b, &random),
-                between("FORWARD", b, a, &random),
-            ],
-        )
+        let random = ["-m", "statistic", "--mode", "random", "--probability", &share];
+        Cut::make(self.init().pid(), vec![between("FORWARD", a, b, &random), between("FORWARD", b, a, &random)])
     }
 
     /// Cuts two pods from each other.
@@ -99,51 +80,28 @@ impl Cluster {
     /// Cuts a pod from everything that is not on the node: other pods and the host.
     pub fn isolate_pod(&self, namespace: &str, pod: &str) -> Result<Cut> {
         let ip = self.pod_ip(namespace, pod)?.to_string();
-        let rule = |side: &str| {
-            ["FORWARD", side, &ip, "-j", "DROP"]
-                .map(str::to_owned)
-                .to_vec()
-        };
+        let rule = |side: &str| ["FORWARD", side, &ip, "-j", "DROP"].map(str::to_owned).to_vec();
         Cut::make(self.init().pid(), vec![rule("-s"), rule("-d")])
     }
 
     /// Cuts a pod from the API server.
     pub fn cut_from_api(&self, namespace: &str, pod: &str) -> Result<Cut> {
         let ip = self.pod_ip(namespace, pod)?.to_string();
-        let rule = [
-            "INPUT", "-s", &ip, "-p", "tcp", "--dport", "6443", "-j", "DROP",
-        ]
-        .map(str::to_owned)
-        .to_vec();
+        let rule = ["INPUT", "-s", &ip, "-p", "tcp", "--dport", "6443", "-j", "DROP"].map(str::to_owned).to_vec();
         Cut::make(self.init().pid(), vec![rule])
     }
 
     /// A pod's address.
     pub fn pod_ip(&self, namespace: &str, pod: &str) -> Result<Ipv4Addr> {
-        let object = self
-            .kubectl()
-            .in_namespace(namespace)
-            .get(&format!("pod/{pod}"))?;
-        let text = object["status"]["podIP"]
-            .as_str()
-            .with_context(|| format!("{pod} has no address yet"))?;
-        text.parse()
-            .with_context(|| format!("{pod} has the address {text}"))
+        let object = self.kubectl().in_namespace(namespace).get(&format!("pod/{pod}"))?;
+        let text = object["status"]["podIP"].as_str().with_context(|| format!("{pod} has no address yet"))?;
+        text.parse().with_context(|| format!("{pod} has the address {text}"))
     }
 
     /// The first process of a running container, to be killed or stopped.
-    pub fn container_process(
-        &self,
-        namespace: &str,
-        pod: &str,
-        container: &str,
-    ) -> Result<HostProcess> {
+    pub fn container_process(&self, namespace: &str, pod: &str, container: &str) -> Result<HostProcess> {
         let kubectl = self.kubectl().in_namespace(namespace);
-        Wait::new(
-            format!("the process of {pod}/{container}"),
-            Duration::from_secs(10),
-        )
-        .until(|| {
+        Wait::new(format!("the process of {pod}/{container}"), Duration::from_secs(10)).until(|| {
             let object = kubectl.get(&format!("pod/{pod}"))?;
             let id = running_id(&object, container)?;
             for pid in cgroup::processes(&self.layout().cgroup(), &id)? {
@@ -163,20 +121,15 @@ impl Cluster {
 
 fn running_id(pod: &Value, container: &str) -> Result<String> {
     let empty = Vec::new();
-    let statuses = pod["status"]["containerStatuses"]
-        .as_array()
-        .unwrap_or(&empty);
+    let statuses = pod["status"]["containerStatuses"].as_array().unwrap_or(&empty);
     let Some(status) = statuses.iter().find(|status| status["name"] == container) else {
         bail!("there is no container {container} yet");
     };
     if status["state"]["running"].is_null() {
         bail!("container {container} does not run: {}", status["state"]);
     }
-    let id = status["containerID"]
-        .as_str()
-        .and_then(|id| id.strip_prefix("containerd://"));
-    id.map(str::to_owned)
-        .context("the container has no id of containerd")
+    let id = status["containerID"].as_str().and_then(|id| id.strip_prefix("containerd://"));
+    id.map(str::to_owned).context("the container has no id of containerd")
 }
 
 fn between(chain: &str, from: Ipv4Addr, to: Ipv4Addr, matches: &[&str]) -> Vec<String> {
@@ -189,18 +142,7 @@ fn between(chain: &str, from: Ipv4Addr, to: Ipv4Addr, matches: &[&str]) -> Vec<S
 
 fn iptables(init: u32, action: &str, rule: &[String]) -> Result<()> {
     Cmd::new("nsenter")
-        .args([
-            "--net",
-            "--target",
-            &init.to_string(),
-            "--",
-            "iptables",
-            "-w",
-            "10",
-            "-t",
-            "mangle",
-            action,
-        ])
+        .args(["--net", "--target", &init.to_string(), "--", "iptables", "-w", "10", "-t", "mangle", action])
         .args(rule)
         .timeout(Duration::from_secs(20))
         .run()

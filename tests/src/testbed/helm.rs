@@ -29,11 +29,7 @@ impl Helm {
             (Some(file), _) => Target::File(file.to_owned()),
             (None, context) => Target::Context(context.unwrap_or_default().to_owned()),
         };
-        Self {
-            program: program.into(),
-            home: home.into(),
-            target,
-        }
+        Self { program: program.into(), home: home.into(), target }
     }
 
     /// A prepared command to add to.
@@ -42,14 +38,8 @@ impl Helm {
         I: IntoIterator<Item = S>,
         S: AsRef<std::ffi::OsStr>,
     {
-        let mut cmd = Cmd::new(&self.program)
-            .args(args)
-            .timeout(Duration::from_secs(180));
-        for (name, dir) in [
-            ("HELM_CACHE_HOME", "cache"),
-            ("HELM_CONFIG_HOME", "config"),
-            ("HELM_DATA_HOME", "data"),
-        ] {
+        let mut cmd = Cmd::new(&self.program).args(args).timeout(Duration::from_secs(180));
+        for (name, dir) in [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")] {
             cmd = cmd.env(name, self.home.join(dir));
         }
         match &self.target {

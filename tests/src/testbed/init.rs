@@ -62,17 +62,12 @@ pub fn run(plan_file: &Path) -> Result<()> {
     if std::process::id() != 1 {
         bail!("this is the test Kubernetes' first process; `cargo xtask kubernetes up` starts it");
     }
-    let text = fs::read_to_string(plan_file)
-        .with_context(|| format!("cannot read {}", plan_file.display()))?;
+    let text = fs::read_to_string(plan_file).with_context(|| format!("cannot read {}", plan_file.display()))?;
     let plan: Plan = serde_json::from_str(&text).context("the plan is not readable")?;
     let orphaned = Arc::new(AtomicBool::new(false));
     wait_for_go(&orphaned)?;
     prepare(&plan)?;
-    let mut supervisor = Supervisor {
-        plan,
-        running: HashMap::new(),
-        not_before: HashMap::new(),
-    };
+    let mut supervisor = Supervisor { plan, running: HashMap::new(), not_before: HashMap::new() };
     while !orphaned.load(Ordering::Relaxed) {
         supervisor.reap()?;
         supervisor.start_missing()?;
@@ -91,10 +86,7 @@ fn wait_for_go(orphaned: &Arc<AtomicBool>) -> Result<()> {
     }
     let orphaned = Arc::clone(orphaned);
     std::thread::spawn(move || {
-        if !lines
-            .next()
-            .is_some_and(|line| line.is_ok_and(|line| line == STAY))
-        {
+        if !lines.next().is_some_and(|line| line.is_ok_and(|line| line == STAY)) {
             orphaned.store(true, Ordering::Relaxed);
         }
     });
@@ -103,20 +95,14 @@ fn wait_for_go(orphaned: &Arc<AtomicBool>) -> Result<()> {
 
 fn prepare(plan: &Plan) -> Result<()> {
     for (ours, theirs) in &plan.binds {
-        mount_bind(ours, theirs)
-            .with_context(|| format!("cannot mount over {}", theirs.display()))?;
+        mount_bind(ours, theirs).with_context(|| format!("cannot mount over {}", theirs.display()))?;
     }
     for (name, value) in SYSCTLS {
         let real = Path::new("/proc/sys").join(name);
-        let fake = plan
-            .state
-            .join("cfg")
-            .join(format!("sysctl-{}", name.replace('/', "-")));
-        fs::write(&fake, format!("{value}\n"))
-            .with_context(|| format!("cannot write {}", fake.display()))?;
+        let fake = plan.state.join("cfg").join(format!("sysctl-{}", name.replace('/', "-")));
+        fs::write(&fake, format!("{value}\n")).with_context(|| format!("cannot write {}", fake.display()))?;
         if real.exists() {
-            mount_bind(&fake, &real)
-                .with_context(|| format!("cannot mount over {}", real.display()))?;
+            mount_bind(&fake, &real).with_context(|| format!("cannot mount over {}", real.display()))?;
         }
     }
     ip(&["link", "set", "lo", "up"])?;
@@ -145,8 +131,7 @@ impl Supervisor {
             };
             if let Some(name) = self.running.remove(&pid.as_raw_nonzero().get()) {
                 eprintln!("{name} ended: {status:?}");
-                self.not_before
-                    .insert(name.clone(), Instant::now() + RESPAWN_PAUSE);
+                self.not_before.insert(name.clone(), Instant::now() + RESPAWN_PAUSE);
                 // The file may be gone with a state folder that is being removed.
                 drop(fs::remove_file(self.run_file(&name, "pid")));
             }
@@ -160,11 +145,7 @@ impl Supervisor {
             .components
             .iter()
             .filter(|spec| !self.running.values().any(|name| *name == spec.name))
-            .filter(|spec| {
-                self.not_before
-                    .get(&spec.name)
-                    .is_none_or(|time| *time <= now)
-            })
+            .filter(|spec| self.not_before.get(&spec.name).is_none_or(|time| *time <= now))
             .filter(|spec| !self.run_file(&spec.name, "hold").exists())
             .cloned()
             .collect();
@@ -176,9 +157,7 @@ impl Supervisor {
     }
 
     fn start(&self, spec: &Spec) -> Result<i32> {
-        let Some((program, args)) = spec.command.split_first() else {
-            bail!("{} has no command", spec.name)
-        };
+        let Some((program, args)) = spec.command.split_first() else { bail!("{} has no command", spec.name) };
         let log = self.log(&spec.name)?;
         let child = Command::new(program)
             .args(args)
@@ -194,8 +173,7 @@ impl Supervisor {
         let pid = child.id();
         let partial = self.run_file(&spec.name, "pid.new");
         fs::write(&partial, pid.to_string()).context("cannot write a pid file")?;
-        fs::rename(&partial, self.run_file(&spec.name, "pid"))
-            .context("cannot write a pid file")?;
+        fs::rename(&partial, self.run_file(&spec.name, "pid")).context("cannot write a pid file")?;
         i32::try_from(pid).context("a pid out of range")
     }
 

@@ -27,13 +27,7 @@ impl Kubectl {
     pub fn new(program: impl Into<PathBuf>, kubeconfig: impl Into<PathBuf>) -> Self {
         let kubeconfig = kubeconfig.into();
         let cache = kubeconfig.parent().map(|dir| dir.join("kubectl-cache"));
-        Self {
-            program: program.into(),
-            kubeconfig: Some(kubeconfig),
-            cache,
-            context: None,
-            namespace: None,
-        }
+        Self { program: program.into(), kubeconfig: Some(kubeconfig), cache, context: None, namespace: None }
     }
 
     /// Against a named context of the user's own configuration; never the current one by accident.
@@ -50,10 +44,7 @@ impl Kubectl {
     /// The same in this namespace.
     #[must_use]
     pub fn in_namespace(&self, namespace: &str) -> Self {
-        Self {
-            namespace: Some(namespace.to_owned()),
-            ..self.clone()
-        }
+        Self { namespace: Some(namespace.to_owned()), ..self.clone() }
     }
 
     /// The kubeconfig file, unless the user's own is meant.
@@ -100,26 +91,16 @@ impl Kubectl {
 
     /// An object as JSON, such as `get("pod/a")`.
     pub fn get(&self, resource: &str) -> Result<Value> {
-        self.try_get(resource)?
-            .with_context(|| format!("there is no {resource}"))
+        self.try_get(resource)?.with_context(|| format!("there is no {resource}"))
     }
 
     /// An object as JSON; `None` when it is not there.
     pub fn try_get(&self, resource: &str) -> Result<Option<Value>> {
-        let text = self.run(&[
-            "get",
-            resource,
-            "--ignore-not-found",
-            "-o",
-            "json",
-            &request_timeout(),
-        ])?;
+        let text = self.run(&["get", resource, "--ignore-not-found", "-o", "json", &request_timeout()])?;
         if text.trim().is_empty() {
             return Ok(None);
         }
-        serde_json::from_str(&text)
-            .map(Some)
-            .with_context(|| format!("{resource} is not readable"))
+        serde_json::from_str(&text).map(Some).with_context(|| format!("{resource} is not readable"))
     }
 
     /// All objects of a kind, or those of a label selector.
@@ -129,8 +110,8 @@ impl Kubectl {
         if let Some(selector) = selector {
             args.extend(["--selector", selector]);
         }
-        let mut list: Value = serde_json::from_str(&self.run(&args)?)
-            .with_context(|| format!("{kind} are not readable"))?;
+        let mut list: Value =
+            serde_json::from_str(&self.run(&args)?).with_context(|| format!("{kind} are not readable"))?;
         match list["items"].take() {
             Value::Array(items) => Ok(items),
             _ => bail!("{kind}: the answer is not a list"),
@@ -155,47 +136,23 @@ impl Kubectl {
     /// Deletes an object, if it is there, and waits until it is gone.
     pub fn delete(&self, resource: &str, timeout: Duration) -> Result<()> {
         let limit = format!("--timeout={}s", timeout.as_secs().max(1));
-        let cmd = self.cmd([
-            "delete",
-            resource,
-            "--ignore-not-found",
-            "--wait=true",
-            &limit,
-        ]);
-        cmd.timeout(timeout + Duration::from_secs(10))
-            .run()
-            .map(drop)
+        let cmd = self.cmd(["delete", resource, "--ignore-not-found", "--wait=true", &limit]);
+        cmd.timeout(timeout + Duration::from_secs(10)).run().map(drop)
     }
 
     /// Deletes a pod without grace, as when its node is lost.
     pub fn force_delete_pod(&self, pod: &str) -> Result<()> {
-        self.run(&[
-            "delete",
-            "pod",
-            pod,
-            "--grace-period=0",
-            "--force",
-            "--wait=false",
-        ])
-        .map(drop)
+        self.run(&["delete", "pod", pod, "--grace-period=0", "--force", "--wait=false"]).map(drop)
     }
 
     /// A merge patch.
     pub fn patch(&self, resource: &str, patch: &Value) -> Result<String> {
-        self.run(&[
-            "patch",
-            resource,
-            "--type=merge",
-            "--patch",
-            &patch.to_string(),
-        ])
+        self.run(&["patch", resource, "--type=merge", "--patch", &patch.to_string()])
     }
 
     /// Runs a program in a container and returns what it printed.
     pub fn exec(&self, pod: &str, container: &str, command: &[&str]) -> Result<String> {
-        self.cmd(["exec", pod, "--container", container, "--"])
-            .args(command)
-            .run()
+        self.cmd(["exec", pod, "--container", container, "--"]).args(command).run()
     }
 
     /// A container's log.
@@ -212,9 +169,8 @@ impl Kubectl {
         mut right: impl FnMut(&Value) -> bool,
     ) -> Result<Value> {
         let mut last = None;
-        let waited = Wait::new(format!("{resource} to be {what}"), timeout)
-            .every(Duration::from_millis(200))
-            .until(|| {
+        let waited =
+            Wait::new(format!("{resource} to be {what}"), timeout).every(Duration::from_millis(200)).until(|| {
                 let object = self.try_get(resource)?;
                 if object.as_ref().is_some_and(&mut right) {
                     return Ok(object);
@@ -236,12 +192,7 @@ impl Kubectl {
     }
 
     /// Waits until `count` pods of a selector are Ready and none of them is being deleted.
-    pub fn wait_pods_ready(
-        &self,
-        selector: &str,
-        count: usize,
-        timeout: Duration,
-    ) -> Result<Vec<Value>> {
+    pub fn wait_pods_ready(&self, selector: &str, count: usize, timeout: Duration) -> Result<Vec<Value>> {
         let mut seen = String::new();
         let waited = Wait::new(format!("{count} Ready pods of {selector}"), timeout)
             .every(Duration::from_millis(200))
@@ -261,20 +212,13 @@ pub fn is_ready(pod: &Value) -> bool {
 
 /// The status text of an object's condition.
 pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a str> {
-    object["status"]["conditions"]
-        .as_array()?
-        .iter()
-        .find(|condition| condition["type"] == kind)?["status"]
-        .as_str()
+    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)?["status"].as_str()
 }
 
 fn summary(pod: &Value) -> String {
-    let containers = pod["status"]["containerStatuses"].as_array().map(|all| {
-        all.iter()
-            .map(|container| container["state"].to_string())
-            .collect::<Vec<_>>()
-            .join(",")
-    });
+    let containers = pod["status"]["containerStatuses"]
+        .as_array()
+        .map(|all| all.iter().map(|container| container["state"].to_string()).collect::<Vec<_>>().join(","));
     format!(
         "{} {} {}",
         pod["metadata"]["name"].as_str().unwrap_or("?"),

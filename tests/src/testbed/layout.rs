@@ -14,14 +14,8 @@ const RUNTIME: &str = "/run/aiscluster-testbed";
 const MARKER: &str = "aiscluster-testbed-state";
 
 /// Folders of the machine that the tools hard-code; each cluster sees copies of its own there.
-pub const PRIVATE: &[&str] = &[
-    "/var/lib/cni",
-    "/var/log/containers",
-    "/var/lib/kubelet",
-    "/run/containerd",
-    "/run/netns",
-    "/run/cni",
-];
+pub const PRIVATE: &[&str] =
+    &["/var/lib/cni", "/var/log/containers", "/var/lib/kubelet", "/run/containerd", "/run/netns", "/run/cni"];
 
 /// Paths and names of one cluster.
 #[derive(Debug, Clone)]
@@ -38,11 +32,7 @@ impl Layout {
     /// The layout of cluster `number` with its state in `state`.
     pub fn new(number: u8, state: &Path) -> Result<Self> {
         let state = std::path::absolute(state).context("the state folder's path is not usable")?;
-        Ok(Self {
-            number,
-            network: Network::new(number)?,
-            state,
-        })
+        Ok(Self { number, network: Network::new(number)?, state })
     }
 
     /// A path below the state folder.
@@ -94,27 +84,14 @@ impl Layout {
     pub fn make_folders(&self) -> Result<()> {
         let marker = self.path(MARKER);
         if self.state.exists() && !marker.exists() {
-            let mut entries = std::fs::read_dir(&self.state)
-                .with_context(|| format!("cannot read {}", self.state.display()))?;
+            let mut entries =
+                std::fs::read_dir(&self.state).with_context(|| format!("cannot read {}", self.state.display()))?;
             if entries.next().is_some() {
-                bail!(
-                    "{} is not empty and not a test Kubernetes' state",
-                    self.state.display()
-                );
+                bail!("{} is not empty and not a test Kubernetes' state", self.state.display());
             }
         }
-        for dir in [
-            "pki",
-            "cfg",
-            "log/pods",
-            "cni/net.d",
-            "cni/data",
-            "etcd",
-            "containerd",
-            "run",
-            "volumes",
-            "image",
-        ] {
+        for dir in ["pki", "cfg", "log/pods", "cni/net.d", "cni/data", "etcd", "containerd", "run", "volumes", "image"]
+        {
             make_dir(&self.path(dir))?;
         }
         for dir in PRIVATE {
@@ -124,8 +101,7 @@ impl Layout {
         }
         make_dir(&self.runtime())?;
         let etcd = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        std::fs::set_permissions(self.path("etcd"), etcd)
-            .context("cannot set the mode of etcd's folder")?;
+        std::fs::set_permissions(self.path("etcd"), etcd).context("cannot set the mode of etcd's folder")?;
         std::fs::write(&marker, "").with_context(|| format!("cannot write {}", marker.display()))
     }
 

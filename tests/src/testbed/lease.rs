@@ -66,18 +66,12 @@ impl Lease {
     /// Takes it, waiting a little for another process of this machine.
     pub(super) fn take(layout: &Layout) -> Result<Self> {
         let path = layout.lock();
-        let waited = Wait::new(
-            format!("cluster number {}", layout.number),
-            Duration::from_secs(3),
-        )
-        .until(|| {
+        let waited = Wait::new(format!("cluster number {}", layout.number), Duration::from_secs(3)).until(|| {
             // Whoever leaves last removes the folder.
             if let Some(dir) = path.parent() {
-                fs::create_dir_all(dir)
-                    .with_context(|| format!("cannot make {}", dir.display()))?;
+                fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
             }
-            let file =
-                File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+            let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
             match file.try_lock() {
                 // The former holder may have removed the file between the two steps; then the lock is on nothing.
                 Ok(()) => Ok(same_file(&file, &path).then_some(file)),
@@ -85,9 +79,8 @@ impl Lease {
                 Err(fs::TryLockError::Error(error)) => Err(error.into()),
             }
         });
-        let file = waited.context(
-            "another process of this machine uses it: choose another number, or let that one end",
-        )?;
+        let file =
+            waited.context("another process of this machine uses it: choose another number, or let that one end")?;
         Ok(Self { file, path })
     }
 

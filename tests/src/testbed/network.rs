@@ -79,59 +79,26 @@ impl Network {
 
     /// From here on nothing for the range leaves the machine, whether the cluster is up or not.
     pub fn block(self) -> Result<()> {
-        ip(&[
-            "route",
-            "replace",
-            "blackhole",
-            &self.range(),
-            "metric",
-            "4000000",
-        ])
+        ip(&["route", "replace", "blackhole", &self.range(), "metric", "4000000"])
     }
 
     /// Whether [`Network::block`] is in force.
     pub fn is_blocked(self) -> Result<bool> {
-        let shown = Cmd::new("ip")
-            .args(["route", "show", "type", "blackhole"])
-            .run()?;
+        let shown = Cmd::new("ip").args(["route", "show", "type", "blackhole"]).run()?;
         Ok(shown.contains(&self.range()))
     }
 
     /// Undoes [`Network::block`]; nothing may dial the range afterwards.
     pub fn unblock(self) {
         // It may not be there.
-        drop(ip(&[
-            "route",
-            "del",
-            "blackhole",
-            &self.range(),
-            "metric",
-            "4000000",
-        ]));
+        drop(ip(&["route", "del", "blackhole", &self.range(), "metric", "4000000"]));
     }
 
     /// Makes the link into the namespace of process `init`.
     pub fn make_link(self, init: u32) -> Result<()> {
         let link = self.link();
-        ip(&[
-            "link",
-            "add",
-            &link,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            INSIDE,
-            "netns",
-            &init.to_string(),
-        ])?;
-        ip(&[
-            "addr",
-            "add",
-            &format!("{}/30", self.host_ip()),
-            "dev",
-            &link,
-        ])?;
+        ip(&["link", "add", &link, "type", "veth", "peer", "name", INSIDE, "netns", &init.to_string()])?;
+        ip(&["addr", "add", &format!("{}/30", self.host_ip()), "dev", &link])?;
         ip(&["link", "set", &link, "up"])
     }
 
@@ -141,16 +108,7 @@ impl Network {
             Wait::new(format!("the route to {range}"), Duration::from_secs(10))
                 .every(Duration::from_millis(20))
                 .until(|| {
-                    ip(&[
-                        "route",
-                        "replace",
-                        &range,
-                        "via",
-                        &self.node_ip().to_string(),
-                        "dev",
-                        &self.link(),
-                    ])
-                    .map(Some)
+                    ip(&["route", "replace", &range, "via", &self.node_ip().to_string(), "dev", &self.link()]).map(Some)
                 })?;
         }
         Ok(())
@@ -158,9 +116,7 @@ impl Network {
 
     /// Whether the host's interface is there.
     pub fn has_link(self) -> bool {
-        std::path::Path::new("/sys/class/net")
-            .join(self.link())
-            .exists()
+        std::path::Path::new("/sys/class/net").join(self.link()).exists()
     }
 
     /// Removes the interface and waits until it is gone; its routes go with it.
@@ -177,9 +133,5 @@ impl Network {
 
 /// Runs `ip`.
 pub fn ip(args: &[&str]) -> Result<()> {
-    Cmd::new("ip")
-        .args(args)
-        .timeout(Duration::from_secs(10))
-        .run()
-        .map(drop)
+    Cmd::new("ip").args(args).timeout(Duration::from_secs(10)).run().map(drop)
 }

@@ -15,62 +15,20 @@ struct Need {
 }
 
 const NEEDS: &[Need] = &[
-    Need {
-        package: "containerd",
-        file: "containerd",
-    },
-    Need {
-        package: "containerd",
-        file: "ctr",
-    },
-    Need {
-        package: "runc",
-        file: "runc",
-    },
-    Need {
-        package: "containernetworking-plugins",
-        file: "/usr/lib/cni/ptp",
-    },
-    Need {
-        package: "containernetworking-plugins",
-        file: "/usr/lib/cni/host-local",
-    },
-    Need {
-        package: "containernetworking-plugins",
-        file: "/usr/lib/cni/portmap",
-    },
-    Need {
-        package: "etcd-server",
-        file: "etcd",
-    },
-    Need {
-        package: "iptables",
-        file: "iptables",
-    },
-    Need {
-        package: "iproute2",
-        file: "ip",
-    },
-    Need {
-        package: "util-linux",
-        file: "nsenter",
-    },
-    Need {
-        package: "util-linux",
-        file: "unshare",
-    },
-    Need {
-        package: "util-linux",
-        file: "setsid",
-    },
-    Need {
-        package: "gcc",
-        file: "cc",
-    },
-    Need {
-        package: "libc6-dev",
-        file: "/usr/include/stdio.h",
-    },
+    Need { package: "containerd", file: "containerd" },
+    Need { package: "containerd", file: "ctr" },
+    Need { package: "runc", file: "runc" },
+    Need { package: "containernetworking-plugins", file: "/usr/lib/cni/ptp" },
+    Need { package: "containernetworking-plugins", file: "/usr/lib/cni/host-local" },
+    Need { package: "containernetworking-plugins", file: "/usr/lib/cni/portmap" },
+    Need { package: "etcd-server", file: "etcd" },
+    Need { package: "iptables", file: "iptables" },
+    Need { package: "iproute2", file: "ip" },
+    Need { package: "util-linux", file: "nsenter" },
+    Need { package: "util-linux", file: "unshare" },
+    Need { package: "util-linux", file: "setsid" },
+    Need { package: "gcc", file: "cc" },
+    Need { package: "libc6-dev", file: "/usr/include/stdio.h" },
 ];
 
 /// Services that Debian would start with the packages; the test Kubernetes runs its own copies.
@@ -91,9 +49,7 @@ pub fn ensure(progress: &Progress) -> Result<()> {
         bail!("missing packages: as root, run `apt-get install --no-install-recommends {list}`");
     }
     if find("apt-get").is_none() {
-        bail!(
-            "missing: {list} (these are Debian's names), and there is no apt-get here to install them with"
-        );
+        bail!("missing: {list} (these are Debian's names), and there is no apt-get here to install them with");
     }
     progress.line(format!("installing Debian packages: {list}"));
     let _quiet = NoServices::set()?;
@@ -104,31 +60,24 @@ pub fn ensure(progress: &Progress) -> Result<()> {
     disable_services(&missing);
     let left = self::missing();
     if !left.is_empty() {
-        bail!(
-            "after installing them, files of these packages are still missing: {}",
-            left.join(" ")
-        );
+        bail!("after installing them, files of these packages are still missing: {}", left.join(" "));
     }
     Ok(())
 }
 
 /// The full path of a program, looked for in [`PATH`].
 pub fn find(program: &str) -> Option<PathBuf> {
-    PATH.split(':')
-        .map(|dir| Path::new(dir).join(program))
-        .find(|path| path.exists())
+    PATH.split(':').map(|dir| Path::new(dir).join(program)).find(|path| path.exists())
 }
 
 fn missing() -> Vec<&'static str> {
     let mut packages: Vec<&'static str> = NEEDS
         .iter()
-        .filter(|need| {
-            if need.file.starts_with('/') {
-                !Path::new(need.file).exists()
-            } else {
-                find(need.file).is_none()
-            }
-        })
+        .filter(
+            |need| {
+                if need.file.starts_with('/') { !Path::new(need.file).exists() } else { find(need.file).is_none() }
+            },
+        )
         .map(|need| need.package)
         .collect();
     packages.dedup();
@@ -156,11 +105,9 @@ impl NoServices {
         if Path::new(POLICY).exists() {
             return Ok(Self { ours: false });
         }
-        std::fs::write(POLICY, "#!/bin/sh\nexit 101\n")
-            .with_context(|| format!("cannot write {POLICY}"))?;
+        std::fs::write(POLICY, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {POLICY}"))?;
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(POLICY, executable)
-            .with_context(|| format!("cannot make {POLICY} executable"))?;
+        std::fs::set_permissions(POLICY, executable).with_context(|| format!("cannot make {POLICY} executable"))?;
         Ok(Self { ours: true })
     }
 }
@@ -179,16 +126,8 @@ fn disable_services(installed: &[&str]) {
     if !Path::new("/run/systemd/system").exists() {
         return;
     }
-    for service in SERVICES.iter().filter(|service| {
-        installed
-            .iter()
-            .any(|package| package.starts_with(**service))
-    }) {
+    for service in SERVICES.iter().filter(|service| installed.iter().any(|package| package.starts_with(**service))) {
         // Not fatal: a running system copy uses other sockets and ports of its own.
-        drop(
-            Cmd::new("systemctl")
-                .args(["disable", "--now", service])
-                .run(),
-        );
+        drop(Cmd::new("systemctl").args(["disable", "--now", service]).run());
     }
 }

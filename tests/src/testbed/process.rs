@@ -19,12 +19,8 @@ pub struct HostProcess {
 impl HostProcess {
     /// Takes hold of process `pid`.
     pub fn open(pid: u32) -> Result<Self> {
-        let raw = i32::try_from(pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .context("not a pid")?;
-        let fd = pidfd_open(raw, PidfdFlags::empty())
-            .with_context(|| format!("cannot take hold of process {pid}"))?;
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).context("not a pid")?;
+        let fd = pidfd_open(raw, PidfdFlags::empty()).with_context(|| format!("cannot take hold of process {pid}"))?;
         Ok(Self { pid, fd })
     }
 
@@ -69,8 +65,7 @@ impl HostProcess {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        pidfd_send_signal(&self.fd, signal)
-            .with_context(|| format!("cannot signal process {}", self.pid))
+        pidfd_send_signal(&self.fd, signal).with_context(|| format!("cannot signal process {}", self.pid))
     }
 }
 
@@ -80,9 +75,7 @@ pub fn host_pid(init: u32, inside: u32) -> Result<Option<u32>> {
         return Ok(None);
     };
     for pid in all_pids()? {
-        if pid_namespace(pid).is_some_and(|other| other == namespace)
-            && innermost_pid(pid) == Some(inside)
-        {
+        if pid_namespace(pid).is_some_and(|other| other == namespace) && innermost_pid(pid) == Some(inside) {
             return Ok(Some(pid));
         }
     }
@@ -92,9 +85,7 @@ pub fn host_pid(init: u32, inside: u32) -> Result<Option<u32>> {
 /// All pids of the host.
 pub fn all_pids() -> Result<Vec<u32>> {
     let entries = fs::read_dir("/proc").context("cannot read /proc")?;
-    Ok(entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect())
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// The identity of a process' pid namespace; `None` when it is gone.

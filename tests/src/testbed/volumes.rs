@@ -41,21 +41,14 @@ impl Cluster {
         let kubectl = self.kubectl();
         let mut objects = Vec::new();
         for volume in kubectl.list("persistentvolumes", None)? {
-            if volume["status"]["phase"] != "Released"
-                || volume["spec"]["storageClassName"] != "local"
-            {
+            if volume["status"]["phase"] != "Released" || volume["spec"]["storageClassName"] != "local" {
                 continue;
             }
-            let name = volume["metadata"]["name"]
-                .as_str()
-                .context("a volume without a name")?;
-            let size = volume["spec"]["capacity"]["storage"]
-                .as_str()
-                .context("a volume without a size")?;
+            let name = volume["metadata"]["name"].as_str().context("a volume without a name")?;
+            let size = volume["spec"]["capacity"]["storage"].as_str().context("a volume without a size")?;
             kubectl.delete(&format!("persistentvolume/{name}"), Duration::from_secs(30))?;
             let folder = self.volume_folder(name);
-            fs::remove_dir_all(&folder)
-                .with_context(|| format!("cannot empty {}", folder.display()))?;
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
             self.make_volume_folder(name)?;
             objects.push(self.volume(name, size));
         }
@@ -101,8 +94,6 @@ impl Cluster {
         if objects.is_empty() {
             return Ok(());
         }
-        self.kubectl()
-            .apply_json(&json!({"apiVersion": "v1", "kind": "List", "items": objects}))
-            .map(drop)
+        self.kubectl().apply_json(&json!({"apiVersion": "v1", "kind": "List", "items": objects})).map(drop)
     }
 }

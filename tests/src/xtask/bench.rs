@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::bench_kubernetes;
 use crate::drill::{self, Drill, Drillable, LocalDrills};
 use crate::history::{Answer, Load, Options, Pool};
 use crate::processes::{LocalCluster, Spec};
@@ -80,13 +81,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let only = failover.drill.as_deref().map(Drill::parse).transpose()?;
     let place = if failover.kubernetes { "kubernetes" } else { "processes" };
     let progress = Progress::new("bench");
+    let pods = failover.kubernetes.then(|| bench_kubernetes::Place::up(&progress)).transpose()?;
     let mut all = Vec::new();
     for drill in Drill::ALL.into_iter().filter(|drill| only.is_none_or(|only| only == *drill)) {
         let n = failover.n.unwrap_or(if failover.kubernetes { POD_RUNS } else { PROCESS_RUNS });
-        let figures = if failover.kubernetes {
-            on_kubernetes(drill, n, &progress)?
-        } else {
-            Some(on_processes(drill, n, &progress)?)
+        let figures = match &pods {
+            Some(pods) => pods.measure(drill, n, &progress)?,
+            None => Some(on_processes(drill, n, &progress)?),
         };
         let Some(figures) = figures else { continue };
         let line = serde_json::to_string(&figures)?;
@@ -96,6 +97,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             writeln!(file, "{line}").with_context(|| format!("cannot write {}", path.display()))?;
         }
         all.push((drill, figures));
+    }
+    if let Some(pods) = pods {
+        pods.down()?;
     }
     if all.is_empty() {
         bail!("no such drill on {place}");
@@ -111,11 +115,6 @@ pub fn on_processes(drill: Drill, n: u32, progress: &Progress) -> Result<Figures
     let figures = measure(&mut LocalDrills::new(&mut cluster), drill, n, progress)?;
     cluster.finish();
     Ok(figures)
-}
-
-/// The drills that pods can take; `None` for the others. Filled in with the Kubernetes drills.
-fn on_kubernetes(_drill: Drill, _n: u32, _progress: &Progress) -> Result<Option<Figures>> {
-    bail!("`bench failover --kubernetes` is not there yet")
 }
 
 /// So many runs of a drill beside a steady writer.

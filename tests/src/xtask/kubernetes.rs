@@ -45,10 +45,7 @@ enum Action {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let progress = Progress::new("kubernetes");
     let number = arguments.number;
-    let state = arguments
-        .state
-        .clone()
-        .unwrap_or_else(|| super::state_dir().join(format!("kubernetes-{number}")));
+    let state = arguments.state.clone().unwrap_or_else(|| super::state_dir().join(format!("kubernetes-{number}")));
     match arguments.action {
         Action::Up { volumes } => {
             let cluster = match Cluster::attach(number, &state, &progress)? {
@@ -60,10 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             };
             cluster.create_volumes(volumes, 1)?;
             println!("export KUBECONFIG={}", cluster.kubeconfig().display());
-            println!(
-                "{} get pods --all-namespaces",
-                cluster.binaries().kubectl().display()
-            );
+            println!("{} get pods --all-namespaces", cluster.binaries().kubectl().display());
             cluster.detach()
         }
         Action::Down { keep } => {
@@ -92,10 +86,7 @@ fn status(number: u8, state: &std::path::Path, progress: &Progress) -> Result<()
         }
     }
     let node = cluster.kubectl().get(&format!("node/{NODE}"))?;
-    println!(
-        "node Ready: {}",
-        condition(&node, "Ready").unwrap_or("not known")
-    );
+    println!("node Ready: {}", condition(&node, "Ready").unwrap_or("not known"));
     println!("KUBECONFIG={}", cluster.kubeconfig().display());
     cluster.detach()
 }

@@ -1,6 +1,8 @@
 //! `cargo xtask`: the project's one command, a module per subcommand.
 
 pub mod bench;
+pub mod bench_kubernetes;
+mod demo;
 pub mod down;
 pub mod kubernetes;
 pub mod local;

@@ -65,7 +65,12 @@ fn steps(fast: bool) -> Result<Vec<Step>> {
         step("build", true, 40, "cargo build --release --workspace --bins"),
         step("clippy", true, 30, "cargo clippy --release --workspace --all-targets -- -D warnings"),
         step("unit and component tests", true, 40, "cargo test --release --workspace --exclude ais-tests"),
-        step("model: known defects are caught", false, 20, "cargo test --release -p ais-ha --features mutants --test mutants"),
+        step(
+            "model: known defects are caught",
+            false,
+            20,
+            "cargo test --release -p ais-ha --features mutants --test mutants",
+        ),
         step("simulator", true, 20, &format!("{} run --seeds 1..{} --jobs 2", sim.display(), seeds + 1)),
         step("harness", true, 20, "cargo test --release -p ais-tests --lib --bins"),
         step("processes", false, 20, "cargo test --release -p ais-tests --test processes -- --test-threads=1"),
@@ -155,7 +160,9 @@ fn execute(step: &Step) -> Result<Outcome> {
 impl Outcome {
     /// Adds a closing line of `cargo test`: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
     fn count(&mut self, line: &str) {
-        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
+            return;
+        };
         for part in counts.split(';') {
             let Some((number, what)) = part.trim().split_once(' ') else { continue };
             let Ok(number) = number.parse::<u32>() else { continue };

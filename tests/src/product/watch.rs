@@ -1,0 +1,135 @@
+//! What happened, in order: every version of an object that the API server told of, and samples of the nodes' views.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ais_meta::auth::Secret;
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::{PORT_CONTROL, Product};
+use crate::client;
+use crate::history::Sample;
+use crate::testbed::Kubectl;
+
+/// Versions kept of one watch; a test that makes more is stuck in a loop.
+const VERSIONS_MAX: usize = 20_000;
+const SAMPLE_EVERY: Duration = Duration::from_millis(25);
+
+/// A `kubectl get --watch` at work.
+#[derive(Debug)]
+pub struct Watched {
+    child: Child,
+    seen: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Watched {
+    /// Watches what `args` select.
+    pub fn start(kubectl: &Kubectl, args: &[&str]) -> Result<Self> {
+        let cmd = kubectl.cmd(["get", "--watch", "-o", "json"]).args(args);
+        let mut command = cmd.to_command();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().context("cannot start kubectl get --watch")?;
+        let out = child.stdout.take().context("no output of kubectl get --watch")?;
+        let seen: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let into = seen.clone();
+        std::thread::spawn(move || {
+            let objects = serde_json::Deserializer::from_reader(out).into_iter::<Value>();
+            for object in objects.map_while(std::result::Result::ok) {
+                let mut seen = into.lock().unwrap_or_else(PoisonError::into_inner);
+                if seen.len() < VERSIONS_MAX {
+                    seen.push(object);
+                }
+            }
+        });
+        Ok(Self { child, seen })
+    }
+
+    /// All versions so far.
+    pub fn versions(&self) -> Vec<Value> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// The newest versions by name.
+    pub fn newest(&self) -> BTreeMap<String, Value> {
+        let named = |object: Value| Some((object["metadata"]["name"].as_str()?.to_owned(), object));
+        self.versions().into_iter().filter_map(named).collect()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Takes samples of all nodes' views, wherever their pods are at the moment.
+#[derive(Debug)]
+pub struct Views {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Vec<Sample>>,
+}
+
+impl Views {
+    /// Starts it for all pods that pods of this cluster are called; `start` is the load's.
+    pub fn start(product: &Product, start: Instant) -> Result<Self> {
+        let (names, secret) = (product.pod_names()?, product.secret()?);
+        let pods = Arc::new(Watched::start(&product.kubectl, &["pods", "--selector", &Product::selector()])?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads: Vec<_> = names
+            .into_iter()
+            .map(|name| {
+                let (pods, secret, stop) = (pods.clone(), secret.clone(), stop.clone());
+                std::thread::spawn(move || sample(&name, &pods, &secret, &stop, start))
+            })
+            .collect();
+        let thread = std::thread::spawn(move || {
+            let mut all: Vec<Sample> = threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect();
+            all.sort_by_key(|sample| sample.at);
+            all
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends it and gives the samples.
+    pub fn stop(self) -> Result<Vec<Sample>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().ok().context("the watcher panicked")
+    }
+}
+
+fn sample(name: &str, pods: &Watched, secret: &Secret, stop: &AtomicBool, start: Instant) -> Vec<Sample> {
+    let mut samples: Vec<Sample> = Vec::new();
+    let mut known = 0;
+    let mut control = None;
+    while !stop.load(Ordering::Relaxed) {
+        let count = pods.count();
+        if count != known {
+            known = count;
+            let pod = pods.newest().remove(name);
+            let ip = pod.and_then(|pod| pod["status"]["podIP"].as_str().map(str::to_owned));
+            control = ip.map(|ip| format!("{ip}:{PORT_CONTROL}"));
+        }
+        if let Some(control) = &control
+            && let Ok(view) = client::view(control, secret)
+            // A pod's address may be another pod's by now.
+            && view.node_id == name
+            && samples.last().is_none_or(|last| last.view != view)
+        {
+            samples.push(Sample { at: start.elapsed(), view });
+        }
+        std::thread::sleep(SAMPLE_EVERY);
+    }
+    samples
+}
