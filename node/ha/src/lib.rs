@@ -3,6 +3,7 @@
 //! The rules are numbered in the project's protocol document; code that keeps one names it.
 
 pub mod genesis;
+pub mod invariant;
 pub mod io;
 pub mod mutant;
 mod node;
