@@ -210,8 +210,11 @@ impl Node {
             // Promised to somebody else in the meantime: this epoch is over.
             return self.follow();
         }
+        // An adopted State that was fetched is not on this disk: the change would start at nothing there.
+        let on_disk = |d: &Arc<Delta>| self.accepted.as_ref().is_some_and(|s| s.stamp() == d.base);
+        let deltas = delta.into_iter().filter(on_disk).collect();
         self.accepted = Some(state.clone());
-        self.persist(None, Some(Write { state, deltas: delta.into_iter().collect() }));
+        self.persist(None, Some(Write { state, deltas }));
         self.hold_own_accept(new.stamp);
         self.sync_members();
         self.replicate();
