@@ -135,6 +135,21 @@ impl World {
         Ok(())
     }
 
+    /// A step between two States was seen on the wire.
+    ///
+    /// # Errors
+    /// I6.
+    pub fn followed(&mut self, stamp: Stamp, parent: Stamp) -> Verdict {
+        let before = self.states.get(&parent).map(|f| f.voters.clone());
+        match (self.states.get_mut(&stamp), before) {
+            (Some(fact), Some(before)) if fact.parent.is_none() => {
+                fact.parent = Some(parent);
+                i6(parent, &before, stamp, &fact.voters)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// This is now on the disk.
     ///
     /// # Errors

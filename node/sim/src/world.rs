@@ -386,7 +386,7 @@ impl World {
     }
 
     /// I5, I7: whatever a node says it holds is on its disk.
-    fn check_said(&self, node: usize, packet: &Packet) -> Verdict {
+    fn check_said(&mut self, node: usize, packet: &Packet) -> Verdict {
         let voter = self.hosts[node].voter();
         match &packet.message {
             Message::Appended { stamp, digest, .. } => {
@@ -399,6 +399,9 @@ impl World {
             Message::Promise { accepted } => {
                 let accepted = accepted.as_ref().map(|a| (a.stamp, Some(a.digest)));
                 self.record.acknowledged(&voter, packet.epoch, accepted)
+            }
+            Message::Append { body: ais_ha::AppendBody::Deltas(steps), .. } => {
+                steps.iter().try_for_each(|d| self.record.followed(d.stamp, d.base))
             }
             Message::Prepare { .. } => self.record.acknowledged(&voter, packet.epoch, None),
             _ => Ok(()),
@@ -536,7 +539,8 @@ impl World {
     // ---- disks
 
     fn persist(&mut self, node: usize, persist: Persist) -> Verdict {
-        if let Some(write) = &persist.accepted {
+        // State(1,1) is told only once it is durable: a founder that dies before may write another.
+        if let Some(write) = persist.accepted.as_ref().filter(|w| w.state.stamp().epoch > 1) {
             let parent = write.deltas.last().map(|d| d.base);
             self.record.wrote(&write.state, parent)?;
         }
@@ -598,6 +602,9 @@ impl World {
                 disk.write_vote(persist);
             }
             let accepted = disk.accepted().map(|s| s.stamp()).unwrap_or_default();
+            if let Some(write) = persist.accepted.as_ref().filter(|w| w.state.stamp().epoch == 1) {
+                self.record.wrote(&write.state, write.deltas.last().map(|d| d.base))?;
+            }
             let now = invariant::Disk { promised: disk.promised(), accepted, committed: disk.committed() };
             self.record.stored(&voter, now, persist.accepted.as_ref().map(|w| &*w.state))?;
         }
