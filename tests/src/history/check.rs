@@ -119,13 +119,14 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// One id, one effect: all its certain answers are equal.
+    /// One id, one effect: all its certain answers are equal. A repetition may be answered from a later State, which
+    /// still remembers the outcome, but never from an earlier one.
     fn repetitions(&mut self) {
         let mut seen: BTreeMap<&str, &Op> = BTreeMap::new();
         for op in &self.history.ops {
             let Some(id) = op.request.as_deref().filter(|_| is_certain(op.answer)) else { continue };
             let first = *seen.entry(id).or_insert(op);
-            if (first.answer, first.stamp) != (op.answer, op.stamp) {
+            if first.answer != op.answer || op.stamp < first.stamp {
                 self.wrong(format!(
                     "request {id} was answered {:?} at {:?} by {}, and {:?} at {:?} by {}",
                     first.answer, first.stamp, first.gateway, op.answer, op.stamp, op.gateway

@@ -75,7 +75,7 @@ fn an_id_takes_effect_once() {
     other_answer[6].answer = Exists;
     refused(&history(other_answer, &[&["a"]]), "request b1 was answered");
     let mut other_stamp = good();
-    other_stamp[6].stamp = Some(Stamp::new(0, 1, 6));
+    other_stamp[6].stamp = Some(Stamp::new(0, 1, 2));
     refused(&history(other_stamp, &[&["a"]]), "request b1 was answered");
 }
 

@@ -1,0 +1,117 @@
+//! The product in a real Kubernetes: operator, chart, pods, failover and failback, with clients that write all the
+//! time.
+//!
+//! The cases share one cluster and run in their order: each leaves the cluster whole for the next. A word on the
+//! command line selects cases by name; those that build the cluster up always run.
+
+mod bed;
+mod chart;
+mod cuts;
+mod failback;
+mod failover;
+mod fields;
+mod held;
+mod life;
+mod rest;
+mod story;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+
+use bed::Bed;
+
+/// A case: its name, and what does it and says in one line what was seen.
+type Case = (&'static str, fn(&mut Bed) -> Result<String>);
+
+/// What every other case needs.
+const FIRST: &[Case] = &[
+    ("chart_is_clean", chart::is_clean),
+    ("operator_is_installed", chart::operator_is_installed),
+    ("rules_refuse", chart::rules_refuse),
+    ("newcomer", story::newcomer),
+];
+
+const CASES: &[Case] = &[
+    ("sdk_through_every_gateway", story::sdk_through_every_gateway),
+    ("idle_writes_nothing", rest::idle_writes_nothing),
+    ("objects_are_as_documented", rest::objects_are_as_documented),
+    ("clients_begin", failover::clients_begin),
+    ("primary_killed", failover::primary_killed),
+    ("primary_force_deleted", failover::primary_force_deleted),
+    ("restarted_pods_know_the_primary", failover::restarted_pods_know_the_primary),
+    ("pods_cut_from_each_other", cuts::pods_cut_from_each_other),
+    ("failback_by_patch", failback::by_patch),
+    ("failback_refused", failback::refused),
+    ("failback_waits_for_a_pod_that_moves", held::waits_for_a_pod_that_moves),
+    ("operator_killed_during_a_failback", held::operator_killed_during_a_failback),
+    ("sdk_during_failovers", story::sdk_during_failovers),
+    ("clients_history_is_right", failover::clients_history_is_right),
+    ("conditions_follow_the_spec", rest::conditions_follow_the_spec),
+    ("deleted_and_adopted", life::deleted_and_adopted),
+    ("every_status_field_moved", fields::every_status_field_moved),
+    ("uninstalled", life::uninstalled),
+];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|arg| arg == "--list") {
+        FIRST.iter().chain(CASES).for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let words: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let mut tally = Tally::default();
+    let mut bed = match Bed::make() {
+        Ok(bed) => bed,
+        Err(error) => {
+            println!("test the_bed ... FAILED\n    {error:#}\n\ntest result: FAILED. 0 passed; 1 failed");
+            return ExitCode::FAILURE;
+        }
+    };
+    let chosen = FIRST.iter().map(|case| (case, true));
+    let chosen = chosen.chain(CASES.iter().map(|case| (case, false)));
+    for ((name, case), first) in chosen.filter(|((name, _), first)| *first || wanted(name)) {
+        let well = tally.run(&mut bed, name, *case);
+        // What comes later needs a whole cluster; after a failure it may not be one.
+        if !well && (first || bed.recover().is_err()) {
+            println!("the rest is left out");
+            break;
+        }
+    }
+    if let Err(error) = bed.down(tally.failed == 0) {
+        println!("test nothing_is_left ... FAILED\n    {error:#}");
+        tally.failed += 1;
+    }
+    let verdict = if tally.failed == 0 { "ok" } else { "FAILED" };
+    println!("\ntest result: {verdict}. {} passed; {} failed", tally.passed, tally.failed);
+    if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+}
+
+impl Tally {
+    fn run(&mut self, bed: &mut Bed, name: &str, case: fn(&mut Bed) -> Result<String>) -> bool {
+        let begin = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(|| case(bed))).unwrap_or_else(|_| Err(anyhow!("panicked")));
+        let took_s = begin.elapsed().as_secs_f64();
+        match result {
+            Ok(seen) => {
+                println!("test {name} ... ok ({took_s:.1} s) {seen}");
+                self.passed += 1;
+                true
+            }
+            Err(error) => {
+                println!("test {name} ... FAILED ({took_s:.1} s)\n    {error:#}\n{}", bed.product.diagnosis());
+                self.failed += 1;
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A cluster at rest, its objects, and conditions that follow the spec.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ais_tests::product::{CONTAINER, NAME, NAMESPACE, condition, reason};
+use ais_tests::wait::Wait;
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::bed::{Bed, SOON};
+
+/// Longer than the 20 s after which the operator looks at a calm cluster again.
+const REST: Duration = Duration::from_secs(23);
+const CALM: Duration = Duration::from_secs(3);
+const WRITES: &[&str] = &["POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"];
+/// What the operator may write; leases apart, which say who acts.
+const RESOURCES: &[&str] = &[
+    "aisclusters",
+    "configmaps",
+    "secrets",
+    "services",
+    "statefulsets",
+    "pods",
+    "persistentvolumeclaims",
+    "poddisruptionbudgets",
+    "events",
+];
+
+/// Writing requests so far by verb and resource, also those that changed nothing, as the API server counts them.
+fn writes(bed: &Bed) -> Result<BTreeMap<String, f64>> {
+    let metrics = bed.product.admin.raw("/metrics")?;
+    let mut counts = BTreeMap::new();
+    for line in metrics.lines().filter(|line| line.starts_with("apiserver_request_total{")) {
+        let label = |name: &str| line.split_once(&format!("{name}=\"")).and_then(|(_, rest)| rest.split_once('"'));
+        let (Some((verb, _)), Some((resource, _))) = (label("verb"), label(",resource")) else { continue };
+        if !WRITES.contains(&verb) || !RESOURCES.contains(&resource) {
+            continue;
+        }
+        let count: f64 = line.rsplit_once(' ').and_then(|(_, count)| count.parse().ok()).context("a count")?;
+        *counts.entry(format!("{verb} {resource}")).or_default() += count;
+    }
+    ensure!(counts.keys().any(|key| key.ends_with("aisclusters")), "the API server counts no writes: {counts:?}");
+    Ok(counts)
+}
+
+pub(crate) fn idle_writes_nothing(bed: &mut Bed) -> Result<String> {
+    // What the last case left to be told.
+    Wait::new("calm", SOON).until(|| {
+        let before = writes(bed)?;
+        std::thread::sleep(CALM);
+        Ok((writes(bed)? == before).then_some(()))
+    })?;
+    let versions = |bed: &Bed| -> Result<String> {
+        let kinds = "aisc,configmaps,secrets,services,statefulsets,pods,persistentvolumeclaims,poddisruptionbudgets";
+        let columns = "custom-columns=K:.kind,N:.metadata.name,V:.metadata.resourceVersion";
+        bed.product.kubectl.run(&["get", kinds, "-o", columns, "--no-headers"])
+    };
+    let (counts, objects) = (writes(bed)?, versions(bed)?);
+    std::thread::sleep(REST);
+    let (after, still) = (writes(bed)?, versions(bed)?);
+    ensure!(after == counts, "writes at rest: {counts:?}, then {after:?}");
+    ensure!(still == objects, "objects changed at rest:\n{objects}\nthen\n{still}");
+    Ok(format!("no write in {REST:.0?}, {} objects unchanged", objects.lines().count()))
+}
+
+pub(crate) fn objects_are_as_documented(bed: &mut Bed) -> Result<String> {
+    let kubectl = &bed.product.kubectl;
+    let budgets = kubectl.list("poddisruptionbudgets", None)?;
+    ensure!(budgets.len() == 1, "{} disruption budgets", budgets.len());
+    let budget = &budgets[0];
+    ensure!(budget["spec"]["maxUnavailable"] == 1 && budget["status"]["expectedPods"] == 6, "the budget is {budget}");
+    for role in ["gateway", "target"] {
+        let set = kubectl.get(&format!("statefulset/{NAME}-{role}"))?;
+        let spec = &set["spec"];
+        ensure!(spec["podManagementPolicy"] == "Parallel" && spec["updateStrategy"]["type"] == "OnDelete", "{spec}");
+        let headless = kubectl.get(&format!("service/{NAME}-{role}"))?;
+        let spec = &headless["spec"];
+        ensure!(spec["clusterIP"] == "None" && spec["publishNotReadyAddresses"] == true, "{spec}");
+    }
+    for pod in bed.product.pods()? {
+        let spec = &pod["spec"];
+        ensure!(spec["automountServiceAccountToken"] == false, "{} has a token", pod["metadata"]["name"]);
+        ensure!(spec["containers"][0]["name"] == CONTAINER, "the container is {}", spec["containers"][0]["name"]);
+        ensure!(spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] == true, "a root to write to");
+    }
+    let namespace = bed.product.admin.get(&format!("namespace/{NAMESPACE}"))?;
+    let enforced = &namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"];
+    ensure!(*enforced == "restricted", "the namespace enforces {enforced}");
+    // Once formed, nobody may found again: it is in the file that every node reads.
+    let file = kubectl.get(&format!("configmap/{NAME}-discovery"))?["data"]["discovery.yaml"].clone();
+    let file: Value = serde_json::from_str(file.as_str().context("no discovery file")?)?;
+    ensure!(file["formed"] == true && file["peers"].as_array().map(Vec::len) == Some(6), "discovery is {file}");
+    ensure!(file["initial_voters"].as_array().map(Vec::len) == Some(3), "founded by {}", file["initial_voters"]);
+    for claim in kubectl.list("persistentvolumeclaims", None)? {
+        let name = claim["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let labels = &claim["metadata"]["labels"];
+        ensure!(labels["aiscluster.dev/cluster-id"] == file["cluster_uuid"], "{name} has the labels {labels}");
+        ensure!(!name.starts_with("state-") || labels["aiscluster.dev/formed"] == "true", "{name} has {labels}");
+    }
+    let path = format!("/apis/aiscluster.dev/v1alpha1/namespaces/{NAMESPACE}/aisclusters/{NAME}/scale");
+    let scale: Value = serde_json::from_str(&bed.product.admin.raw(&path)?)?;
+    ensure!(scale["spec"]["replicas"] == 3 && scale["status"]["replicas"] == 3, "scale is {scale}");
+    Ok("one budget, two Parallel OnDelete sets, restricted pods, formed discovery, labelled claims, scale".to_owned())
+}
+
+fn wait_condition(bed: &Bed, kind: &str, status: &str, because: &str) -> Result<()> {
+    let what = format!("{kind}={status} {because}");
+    let right = |c: ais_tests::product::Condition| c.status == status && c.reason == because;
+    bed.product.wait_resource(&what, SOON, |resource| condition(resource, kind).is_some_and(right)).map(drop)
+}
+
+/// Each is set by an edit and goes with it; nothing else happens to the cluster.
+pub(crate) fn conditions_follow_the_spec(bed: &mut Bed) -> Result<String> {
+    let (primary, epoch) = bed.product.primary()?;
+    let pods = uids(bed)?;
+    let patch = |patch: Value| bed.product.patch(&json!({"spec": patch}));
+
+    patch(json!({"paused": true}))?;
+    wait_condition(bed, "Paused", "True", "PausedBySpec")?;
+    // Paused: also what the operator would mend stays as somebody made it.
+    let service = format!("service/{NAME}");
+    bed.product.kubectl.patch(&service, &json!({"metadata": {"labels": {"aiscluster.dev/cluster": null}}}))?;
+    patch(json!({"paused": false}))?;
+    wait_condition(bed, "Paused", "False", "Active")?;
+    bed.product
+        .kubectl
+        .wait_for(&service, "mended", SOON, |it| it["metadata"]["labels"]["aiscluster.dev/cluster"] == NAME)?;
+
+    patch(json!({"targets": {"replicas": 2}}))?;
+    wait_condition(bed, "ScaleDownBlocked", "True", "RemovalNotSupported")?;
+    patch(json!({"targets": {"replicas": 3}}))?;
+    wait_condition(bed, "ScaleDownBlocked", "False", "NotAsked")?;
+
+    patch(json!({"gateways": {"template": {"annotations": {"note": "new"}}}}))?;
+    wait_condition(bed, "RolloutPending", "True", "OldRevision")?;
+    // A gate too: the successor of now would be restarted soon.
+    let other = bed.other_gateway(&[&primary])?;
+    patch(json!({"primary": {"preferred": [other], "request": "rollout", "requestTTLSeconds": 5}}))?;
+    bed.product
+        .wait_resource("held by the roll-out", SOON, |it| reason(it, "PrimaryPreferred") == "RolloutInProgress")?;
+    let expired = bed
+        .product
+        .wait_resource("expired", SOON, |it| it["status"]["primary"]["lastTransition"]["result"] == "Expired")?;
+    ensure!(expired["status"]["primary"]["current"] == json!(primary), "moved after all");
+    patch(json!({"gateways": {"template": {"annotations": null}}}))?;
+    wait_condition(bed, "RolloutPending", "False", "UpToDate")?;
+
+    patch(json!({"gateways": {"template": {"affinity": {"podAntiAffinity": "none"}}}}))?;
+    wait_condition(bed, "Degraded", "True", "SpecInvalid")?;
+    patch(json!({"gateways": {"template": {"affinity": null}}}))?;
+    wait_condition(bed, "Degraded", "False", "AsExpected")?;
+
+    let set = format!("statefulset/{NAME}-target");
+    bed.product.kubectl.run(&["scale", &set, "--replicas=4"])?;
+    bed.product.kubectl.wait_for(&set, "reverted", SOON, |it| it["spec"]["replicas"] == 3)?;
+    Wait::new("the pods of before", SOON).until(|| Ok((uids(bed)? == pods).then_some(())))?;
+    let (still, same) = bed.product.primary()?;
+    ensure!((&still, same) == (&primary, epoch), "{still} leads in {same}, {primary} led in {epoch}");
+    Ok("Paused, ScaleDownBlocked, RolloutPending with its gate, SpecInvalid; a foreign scale reverted".to_owned())
+}
+
+fn uids(bed: &Bed) -> Result<Vec<Value>> {
+    Ok(bed.product.pods()?.iter().map(|pod| pod["metadata"]["uid"].clone()).collect())
+}
