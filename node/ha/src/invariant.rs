@@ -110,6 +110,12 @@ impl World {
         self.wiped.insert(disk.clone());
     }
 
+    /// Whether it was erased.
+    #[must_use]
+    pub fn is_wiped(&self, disk: &VoterId) -> bool {
+        self.wiped.contains(disk)
+    }
+
     /// A State was seen on its way to a disk; `parent`, where the step to it was seen.
     ///
     /// # Errors

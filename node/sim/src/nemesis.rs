@@ -150,6 +150,11 @@ impl World {
         if self.record.commits() < 3 || (proposed && (self.nemesis.wiped_voters + 1) * 2 >= size) {
             return false;
         }
+        // Without a record, nobody electable would be left that knows the cluster.
+        let other = |v: &ais_meta::Voter| v.electable && v.id != voter && !self.record.is_wiped(&v.id);
+        if !newest.electorate().iter().any(other) {
+            return false;
+        }
         // A seat that is being given away right now would be lost beside those that are counted.
         if !proposed && self.primary().is_none() {
             return false;

@@ -159,6 +159,8 @@ impl World {
         self.input(from, Input::Redialled { peer: peer.clone(), result });
         match there {
             Some(there) if self.both_ways(from, to) && !self.paused(to) => {
+                // What answered is kept as the new connection, also where an older one stands.
+                self.wires[from][to] = None;
                 self.on_dialled(from, to, run, there.run);
             }
             _ => self.retry(from, to, run),
