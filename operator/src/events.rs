@@ -1,9 +1,14 @@
 //! Events: each once per transition, after the status that tells of it is written.
 
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Client, Resource};
+use jiff::Timestamp;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{Api, PostParams};
+use kube::{Client, Resource, ResourceExt};
 
 use ais_crds::AISCluster;
+
+use crate::names::MANAGER;
 
 /// An event to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,15 +38,20 @@ impl Note {
 }
 
 /// Tells events to the API server.
+///
+/// Each is an object of its own: kube's recorder would fold a second failover into the event of the first one and
+/// keep the first one's message, but the message is what names the nodes.
 #[derive(Clone)]
-pub struct Teller(Recorder);
+pub struct Teller {
+    client: Client,
+    instance: String,
+}
 
 impl Teller {
     /// `instance` is the pod of this operator.
     #[must_use]
     pub fn new(client: Client, instance: String) -> Self {
-        let reporter = Reporter { controller: "aiscluster-operator".into(), instance: Some(instance) };
-        Self(Recorder::new(client, reporter))
+        Self { client, instance }
     }
 
     /// Tells one. A lost event is no reason to stop: what it says is in status too.
@@ -49,14 +59,27 @@ impl Teller {
         let mut text = note.message.clone();
         // The server refuses more than 1 kB.
         text.truncate(text.floor_char_boundary(1000));
+        let now = Timestamp::now();
+        let namespace = cluster.namespace().unwrap_or_default();
         let event = Event {
-            type_: if note.warning { EventType::Warning } else { EventType::Normal },
-            reason: note.reason.to_owned(),
+            metadata: ObjectMeta {
+                // As unique as client-go's own events, whose names end in the time too.
+                name: Some(format!("{}.{:x}", cluster.name_any(), now.as_nanosecond())),
+                namespace: Some(namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            event_time: Some(MicroTime(now)),
+            type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(note.reason.to_owned()),
+            action: Some(note.action.to_owned()),
             note: Some(text),
-            action: note.action.to_owned(),
-            secondary: None,
+            regarding: Some(cluster.object_ref(&())),
+            reporting_controller: Some(MANAGER.to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            ..Event::default()
         };
-        if let Err(error) = self.0.publish(&event, &cluster.object_ref(&())).await {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        if let Err(error) = events.create(&PostParams::default(), &event).await {
             tracing::warn!(%error, reason = note.reason, "an event could not be told");
         }
     }

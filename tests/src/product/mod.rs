@@ -189,7 +189,7 @@ spec:
     pub fn events(&self, reason: &str) -> Result<Vec<String>> {
         let mut events = self.kubectl.list("events", None)?;
         events.retain(|event| event["reason"] == reason && event["involvedObject"]["name"] == NAME);
-        events.sort_by_key(|event| event["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned());
+        events.sort_by_key(|event| event["eventTime"].as_str().unwrap_or_default().to_owned());
         Ok(events.iter().map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect())
     }
 
