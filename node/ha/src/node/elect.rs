@@ -115,6 +115,10 @@ impl Node {
     }
 
     pub(super) fn on_pre_vote_reply(&mut self, from: &Sender, of: u64, answer: PreVoteAnswer) {
+        // Every voter's lease ends at about the same time: without the order of rule 2 here, too, all candidates would
+        // ask again at that moment, and each would refuse the others for the epoch it had just promised itself.
+        let rank = self.candidates().iter().position(|id| self.is_me(id)).unwrap_or_default() as u64;
+        let stagger_ms = rank * self.config.timers.stagger_ms;
         let Role::Candidate(candidacy) = &mut self.role else {
             return;
         };
@@ -131,7 +135,7 @@ impl Node {
             }
             PreVoteAnswer::No { retry_ms } => {
                 yes.remove(&from.id);
-                candidacy.again.insert(from.id.clone(), self.now + retry_ms.clamp(20, 500));
+                candidacy.again.insert(from.id.clone(), self.now + retry_ms.clamp(20, 500) + stagger_ms);
             }
         }
     }
@@ -260,9 +264,15 @@ impl Node {
 
     pub(super) fn on_refuse(&mut self, from: &Sender, promised: u64, asked: u64, retry_ms: Option<u64>) {
         if let Role::Leading(lead) = &self.role {
+            let known = lead.members.get(&from.id.node).is_some_and(|p| p.id == from.id);
             if lead.epoch() == asked && promised > asked {
                 self.follow();
                 self.announce();
+            } else if lead.epoch() == asked && promised == asked && known && lead.may_raise() && self.stop.is_none() {
+                // It promised this very epoch to itself and lost: it can never follow in it (rule 6), only in a higher
+                // one, which the holder of the lease is promised at once (rule 4).
+                self.follow();
+                self.prepare(None);
             }
             return;
         }

@@ -94,7 +94,7 @@ impl Node {
 
     /// Notices that the primary is down, and stands when it is this node's turn.
     pub(super) fn advance_leader(&mut self) {
-        if !matches!(self.role, Role::Follower) {
+        if !matches!(self.role, Role::Follower) || !self.is_durably_formed() {
             return;
         }
         if self.down().is_none() {
@@ -117,8 +117,14 @@ impl Node {
         }
     }
 
+    /// Who was just told (or, as the founder, is about to declare) that the cluster is formed takes no part in
+    /// elections before the disk knows it, too: a founder would depose itself.
+    fn is_durably_formed(&self) -> bool {
+        self.durable.genesis == self.genesis
+    }
+
     pub(super) fn leader_due(&self) -> Option<Millis> {
-        if !matches!(self.role, Role::Follower) {
+        if !matches!(self.role, Role::Follower) || !self.is_durably_formed() {
             return None;
         }
         if self.down_since.is_some() {
