@@ -62,7 +62,7 @@ pub const NODE_ID: HeaderName = HeaderName::from_static("ais-node-id");
 pub const CALLER_ID: HeaderName = HeaderName::from_static("ais-caller-id");
 
 /// How long a call waits for a node that is still starting, as AIStore does.
-const START_WAIT: Duration = Duration::from_secs(1);
+const START_WAIT: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1000 });
 /// Streams of the view at once.
 const WATCHERS_MAX: usize = 64;
 
