@@ -2,7 +2,7 @@
 
 usage: writer.py PREFIX ENDPOINT...
 
-Prints "started", then at the end one JSON object: how many buckets were made, and how long the slowest call took.
+Prints a line for each bucket, then one JSON object: how many buckets were made, and how long the slowest call took.
 An exception of the SDK ends it with an exit code other than 0: none may reach the user's code, also not while the
 primary changes.
 """
@@ -25,7 +25,6 @@ def main():
         ended.set()
 
     threading.Thread(target=wait_for_end, daemon=True).start()
-    print("started", flush=True)
     count, slowest_s = 0, 0.0
     while not ended.is_set():
         name = f"{prefix}-{count}"
@@ -40,6 +39,7 @@ def main():
             call(clients[(count + step) % len(clients)])
             slowest_s = max(slowest_s, time.monotonic() - begin)
         count += 1
+        print(name, flush=True)
     print(json.dumps({"buckets": count, "slowest_ms": round(slowest_s * 1000, 1)}))
 
 

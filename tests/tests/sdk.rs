@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use ais_tests::drill::{self, Drill, LocalDrills};
 use ais_tests::processes::{LocalCluster, Spec};
-use ais_tests::sdk::Sdk;
+use ais_tests::sdk::{Script, Sdk};
 use ais_tests::suite;
 use ais_tests::wait::Wait;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
+/// So many buckets are made before and after each failover.
+const BUCKETS: usize = 10;
 
 fn main() -> ExitCode {
     suite::main(&[("sdk_through_every_gateway", through_every_gateway), ("sdk_during_failovers", during_failovers)])
@@ -32,6 +34,13 @@ fn through_every_gateway() -> Result<String> {
     Ok(told.to_string())
 }
 
+/// Waits until the script has made some more buckets.
+fn write_more(script: &Script) -> Result<()> {
+    let made = || script.printed().lines().count();
+    let enough = made() + BUCKETS;
+    Wait::new("the writer", SCRIPT_TIMEOUT).until(|| Ok((made() >= enough).then_some(())))
+}
+
 /// No exception reaches the user's code while the primary is killed, ended and handed over.
 fn during_failovers() -> Result<String> {
     let sdk = Sdk::ensure()?;
@@ -42,8 +51,9 @@ fn during_failovers() -> Result<String> {
         let not = if drill.spares_the_primary() { "" } else { primary.as_str() };
         let log = cluster.dir().join(format!("writer-{}", drill.name()));
         let script = sdk.start("writer.py", &args(drill.name(), &cluster.survivors(not)), &log)?;
-        Wait::new("the writer", SCRIPT_TIMEOUT).until(|| Ok(script.printed().contains("started").then_some(())))?;
+        write_more(&script)?;
         let run = drill::run(&mut LocalDrills::new(&mut cluster), drill, None)?.took;
+        write_more(&script)?;
         let told = script.finish(SCRIPT_TIMEOUT).with_context(|| format!("during {}", drill.name()))?;
         let told: Value = serde_json::from_str(told.lines().last().unwrap_or_default())?;
         ensure!(told["buckets"].as_u64() > Some(0), "the writer did nothing: {told}");

@@ -34,7 +34,7 @@ fn mutate(state: &mut State, lie: Lie, create: bool, bucket: &str, id: Option<St
         return *known;
     }
     state.seq += 1;
-    let lost = lie == Lie::LosesWrites && state.seq % 20 == 0;
+    let lost = lie == Lie::LosesWrites && state.seq.is_multiple_of(20);
     let done = match (create, lost) {
         (_, true) => true,
         (true, _) => state.buckets.insert(bucket.to_owned()),

@@ -138,7 +138,11 @@ pub fn measure(cluster: &mut dyn Drillable, drill: Drill, n: u32, progress: &Pro
     }
     let ops = load.stop()?;
     let failed = |answer| matches!(answer, Answer::Refused | Answer::Unknown | Answer::Failed(_));
-    let failed_writes = ops.iter().filter(|op| op.action.is_mutation() && failed(op.answer)).count();
+    let failed: Vec<_> = ops.iter().filter(|op| op.action.is_mutation() && failed(op.answer)).collect();
+    for op in failed.iter().take(5) {
+        progress.line(format!("a write of the steady writer failed: {op:?}"));
+    }
+    let failed_writes = failed.len();
     took_ms.sort_by(f64::total_cmp);
     Ok(Figures {
         drill: drill.name(),
