@@ -283,7 +283,7 @@ impl Node {
     }
 
     /// Any run of the founder may tell again: a bound node does not vote until it is told.
-    fn tell_formed(&mut self, node: &NodeId) {
+    pub(super) fn tell_formed(&mut self, node: &NodeId) {
         let Some(state) = self.accepted.clone() else {
             return;
         };

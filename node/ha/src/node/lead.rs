@@ -102,6 +102,10 @@ impl Lead {
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
+    /// Nothing would be cut short by going on in a higher epoch.
+    pub(super) fn may_raise(&self) -> bool {
+        self.established() && self.transfer.is_none() && self.is_drained()
+    }
     pub(super) fn since(&self) -> Millis {
         self.since
     }

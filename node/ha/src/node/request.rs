@@ -157,6 +157,10 @@ impl Node {
 
     pub(super) fn on_forward(&mut self, from: Sender, request: RequestId, low: u64, change: Change) {
         let leads = matches!(&self.role, Role::Leading(l) if l.established() && l.transfer.is_none());
+        if !leads && matches!(change, Change::Join { .. }) {
+            // An initial voter that missed the word asks to join; it does not vote, so nobody can lead before it knows.
+            self.tell_formed(&from.id.node);
+        }
         match change {
             Change::Join { node } if leads => self.on_join(&from, request, low, *node),
             change => {
