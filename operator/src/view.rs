@@ -224,7 +224,8 @@ fn leader(own: &[&NodeView], reign: (u64, u64), primary: &str) -> Option<Leader>
         .iter()
         .filter(|v| v.primary.as_deref() == Some(primary) && v.stamp.map(Stamp::reign) == Some(reign))
         .collect();
-    let newest = followers.iter().max_by_key(|v| v.stamp)?;
+    // Among equals the primary itself: it has seen what it committed.
+    let newest = followers.iter().max_by_key(|v| (v.stamp, v.node_id == primary))?;
     let acknowledged =
         newest.electorate.iter().filter(|voter| followers.iter().any(|v| v.node_id == voter.node_id)).count();
     if newest.electorate.is_empty() || acknowledged < majority(newest.electorate.len()) {
