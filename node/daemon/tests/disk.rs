@@ -350,17 +350,21 @@ fn the_state_file_is_compacted_and_keeps_the_committed_state() {
     let mut first = opened(&dir.state());
     let mut state = Arc::new(first_state());
     first.store.write(&work(Some(whole(&state)), Stamp::default())).unwrap();
-    let (mut written, mut committed) = (0, state.clone());
-    for i in 0..4000 {
-        let write = next_state(&state, &format!("bucket-{}", i % 2000));
-        // A destroyed and created bucket is as long a change as a new one.
-        written += write.deltas.iter().flat_map(|d| &d.changes).map(|(k, b)| k.len() + b.as_ref().map_or(0, |b| b.len())).sum::<usize>();
-        (committed, state) = (state, write.state.clone());
-        first.store.write(&work(Some(write), committed.stamp())).unwrap();
+    let mut committed = state.clone();
+    for batch in 0..120 {
+        let mut group = Work::default();
+        for i in 0..50 {
+            let write = next_state(&state, &format!("bucket-{batch:03}-{i:050}"));
+            (committed, state) = (state, write.state.clone());
+            group.vote = load::promise_of(&state);
+            group.writes.push(write);
+        }
+        group.committed = committed.stamp();
+        first.store.write(&group).unwrap();
     }
     drop(first);
-    let length = fs::metadata(path(&dir.state(), FileKind::State)).unwrap().len();
-    assert!(written > 1 << 20 && length < 3 << 20, "{written} bytes of changes, {length} in the file");
+    let Found::Good(records) = load::examine(&Files::read(&dir.state()).unwrap()).unwrap() else { panic!("reads") };
+    assert!(records.state.generation > 1 && records.state.records.len() < 6000, "{:?}", records.state.generation);
     let hard = opened(&dir.state()).hard;
     assert_eq!((hard.accepted, hard.committed), (Some(state), Some(committed)));
 }
