@@ -321,7 +321,14 @@ impl Node {
     fn wants_in(&self) -> bool {
         let outside = matches!(self.role, Role::Outside);
         let asks = !outside || (self.start() == Start::Join);
-        self.stop.is_none() && asks && !self.is_in()
+        self.stop.is_none() && asks && (!self.is_in() || self.is_forgotten())
+    }
+
+    /// A learner that hears no primary may have left the Smap without having been told, and nobody dials a learner
+    /// that left: the Smap that it knows is no proof of being in.
+    fn is_forgotten(&self) -> bool {
+        let seated = || self.newest().is_some_and(|s| s.electorate().iter().any(|v| v.id == self.me.id));
+        matches!(self.role, Role::Follower) && self.down().is_some() && !seated()
     }
 
     pub(super) fn join_due(&self) -> Option<Millis> {
