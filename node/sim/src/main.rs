@@ -37,14 +37,20 @@ fn main() -> anyhow::Result<()> {
     }
     let (from, to) = seeds.split_once("..").unwrap();
     let start = std::time::Instant::now();
-    let mut bad = 0;
-    for seed in from.parse::<u64>()?..to.parse()? {
-        let r = ais_sim::run_seed(seed, false);
-        if let Some(v) = r.violation {
-            println!("{seed}: {v}");
-            bad += 1;
+    let next = std::sync::atomic::AtomicU64::new(from.parse()?);
+    let to: u64 = to.parse()?;
+    std::thread::scope(|s| {
+        for _ in 0..2 {
+            s.spawn(|| loop {
+                let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if seed >= to { break; }
+                let r = ais_sim::run_seed(seed, false);
+                if let Some(v) = r.violation {
+                    println!("{seed}: {v}");
+                }
+            });
         }
-    }
-    println!("{bad} bad, {:?}", start.elapsed());
+    });
+    println!("{:?}", start.elapsed());
     Ok(())
 }

@@ -74,7 +74,9 @@ impl World {
             }
             return;
         }
-        if !self.calm && self.rng.chance(self.plan.loss) {
+        // A stream does not lose its beginning; what is lost stands for what a bounded queue dropped.
+        let hello = matches!(packet.message, ais_ha::Message::Hello(_));
+        if !self.calm && !hello && self.rng.chance(self.plan.loss) {
             return;
         }
         let twice = !self.calm && self.rng.chance(self.plan.duplicates);

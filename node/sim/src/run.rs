@@ -58,13 +58,17 @@ impl World {
     /// L1, L2 and the rest of "everything works again".
     fn converge(&mut self, until: Micros) -> Verdict {
         let mut probes: Vec<Option<BucketName>> = vec![None; self.plan.gateways];
+        let mut runs = vec![None; self.plan.gateways];
         loop {
             if self.now >= until {
                 return self.blame(&probes);
             }
             self.run_until(self.now + ms(50))?;
             for gateway in 0..self.plan.gateways {
-                if probes[gateway].is_none() {
+                // A gateway that was about to stop when everything healed takes its mutations with it.
+                let run = self.hosts[gateway].run();
+                if runs[gateway] != run {
+                    runs[gateway] = run;
                     probes[gateway] = self.probe(gateway);
                 }
             }
