@@ -1,0 +1,76 @@
+//! The models at the size of CI: complete and clean. `AIS_MODEL=large` goes further, without a limit of time.
+
+mod models;
+
+use std::time::Instant;
+
+use models::{Found, founding, register, search};
+
+/// A bound for trying out sizes; what is not complete within it fails.
+fn seconds() -> u64 {
+    std::env::var("AIS_MODEL_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(36_000)
+}
+
+fn large() -> bool {
+    std::env::var("AIS_MODEL").is_ok_and(|v| v == "large")
+}
+
+fn clean(name: &str, run: impl FnOnce() -> Found) {
+    let start = Instant::now();
+    let found = run();
+    println!("{name}: {} states, depth {}, {:.1} s", found.states, found.depth, start.elapsed().as_secs_f64());
+    if let Some((what, steps)) = found.broken {
+        panic!("{name}: {what}\n{steps}");
+    }
+    assert!(found.reached, "{name}: nothing happens in it");
+    assert!(found.complete, "{name}: not complete in time: {} states", found.states);
+}
+
+fn registers() -> Vec<(&'static str, register::Bounds)> {
+    let base = register::Bounds {
+        nodes: 3,
+        voters: 3,
+        epochs: 2,
+        writes: 3,
+        crashes: 0,
+        wipes: 0,
+        reconfigures: false,
+        stands: None,
+        chain_only: false,
+    };
+    let grows = register::Bounds { reconfigures: true, ..base.clone() };
+    if large() {
+        return vec![
+            ("large: 3 voters, a crash and a wiped disk", register::Bounds { crashes: 1, wipes: 1, ..base.clone() }),
+            ("large: 3 voters, 3 epochs", register::Bounds { epochs: 3, ..base }),
+            ("large: voters come and go, 3 epochs", register::Bounds { epochs: 3, ..grows.clone() }),
+            ("large: voters come and go, a crash", register::Bounds { crashes: 1, ..grows }),
+        ];
+    }
+    vec![
+        ("3 voters, a crash", register::Bounds { crashes: 1, ..base.clone() }),
+        ("3 voters, a wiped disk", register::Bounds { wipes: 1, writes: 2, ..base }),
+        ("voters come and go, from 1 of 3", register::Bounds { voters: 1, ..grows.clone() }),
+        ("voters come and go, from 2 of 3", register::Bounds { voters: 2, ..grows.clone() }),
+        ("voters come and go, from 3 of 3", grows),
+    ]
+}
+
+#[test]
+fn register_keeps_its_invariants() {
+    for (name, bounds) in registers() {
+        clean(name, || search(bounds, seconds()));
+    }
+}
+
+#[test]
+fn founding_completes_once() {
+    for (name, nodes, crashes, wipes, rivals) in [
+        ("founding, 2 gateways", 2, 2, 1, false),
+        ("founding, 2 gateways, rival founders", 2, 1, 1, true),
+        ("founding, 3 gateways", 3, 2, 2, false),
+        ("founding, 3 gateways, rival founders", 3, 1, 1, true),
+    ] {
+        clean(name, || search(founding::Bounds { nodes, crashes, wipes, rivals }, seconds()));
+    }
+}
