@@ -73,6 +73,8 @@ pub struct Op {
     pub answer: Answer,
     /// The State that settled it.
     pub stamp: Option<Stamp>,
+    /// What was said when it is not certain whether or that it took effect.
+    pub said: String,
 }
 
 /// A node's view with its time.

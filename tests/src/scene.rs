@@ -79,6 +79,9 @@ impl Scene {
         match history::check(&history) {
             Ok(report) if report.done == 0 => bail!("the clients wrote nothing"),
             Ok(report) => {
+                for op in history.ops.iter().filter(|op| !op.said.is_empty()).take(SHOWN_MAX) {
+                    eprintln!("a call without a certain answer: {op:?}");
+                }
                 cluster.finish();
                 Ok(report)
             }

@@ -16,6 +16,7 @@ fn op(at: u64, action: Action, bucket: &str, answer: Answer, seq: u64) -> Op {
         returned: Duration::from_millis(at + 10),
         answer,
         stamp: (seq > 0).then(|| Stamp::new(0, 1, seq)),
+        said: String::new(),
     }
 }
 

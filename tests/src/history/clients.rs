@@ -181,19 +181,17 @@ impl Client {
                 continue;
             }
             let answer = judge(action, bucket, &result);
+            let said = match &result {
+                _ if matches!(answer, Answer::Done | Answer::Exists | Answer::Missing) => String::new(),
+                Ok(reply) => format!("{} {}", reply.status, reply.text()),
+                Err(failure) => failure.to_string(),
+            };
             let stamp = result.ok().as_ref().and_then(client::stamp_of);
             let (bucket, request) = (bucket.to_owned(), request.map(str::to_owned));
             let returned = self.start.elapsed();
-            self.ops.push(Op {
-                action,
-                bucket,
-                gateway: gateway.id.clone(),
-                request,
-                invoked,
-                returned,
-                answer,
-                stamp,
-            });
+            let op =
+                Op { action, bucket, gateway: gateway.id.clone(), request, invoked, returned, answer, stamp, said };
+            self.ops.push(op);
             return Some((answer, gateway.id));
         }
     }
