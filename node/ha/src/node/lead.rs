@@ -300,6 +300,8 @@ impl Node {
             if let Some(leader) = &mut self.leader {
                 leader.established = true;
             }
+            // Who waits outside for a primary need not find it by trying.
+            self.announce();
         }
         self.push_commit();
         self.replicate();
@@ -377,11 +379,10 @@ impl Node {
     /// A process came (back): what was sent to it may be lost.
     pub(super) fn reconnected(&mut self, peer: &Sender) {
         if let Some(lead) = self.lead()
-            && let Some(p) = lead.members.get_mut(&peer.id.node)
+            && let Some(p) = lead.members.get_mut(&peer.id.node).filter(|p| p.id == peer.id)
         {
-            if p.id != peer.id {
-                *p = Progress::new(peer.id.clone());
-            }
+            // Another disk under a member's id is nobody until it is let in: what is known of the member stays, so that
+            // a living one keeps its name (section 6).
             p.sent = None;
         }
         self.replicate();
