@@ -159,6 +159,12 @@ impl Handle {
         self.stop.send_replace(true);
     }
 
+    /// Whether the core takes no more commands: the process is on its way out.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.commands.is_closed()
+    }
+
     /// Waits until the core has ended.
     pub async fn halted(&self) -> Halt {
         let mut halt = self.halt.clone();

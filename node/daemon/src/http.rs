@@ -170,11 +170,6 @@ impl App {
         found.ok_or_else(|| ApiError::not_ready(&self.view()))
     }
 
-    /// Whether the core has ended: the process is on its way out and cannot propose any more.
-    fn halted(&self) -> bool {
-        self.handle.view().has_changed().is_err()
-    }
-
     fn gateway_only(&self, what: &str) -> Result<(), ApiError> {
         if self.kind() == Kind::Gateway {
             return Ok(());

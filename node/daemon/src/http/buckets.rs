@@ -183,6 +183,10 @@ async fn mutate(app: &App, call: Call<'_>, change: Change) -> Result<Response, A
     match app.handle.propose(id, change).await {
         Proposed::Settled { outcome: Outcome::Done, stamp } => Ok(done(Some(stamp))),
         Proposed::Settled { outcome: Outcome::Refused(refusal), stamp } => Err(ApiError::refused(&refusal, stamp)),
+        // The core has ended, this process is about to: the client must not notice.
+        Proposed::Busy | Proposed::Unavailable if app.handle.ended() => {
+            reverse::relay(app, call.method, call.uri, call.headers, call.body).await
+        }
         Proposed::Unavailable => {
             let text = "nobody leads; the change was not proposed and will not take effect";
             Err(ApiError::unavailable(text).with("reason", json!(app.view().reason)))
@@ -192,8 +196,6 @@ async fn mutate(app: &App, call: Call<'_>, change: Change) -> Result<Response, A
             let status = axum::http::StatusCode::GATEWAY_TIMEOUT;
             Err(ApiError::new(status, text).with("request_id", json!(id)))
         }
-        // The core has ended, this process is about to: the client must not notice.
-        Proposed::Busy if app.halted() => reverse::relay(app, call.method, call.uri, call.headers, call.body).await,
         Proposed::Busy => Err(ApiError::unavailable("too many changes are under way at this gateway")),
     }
 }

@@ -120,7 +120,7 @@ async fn a_change_that_comes_after_the_core_has_ended_goes_to_the_primary() {
     g2.app.note_first_ready().await;
     g2.core.abort();
     within(async {
-        while !g2.app.halted() {
+        while !g2.app.handle.ended() {
             tokio::task::yield_now().await;
         }
     })
