@@ -125,7 +125,7 @@ pub struct Transition {
     pub from: String,
     /// Who leads, or should have.
     pub to: String,
-    /// Founding, Failover or Failback.
+    /// Founding, Start (of an adopted cluster), Failover or Failback.
     pub reason: String,
     /// When a move began.
     #[serde(skip_serializing_if = "Option::is_none")]

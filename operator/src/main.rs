@@ -32,7 +32,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Runs the operator.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Prints the definition of the resource.
     Crd,
 }
@@ -77,7 +77,7 @@ enum LogFormat {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Crd => print_crd(),
-        Command::Run(args) => run(args),
+        Command::Run(args) => run(*args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

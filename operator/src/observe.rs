@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::{Client, ResourceExt};
+use serde_json::json;
 
 use crate::apply::resource;
 use crate::controller::Context;
@@ -119,7 +120,11 @@ async fn live(
     for ((kind, _), list) in listed.iter().zip(lists) {
         for object in list.map_err(api("objects of the cluster"))?.items {
             let name = object.name_any();
-            found.insert((*kind, name), serde_json::to_value(&object).unwrap_or_default());
+            let mut object = serde_json::to_value(&object).unwrap_or_default();
+            // Items of a list come without their type, and would look like drift.
+            object["apiVersion"] = json!(resource(*kind).api_version);
+            object["kind"] = json!(resource(*kind).kind);
+            found.insert((*kind, name), object);
         }
     }
     Ok(found)

@@ -158,7 +158,8 @@ async fn a_stopped_successor_costs_the_timeout_and_no_more() {
 
 #[tokio::test]
 async fn a_forged_answer_counts_as_none() {
-    let script = Script { forged: true, view: view("primary", 1), transfer: Some((409, json!({}))), ..Script::default() };
+    let script =
+        Script { forged: true, view: view("primary", 1), transfer: Some((409, json!({}))), ..Script::default() };
     let daemon = daemon(script).await;
     assert!(matches!(caller().view(&daemon.node).await, Err(CallError::Unauthentic(_))));
     let outcome = caller().transfer(&daemon.node, "a", "b", 1, Duration::from_secs(1)).await;

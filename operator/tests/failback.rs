@@ -71,7 +71,8 @@ fn an_ask_becomes_one_proven_move() {
 fn a_minority_is_no_proof() {
     let mut world = asked();
     world.step();
-    let old: Vec<_> = ["demo-target-0", "demo-target-1", G2].map(|p| (p.to_owned(), world.observed.reports[p].clone())).into();
+    let old: Vec<_> =
+        ["demo-target-0", "demo-target-1", G2].map(|p| (p.to_owned(), world.observed.reports[p].clone())).into();
     world.lead(G1, 2);
     world.observed.reports.extend(old);
     let pass = world.after(1).step();

@@ -108,10 +108,7 @@ fn a_failover_changes_the_address_and_the_labels_and_no_pod_template() {
     let before = template(&world);
     world.lead("demo-gateway-2", 2);
     let pass = world.step();
-    assert_eq!(
-        applied(&pass.writes),
-        ["ConfigMap/demo-primary", "pod/demo-gateway-0", "pod/demo-gateway-2"]
-    );
+    assert_eq!(applied(&pass.writes), ["ConfigMap/demo-primary", "pod/demo-gateway-0", "pod/demo-gateway-2"]);
     assert_eq!(template(&world), before);
     assert_eq!(
         world.observed.primary_map.as_ref().unwrap().endpoint,

@@ -15,15 +15,21 @@ fn object(world: &mut World, kind: Kind, name: &str) -> Value {
 fn target_pods_are_restricted_and_mount_what_they_need() {
     let set = object(&mut World::new(json!({})), Kind::StatefulSet, "demo-target");
     let spec = &set["spec"];
-    assert_eq!((&spec["podManagementPolicy"], &spec["updateStrategy"]["type"]), (&json!("Parallel"), &json!("OnDelete")));
+    assert_eq!(
+        (&spec["podManagementPolicy"], &spec["updateStrategy"]["type"]),
+        (&json!("Parallel"), &json!("OnDelete"))
+    );
     let pod = &spec["template"]["spec"];
     assert_eq!(pod["automountServiceAccountToken"], false);
     assert_eq!(pod["securityContext"]["runAsUser"], 65532);
     assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
     let container = &pod["containers"][0];
-    assert_eq!(container["securityContext"], json!({
-        "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}
-    }));
+    assert_eq!(
+        container["securityContext"],
+        json!({
+            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}
+        })
+    );
     let text = serde_json::to_string_pretty(&json!({
         "command": container["command"], "env": container["env"], "mounts": container["volumeMounts"],
         "claims": spec["volumeClaimTemplates"].as_array().unwrap().iter()
@@ -35,7 +41,9 @@ fn target_pods_are_restricted_and_mount_what_they_need() {
 
 #[test]
 fn discovery_and_primary_maps_say_who_founds() {
-    let mut world = World::new(json!({"gateways": {"replicas": 4}, "targets": {"replicas": 1}, "primary": {"preferred": ["demo-gateway-1"]}}));
+    let mut world = World::new(
+        json!({"gateways": {"replicas": 4}, "targets": {"replicas": 1}, "primary": {"preferred": ["demo-gateway-1"]}}),
+    );
     let map = object(&mut world, Kind::ConfigMap, "demo-discovery");
     expect_test::expect_file!["snapshots/discovery.json"].assert_eq(map["data"]["discovery.yaml"].as_str().unwrap());
     let primary = object(&mut world, Kind::ConfigMap, "demo-primary");

@@ -99,6 +99,21 @@ fn formed_is_recorded_everywhere_and_never_taken_back() {
     assert!(pass.plan.founding.formed && pass.status.formed);
 }
 
+/// The nodes tell that they are formed one by one: the news may come before a majority does.
+#[test]
+fn founding_is_told_once_also_when_formed_is_seen_before_the_primary() {
+    let mut world = World::new(json!({}));
+    world.step();
+    world.start_pods();
+    world.lead("demo-gateway-0", 1);
+    let reports = world.observed.reports.clone();
+    world.observed.reports.retain(|pod, _| pod == "demo-gateway-0");
+    assert!(world.step().plan.founding.formed);
+    world.observed.reports = reports;
+    assert_eq!(world.step().events(), ["ClusterFormed"]);
+    assert!(world.step().events().is_empty());
+}
+
 #[test]
 fn the_uuid_has_one_order() {
     let mut world = World::new(json!({"clusterID": "given-cluster"}));
@@ -115,6 +130,15 @@ fn the_uuid_has_one_order() {
     assert_eq!(pass.events(), ["ClusterAdopted"]);
     assert!(pass.status.formed, "a label on the volumes says so");
     assert!(world.step().events().is_empty());
+    world.start_pods();
+    world.lead("demo-gateway-1", 9);
+    let pass = world.step();
+    assert_eq!(
+        (pass.events(), pass.status.primary.last_transition.unwrap().reason.as_str()),
+        (vec!["PrimaryElected"], "Start")
+    );
+    world.observed.volumes.retain(|v| v.formed && v.name.contains("gateway"));
+    world.observed.volumes.truncate(2);
     world.observed.volumes.push(volume(2, "another11"));
     assert_eq!(source(&world), Err("ForeignVolumes"));
     world.observed.volumes = vec![volume(0, "another11")];

@@ -165,11 +165,7 @@ fn follow_leader(s: &Situation<'_>, decision: &mut Decision) {
             decision.notes.push(Note::warning("PrimaryElected", "Elect", message));
             record(decision, ended(s, leader, &old, "Failover"));
         }
-        None if !formed_before(s.observed) => {
-            let message = format!("founded cluster {} with primary {}", s.valid.uuid, leader.node_id);
-            decision.notes.push(Note::normal("ClusterFormed", "Found", message));
-            record(decision, ended(s, leader, "", "Founding"));
-        }
+        None if first_of_its_life(s.observed) => first_leader(s, decision, leader),
         _ => {}
     }
     let same_reign = decision.memory.current.as_deref() == Some(leader.node_id.as_str())
@@ -183,10 +179,22 @@ fn follow_leader(s: &Situation<'_>, decision: &mut Decision) {
     decision.memory.epoch = Some(epoch(leader));
 }
 
-fn formed_before(observed: &Observed) -> bool {
-    observed.cluster.status.as_ref().is_some_and(|s| s.formed)
-        || observed.discovery.as_ref().is_some_and(|d| d.formed)
-        || observed.volumes.iter().any(|v| v.formed)
+/// Status is there but never named a primary. Without any status it may just be lost: then nothing is told.
+fn first_of_its_life(observed: &Observed) -> bool {
+    observed.cluster.status.as_ref().is_some_and(|st| st.cluster_id.is_some() && st.primary.last_transition.is_none())
+}
+
+/// Epoch 1 is the founding; its founder may have to tell it again, in epoch 2. Later ones were adopted.
+fn first_leader(s: &Situation<'_>, decision: &mut Decision, leader: &Leader) {
+    if leader.reign.1 <= 2 {
+        let message = format!("founded cluster {} with primary {}", s.valid.uuid, leader.node_id);
+        decision.notes.push(Note::normal("ClusterFormed", "Found", message));
+        record(decision, ended(s, leader, "", "Founding"));
+    } else {
+        let message = format!("{} leads the adopted cluster {}", leader.node_id, s.valid.uuid);
+        decision.notes.push(Note::normal("PrimaryElected", "Elect", message));
+        record(decision, ended(s, leader, "", "Start"));
+    }
 }
 
 /// While nobody led, status named nobody; the ConfigMap still has the last one.

@@ -1,5 +1,5 @@
 //! A cluster at rest, made of facts, and a server that takes writes as the real one would.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 
