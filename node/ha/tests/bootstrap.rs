@@ -1,5 +1,7 @@
 //! The bootstrap table of protocol.md section 5, row by row, and what a disk may bind to. The rows are data.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests; the bans are for the core")]
+
 use std::fmt::Write as _;
 
 use ais_ha::genesis::{Genesis, Offer, Seen, Start, determine_role, may_bind};

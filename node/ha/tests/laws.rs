@@ -1,5 +1,7 @@
 //! Laws of quorums, stamps and the register, on random input (rung 2).
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests; the bans are for the core")]
+
 use std::collections::BTreeSet;
 
 use ais_ha::quorum::{self, Voters};

@@ -1,5 +1,7 @@
 //! The models at the size of CI: complete and clean. `AIS_MODEL=large` goes further, without a limit of time.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests; the bans are for the core")]
+
 mod models;
 
 use std::time::Instant;

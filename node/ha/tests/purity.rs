@@ -1,5 +1,7 @@
 //! Architecture invariant 1: the core has no IO, no clock, no randomness, so it depends on nothing that could.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests; the bans are for the core")]
+
 use std::collections::BTreeSet;
 
 /// Names under `[dependencies]` of a manifest.

@@ -1,5 +1,7 @@
 //! One scenario per file under `transcripts/`, played over the production core. `UPDATE_EXPECT=1` writes them anew.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests; the bans are for the core")]
+
 mod harness;
 
 use std::path::Path;

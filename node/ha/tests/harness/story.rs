@@ -74,6 +74,8 @@ impl World {
                     self.cuts.insert(((*two).to_owned(), (*one).to_owned()));
                 }
             }
+            // As `heal`, but the connections had never ended: what was lost is lost.
+            ["mend"] => self.cuts.clear(),
             ["heal"] => self.heal(),
             ["hold", name] => self.machine(name).held = true,
             ["release", name] => {
