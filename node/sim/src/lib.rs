@@ -3,14 +3,17 @@
 
 pub(crate) mod client;
 pub(crate) mod disk;
+pub mod latency;
 pub mod nemesis;
 pub(crate) mod net;
 pub mod plan;
 pub mod rng;
 pub mod run;
+pub mod totals;
 pub mod trace;
 pub mod world;
 
 pub use plan::Plan;
 pub use run::{Report, run_plan, run_seed};
+pub use totals::Totals;
 pub use world::{Counts, World};

@@ -132,6 +132,38 @@ pub struct Counts {
     pub transferred: u64,
 }
 
+impl Counts {
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, count) in self.faults.iter_mut().zip(other.faults) {
+            *sum += count;
+        }
+        self.add_stats(&other.stats);
+        self.events += other.events;
+        self.mutations += other.mutations;
+        self.settled += other.settled;
+        self.unknown += other.unknown;
+        self.unavailable += other.unavailable;
+        self.abandoned += other.abandoned;
+        self.reads += other.reads;
+        self.transferred += other.transferred;
+    }
+
+    fn add_stats(&mut self, s: &Stats) {
+        let t = &mut self.stats;
+        t.pre_votes += s.pre_votes;
+        t.elections += s.elections;
+        t.wins += s.wins;
+        t.commits += s.commits;
+        t.settled += s.settled;
+        t.lapses += s.lapses;
+        t.resigns += s.resigns;
+        t.adoptions += s.adoptions;
+        t.voters_added += s.voters_added;
+        t.fulls += s.fulls;
+    }
+}
+
 /// Everything.
 pub struct World {
     pub(crate) now: Micros,
@@ -493,7 +525,7 @@ impl World {
         let Some(sender) = self.hosts[node].sender() else { return };
         self.trace.note(self.now, &format!("{} ends", self.hosts[node].id));
         if let Some(process) = self.hosts[node].process.take() {
-            self.count(process.core.stats());
+            self.counts.add_stats(&process.core.stats());
         }
         self.tear(node);
         self.hang_up(node, &sender);
@@ -513,25 +545,11 @@ impl World {
         }
     }
 
-    fn count(&mut self, s: Stats) {
-        let t = &mut self.counts.stats;
-        t.pre_votes += s.pre_votes;
-        t.elections += s.elections;
-        t.wins += s.wins;
-        t.commits += s.commits;
-        t.settled += s.settled;
-        t.lapses += s.lapses;
-        t.resigns += s.resigns;
-        t.adoptions += s.adoptions;
-        t.voters_added += s.voters_added;
-        t.fulls += s.fulls;
-    }
-
     /// Adds the counters of everybody who still runs.
     pub(crate) fn count_all(&mut self) {
         for node in 0..self.hosts.len() {
             if let Some(stats) = self.hosts[node].process.as_ref().map(|p| p.core.stats()) {
-                self.count(stats);
+                self.counts.add_stats(&stats);
             }
         }
     }
