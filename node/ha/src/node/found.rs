@@ -345,8 +345,8 @@ impl Node {
             return;
         }
         self.join.next = self.now + self.join.backoff.wait_ms(&mut self.jitter);
-        let request = self.requests.internal_id();
         let low = self.requests.low();
+        let request = self.requests.internal_id();
         self.join.request = Some(request.clone());
         let change = Change::Join { node: Box::new(self.config.member.clone()) };
         if let Role::Leading(lead) = &self.role {

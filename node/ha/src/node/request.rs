@@ -43,16 +43,20 @@ pub(super) struct Requests {
     next_seq: u64,
     park_ms: u64,
     parked: BTreeMap<RequestId, Parked>,
+    /// Sequence numbers that were given out and have not come back as a proposal.
+    given: std::collections::BTreeSet<u64>,
     pulls: BTreeMap<u64, Pull>,
 }
 
 impl Requests {
     pub(super) fn new(me: Sender, park_ms: u64) -> Self {
-        Self { me: me.id, run: me.run, next_seq: 0, park_ms, parked: BTreeMap::new(), pulls: BTreeMap::new() }
+        Self { me: me.id, run: me.run, next_seq: 0, park_ms, parked: BTreeMap::new(), given: std::collections::BTreeSet::new(), pulls: BTreeMap::new() }
     }
 
     pub(super) fn next_id(&mut self) -> Option<RequestId> {
-        (self.parked.len() < PARKED_MAX).then(|| self.internal_id())
+        let id = (self.parked.len() + self.given.len() < PARKED_MAX).then(|| self.internal_id());
+        self.given.extend(id.is_some().then_some(self.next_seq));
+        id
     }
 
     pub(super) fn internal_id(&mut self) -> RequestId {
@@ -66,7 +70,8 @@ impl Requests {
             RequestId::Gateway { seq, .. } => Some(*seq),
             RequestId::Client(_) => None,
         };
-        self.parked.keys().find_map(own).unwrap_or(self.next_seq + 1)
+        let parked = self.parked.keys().find_map(own);
+        parked.into_iter().chain(self.given.first().copied()).min().unwrap_or(self.next_seq + 1)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -97,6 +102,9 @@ impl Node {
     }
 
     pub(super) fn park(&mut self, request: RequestId, change: Change, internal: bool) {
+        if let RequestId::Gateway { seq, .. } = &request {
+            self.requests.given.remove(seq);
+        }
         if self.requests.parked.len() >= 2 * PARKED_MAX {
             self.actions.push(Action::Reply { request, reply: Reply::Unavailable });
             return;
