@@ -156,7 +156,8 @@ fn follow_leader(s: &Situation<'_>, decision: &mut Decision) {
         }
         return;
     };
-    let known = decision.memory.current.clone().or_else(|| recorded_primary(s));
+    let first = first_of_its_life(s.observed);
+    let known = decision.memory.current.clone().or_else(|| if first { None } else { recorded_primary(s) });
     let moved_by_us =
         decision.memory.attempt.as_ref().is_some_and(|a| a.to == leader.node_id && epoch(leader) > a.epoch);
     match known {
@@ -165,7 +166,7 @@ fn follow_leader(s: &Situation<'_>, decision: &mut Decision) {
             decision.notes.push(Note::warning("PrimaryElected", "Elect", message));
             record(decision, ended(s, leader, &old, "Failover"));
         }
-        None if first_of_its_life(s.observed) => first_leader(s, decision, leader),
+        None if first => first_leader(s, decision, leader),
         _ => {}
     }
     let same_reign = decision.memory.current.as_deref() == Some(leader.node_id.as_str())
