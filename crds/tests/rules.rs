@@ -1,5 +1,6 @@
 //! Every rule of `refusals.json`, in this process. The same table runs against a real API server in
 //! the end-to-end tests; what only that one checks (structure, unknown fields) is left to it.
+#![allow(clippy::unwrap_used)]
 
 use serde_json::Value;
 

@@ -1,4 +1,5 @@
 //! Calls and streams against a daemon of the contract's form, in this process, with faults.
+#![allow(clippy::unwrap_used)]
 
 use std::convert::Infallible;
 use std::sync::Arc;

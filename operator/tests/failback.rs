@@ -1,4 +1,5 @@
 //! Asks, gates, one move, its proof, and every other end.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Rest: a second pass over the same facts writes nothing; drift and removals are seen.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What the objects look like.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Founding, and every condition with two values.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
