@@ -65,8 +65,10 @@ pub fn up(gateways: usize, targets: usize) -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(&dir).context("cannot remove what an earlier run left")?;
     }
-    progress.line("building ais-node");
-    build_node()?;
+    if std::env::var_os("AIS_NODE_BIN").is_none() {
+        progress.line("building ais-node");
+        build_node()?;
+    }
 
     let mut spec = Spec::new(gateways, targets);
     (spec.dir, spec.own_session) = (Some(dir), true);
@@ -78,11 +80,12 @@ pub fn up(gateways: usize, targets: usize) -> Result<()> {
     write_record(&base, &cluster)?;
     progress.line(format!("{gateways} gateways and {targets} targets agree after {:.0?}", begin.elapsed()));
 
-    with_sdk(&cluster, &progress)?;
+    let sdk = Sdk::ensure()?;
+    with_sdk(&sdk, &cluster, &progress)?;
     drills(&mut cluster, &progress)?;
     cluster.wait_agreed()?;
     let record = write_record(&base, &cluster)?;
-    explain(&mut cluster, &base, &record)?;
+    explain(&mut cluster, &base, &record, &sdk)?;
     cluster.detach();
     Ok(())
 }
@@ -97,9 +100,8 @@ fn build_node() -> Result<()> {
     if status.success() { Ok(()) } else { bail!("cannot build ais-node") }
 }
 
-fn with_sdk(cluster: &LocalCluster, progress: &Progress) -> Result<()> {
+fn with_sdk(sdk: &Sdk, cluster: &LocalCluster, progress: &Progress) -> Result<()> {
     progress.line("the unmodified aistore package from PyPI, through every gateway");
-    let sdk = Sdk::ensure()?;
     let mut args = vec![format!("up-{}", std::process::id())];
     args.extend(cluster.nodes.iter().filter(|node| node.kind == Kind::Gateway).map(Node::url));
     let told = sdk.run("metadata.py", &args, SDK_TIMEOUT)?;
@@ -162,7 +164,7 @@ fn write_record(base: &Path, cluster: &LocalCluster) -> Result<Record> {
     Ok(record)
 }
 
-fn explain(cluster: &mut LocalCluster, base: &Path, record: &Record) -> Result<()> {
+fn explain(cluster: &mut LocalCluster, base: &Path, record: &Record, sdk: &Sdk) -> Result<()> {
     let (primary, epoch) = cluster.wait_led(0)?;
     println!("\n{:<6} {:<8} {:>8}  {:<24} log", "node", "kind", "pid", "URL");
     for node in &record.nodes {
@@ -172,7 +174,8 @@ fn explain(cluster: &mut LocalCluster, base: &Path, record: &Record) -> Result<(
     let other = record.nodes.iter().rfind(|node| node.kind == "gateway").unwrap_or(gateway);
     println!("\nThe primary is {primary} (epoch {epoch}). The cluster is left running. To look at it:");
     println!("  curl '{}/v1/daemon?what=smap'", gateway.url);
-    println!("  python3 -c \"from aistore import Client; print(Client('{}').cluster().get_info())\"", gateway.url);
+    let python = sdk.python().display();
+    println!("  {python} -c \"from aistore import Client; print(Client('{}').cluster().get_info())\"", gateway.url);
     println!("  kill -9 {}                                    # then look again", gateway.pid);
     println!("  curl -X PUT '{}/v1/cluster/proxy/{}'   # hand the primary's role over", gateway.url, other.id);
     println!("URLs and pids are also in {}", base.join("local.json").display());
