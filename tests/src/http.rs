@@ -113,10 +113,18 @@ fn left(end: Instant) -> io::Result<Duration> {
 /// Reads more; `false` at the end of the stream.
 fn more(stream: &mut TcpStream, into: &mut Vec<u8>, end: Instant) -> io::Result<bool> {
     let mut chunk = [0u8; 16 << 10];
-    stream.set_read_timeout(Some(left(end)?))?;
-    let got = stream.read(&mut chunk)?;
-    into.extend_from_slice(&chunk[..got]);
-    Ok(got > 0)
+    loop {
+        stream.set_read_timeout(Some(left(end)?))?;
+        match stream.read(&mut chunk) {
+            Ok(got) => {
+                into.extend_from_slice(&chunk[..got]);
+                return Ok(got > 0);
+            }
+            // A read with a time limit is not taken up again by the system after a signal, SIGCHLD for instance.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn bad(why: &str) -> io::Error {
