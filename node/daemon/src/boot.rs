@@ -103,8 +103,10 @@ fn report(config: &Config, opened: &disk::Opened) {
 }
 
 fn listen(host: &str, port: u16) -> anyhow::Result<TcpListener> {
-    let addresses: Vec<_> = (host, port).to_socket_addrs().with_context(|| format!("listen_host '{host}' does not resolve"))?.collect();
-    let listener = TcpListener::bind(&*addresses).with_context(|| format!("cannot listen on {host}:{port} (peer_port)"))?;
+    let addresses: Vec<_> =
+        (host, port).to_socket_addrs().with_context(|| format!("listen_host '{host}' does not resolve"))?.collect();
+    let listener =
+        TcpListener::bind(&*addresses).with_context(|| format!("cannot listen on {host}:{port} (peer_port)"))?;
     listener.set_nonblocking(true).context("cannot set up the peers' listener")?;
     Ok(listener)
 }

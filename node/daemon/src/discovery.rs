@@ -288,7 +288,11 @@ mod tests {
     #[test]
     fn addresses_are_read_in_every_form() {
         let check = |text: &str, want: Option<(&str, u16)>| {
-            assert_eq!(address(text, Some(51080)).map(|a| (a.host.to_string(), a.port)), want.map(|(h, p)| (h.to_owned(), p)), "{text}");
+            assert_eq!(
+                address(text, Some(51080)).map(|a| (a.host.to_string(), a.port)),
+                want.map(|(h, p)| (h.to_owned(), p)),
+                "{text}"
+            );
         };
         check("http://g1.ns.svc:51080", Some(("g1.ns.svc", 51080)));
         check("https://G1:7/", Some(("g1", 7)));

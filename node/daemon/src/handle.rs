@@ -51,9 +51,20 @@ pub struct Identity {
 /// What a [`Handle`] asks of the runner.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Propose { client_id: Option<String>, change: Change, done: oneshot::Sender<Proposed> },
-    Transfer { to: NodeId, expected_primary: Option<NodeId>, expected_epoch: Option<u64>, done: oneshot::Sender<Transferred> },
-    Pull { done: oneshot::Sender<bool> },
+    Propose {
+        client_id: Option<String>,
+        change: Change,
+        done: oneshot::Sender<Proposed>,
+    },
+    Transfer {
+        to: NodeId,
+        expected_primary: Option<NodeId>,
+        expected_epoch: Option<u64>,
+        done: oneshot::Sender<Transferred>,
+    },
+    Pull {
+        done: oneshot::Sender<bool>,
+    },
     Poke,
 }
 
@@ -131,7 +142,12 @@ impl Handle {
     }
 
     /// Hands the primary's role to a gateway.
-    pub async fn transfer(&self, to: NodeId, expected_primary: Option<NodeId>, expected_epoch: Option<u64>) -> Transferred {
+    pub async fn transfer(
+        &self,
+        to: NodeId,
+        expected_primary: Option<NodeId>,
+        expected_epoch: Option<u64>,
+    ) -> Transferred {
         let (done, end) = oneshot::channel();
         let command = Command::Transfer { to, expected_primary, expected_epoch, done };
         if self.commands.try_send(command).is_err() {

@@ -50,43 +50,82 @@ fn good(text: &mut String, records: &Records) -> std::fmt::Result {
 
 fn identity(text: &mut String, identity: &Identity, disk: ais_meta::DiskId) -> std::fmt::Result {
     let replaced = if identity.join_only { ", in place of a damaged one" } else { "" };
-    writeln!(text, "identity  {}/{disk}, formatted at {} (unix ms){replaced}", identity.node, identity.formatted_unix_ms)
+    writeln!(
+        text,
+        "identity  {}/{disk}, formatted at {} (unix ms){replaced}",
+        identity.node, identity.formatted_unix_ms
+    )
 }
 
 fn vote_lines(text: &mut String, parsed: &vote::Parsed) -> std::fmt::Result {
     let record = &parsed.record;
     let voted_for = record.vote.voted_for.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
-    writeln!(text, "vote      run {}, promised {} for {voted_for}, incarnation {}", record.run, record.vote.promised, record.vote.incarnation)?;
-    writeln!(text, "          committed {} (may lag), write {}, {} slots do not read", record.committed, record.counter, parsed.bad_slots)
+    writeln!(
+        text,
+        "vote      run {}, promised {} for {voted_for}, incarnation {}",
+        record.run, record.vote.promised, record.vote.incarnation
+    )?;
+    writeln!(
+        text,
+        "          committed {} (may lag), write {}, {} slots do not read",
+        record.committed, record.counter, parsed.bad_slots
+    )
 }
 
 fn state_lines(text: &mut String, parsed: &states::Parsed) -> std::fmt::Result {
-    writeln!(text, "state     generation {}, {} bytes, {} bytes of a torn append", parsed.generation, parsed.length, parsed.torn_bytes)?;
-    for (kind, bytes, stamp) in &parsed.records {
-        let name = match *kind {
-            frame::kind::FULL => "whole",
-            frame::kind::COMMITTED => "whole, committed",
-            _ => "change",
+    writeln!(
+        text,
+        "state     generation {}, {} bytes, {} bytes of a torn append",
+        parsed.generation, parsed.length, parsed.torn_bytes
+    )?;
+    // Changes come by the thousand: one line for those between two whole States.
+    for run in parsed.records.chunk_by(|a, b| a.0 == frame::kind::DELTA && b.0 == frame::kind::DELTA) {
+        let bytes: usize = run.iter().map(|(_, bytes, _)| bytes).sum();
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        let what = match first.0 {
+            frame::kind::FULL => format!("{} whole", first.2),
+            frame::kind::COMMITTED => format!("{} whole, committed", first.2),
+            _ if run.len() == 1 => format!("{} change", first.2),
+            _ => format!("{} to {}, {} changes", first.2, last.2, run.len()),
         };
-        writeln!(text, "          {stamp:<14} {bytes:>9} bytes  {name}")?;
+        writeln!(text, "          {bytes:>9} bytes  {what}")?;
     }
     let stamp = parsed.committed.as_ref().map_or_else(|| "none known".to_owned(), |s| s.stamp().to_string());
     writeln!(text, "committed {stamp}")?;
     let Some(state) = &parsed.accepted else { return writeln!(text, "accepted  none") };
     writeln!(text, "accepted  {} digest {} of cluster {}", state.stamp(), state.digest(), state.uuid())?;
-    writeln!(text, "          primary {} run {}, smap v{}, bmd v{}, {} buckets", state.primary(), state.head().run, state.smap().version, state.bmd_version(), state.buckets().len())?;
+    writeln!(
+        text,
+        "          primary {} run {}, smap v{}, bmd v{}, {} buckets",
+        state.primary(),
+        state.head().run,
+        state.smap().version,
+        state.bmd_version(),
+        state.buckets().len()
+    )?;
     for voter in state.electorate() {
         writeln!(text, "          voter  {} {} at {}", voter.kind, voter.id, voter.addresses.peer)?;
     }
     for node in state.nodes().values() {
-        writeln!(text, "          member {} {} run {} flags {} at {}", node.kind, node.voter_id(), node.run, node.flags, node.addresses.peer)?;
+        writeln!(
+            text,
+            "          member {} {} run {} flags {} at {}",
+            node.kind,
+            node.voter_id(),
+            node.run,
+            node.flags,
+            node.addresses.peer
+        )?;
     }
     Ok(())
 }
 
+/// Reads one file's bytes into lines.
+type Reader<'a> = &'a dyn Fn(&[u8], &mut String) -> Result<(), FrameError>;
+
 /// Each file for itself.
 fn each(text: &mut String, files: &Files) -> std::fmt::Result {
-    let mut say = |file: FileKind, bytes: Option<&Vec<u8>>, read: &dyn Fn(&[u8], &mut String) -> Result<(), FrameError>| {
+    let mut say = |file: FileKind, bytes: Option<&Vec<u8>>, read: Reader<'_>| {
         let Some(bytes) = bytes else { return writeln!(text, "{:<9} no such file", file.name()) };
         let mut lines = String::new();
         match read(bytes, &mut lines) {

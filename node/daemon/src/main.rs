@@ -47,7 +47,11 @@ fn main() -> ExitCode {
         Command::Run(flags) => run(&flags),
         Command::CheckConfig(flags) => {
             let (text, code) = config::check(&flags, &Surroundings::of_process(hostname()));
-            if code == 0 { print!("{text}") } else { eprint!("{text}") }
+            if code == 0 {
+                print!("{text}")
+            } else {
+                eprint!("{text}")
+            }
             return ExitCode::from(code);
         }
         Command::Inspect { state_dir } => inspect::inspect(&state_dir).map(|text| {

@@ -17,8 +17,8 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
-use crate::disk::{Lock, Report, Store, Writer};
 use crate::discovery::{self, News, Source};
+use crate::disk::{Lock, Report, Store, Writer};
 use crate::handle::{Command, Handle, Identity, Proposed, proposed};
 use crate::hooks::Hooks;
 use crate::peers::{self, Greeting, Peers, Psk};
@@ -321,7 +321,14 @@ impl Runner {
         let primary = |view: &View| view.primary.as_ref().map(|p| (p.id.clone(), view.epoch));
         if old.role != fresh.role || primary(old) != primary(fresh) || old.reason != fresh.reason {
             let leader = fresh.primary.as_ref().map(|p| p.id.to_string()).unwrap_or_default();
-            tracing::info!(role = fresh.role.as_str(), primary = leader, epoch = fresh.epoch, ready = fresh.ready, reason = fresh.reason, "view");
+            tracing::info!(
+                role = fresh.role.as_str(),
+                primary = leader,
+                epoch = fresh.epoch,
+                ready = fresh.ready,
+                reason = fresh.reason,
+                "view"
+            );
         }
         if fresh.primary.is_none() {
             self.primary_since_ms.store(0, Ordering::Relaxed);

@@ -1,4 +1,5 @@
 //! The state directory on a real file system: what a crash or damage may and may not do (protocol.md section 2).
+#![allow(clippy::unwrap_used, reason = "helpers outside of test functions fail tests too")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,7 +56,8 @@ fn first_state() -> State {
         extra: ais_meta::Extra::new(),
     };
     let founder = node.voter_id();
-    State::genesis(Founding { uuid: "test-cluster".parse().unwrap(), nodes: vec![node], founder, run: 1, created_s: 5 }).unwrap()
+    State::genesis(Founding { uuid: "test-cluster".parse().unwrap(), nodes: vec![node], founder, run: 1, created_s: 5 })
+        .unwrap()
 }
 
 /// The State after `state`, with one more bucket, and the way there.
@@ -336,7 +338,12 @@ fn inspect_prints_the_records_and_writes_nothing() {
     let before = list();
     let text = ais_node::inspect::inspect(&dir.state()).unwrap();
     assert_eq!(list(), before);
-    for part in [disk.to_string(), "effective promise 4".to_owned(), hard.accepted.unwrap().stamp().to_string(), "test-cluster".to_owned()] {
+    for part in [
+        disk.to_string(),
+        "effective promise 4".to_owned(),
+        hard.accepted.unwrap().stamp().to_string(),
+        "test-cluster".to_owned(),
+    ] {
         assert!(text.contains(&part), "{part} in\n{text}");
     }
     let held = opened(&dir.state());
@@ -375,7 +382,13 @@ fn the_disk_thread_reports_the_highest_token_and_recovers_from_failures() {
     let first = opened(&dir.state());
     let (reports_in, mut reports) = tokio::sync::mpsc::channel(64);
     let writer = Writer::start(first.store, reports_in, Arc::new(NoHooks)).unwrap();
-    let persist = |token, genesis: Option<Genesis>| Persist { token, vote: vote(token), genesis, accepted: None, committed: Stamp::default() };
+    let persist = |token, genesis: Option<Genesis>| Persist {
+        token,
+        vote: vote(token),
+        genesis,
+        accepted: None,
+        committed: Stamp::default(),
+    };
     for token in 1..=100 {
         writer.submit(persist(token, None));
     }
@@ -388,7 +401,12 @@ fn the_disk_thread_reports_the_highest_token_and_recovers_from_failures() {
     // No place for a new file: as good as a full disk.
     let moved = dir.0.join("moved");
     fs::rename(dir.state(), &moved).unwrap();
-    let offer = Offer { number: 1, uuid: "test-cluster".parse().unwrap(), founder: VoterId::new(g1(), first.disk), voters: Vec::new() };
+    let offer = Offer {
+        number: 1,
+        uuid: "test-cluster".parse().unwrap(),
+        founder: VoterId::new(g1(), first.disk),
+        voters: Vec::new(),
+    };
     writer.submit(persist(101, Some(Genesis::Bound(offer.clone()))));
     assert!(matches!(reports.blocking_recv(), Some(Report::Failed { .. })));
     writer.submit(persist(102, None));

@@ -1,4 +1,5 @@
 //! Connections between members over real sockets: who is let in, and what counts as the end of a process.
+#![allow(clippy::unwrap_used, reason = "helpers outside of test functions fail tests too")]
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -108,7 +109,8 @@ impl Process {
     }
 
     async fn redialled(&mut self) -> (Sender, Redial) {
-        let seen = |i: &Input| if let Input::Redialled { peer, result } = i { Some((peer.clone(), *result)) } else { None };
+        let seen =
+            |i: &Input| if let Input::Redialled { peer, result } = i { Some((peer.clone(), *result)) } else { None };
         self.until("Redialled", seen).await
     }
 

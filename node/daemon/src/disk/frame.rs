@@ -127,7 +127,10 @@ impl Header {
         }
         let version = read_u32(bytes, 8);
         if version > VERSION {
-            return Err(FrameError::Newer(format!("file '{}' has format {version}; this program reads up to {VERSION}", file.name())));
+            return Err(FrameError::Newer(format!(
+                "file '{}' has format {version}; this program reads up to {VERSION}",
+                file.name()
+            )));
         }
         Ok(Self { disk: DiskId(read_u64(bytes, 12)), generation: read_u64(bytes, 20) })
     }
@@ -147,7 +150,9 @@ fn read_u64(bytes: &[u8], at: usize) -> u64 {
 /// When the payload is over [`PAYLOAD_MAX`].
 pub fn push_record(out: &mut Vec<u8>, kind: u8, payload: &[u8]) -> Result<(), FrameError> {
     let length = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= PAYLOAD_MAX);
-    let Some(length) = length else { return Err(FrameError::Bad(format!("a record of {} bytes is too long", payload.len()))) };
+    let Some(length) = length else {
+        return Err(FrameError::Bad(format!("a record of {} bytes is too long", payload.len())));
+    };
     let mut header = [0; RECORD_HEADER];
     header[..4].copy_from_slice(&length.to_le_bytes());
     header[4] = kind;

@@ -36,7 +36,9 @@ impl Lock {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self { _file: file }),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(20))
+                }
                 Err(TryLockError::WouldBlock) => return Err(DiskError::Locked(directory.to_owned())),
                 Err(TryLockError::Error(source)) => return Err(DiskError::io("lock", &path)(source)),
             }
@@ -142,13 +144,20 @@ fn present(bytes: Option<&Vec<u8>>, file: FileKind) -> Result<&Vec<u8>, FrameErr
 }
 
 fn examine_frames(files: &Files) -> Result<Records, FrameError> {
-    let (disk, identity): (_, Identity) =
-        small::parse_value(present(files.identity.as_ref(), FileKind::Identity)?, FileKind::Identity, frame::kind::IDENTITY)?;
+    let (disk, identity): (_, Identity) = small::parse_value(
+        present(files.identity.as_ref(), FileKind::Identity)?,
+        FileKind::Identity,
+        frame::kind::IDENTITY,
+    )?;
     let vote = vote::parse(present(files.vote.as_ref(), FileKind::Vote)?)?;
-    let (genesis_disk, genesis) =
-        small::parse_value(present(files.genesis.as_ref(), FileKind::Genesis)?, FileKind::Genesis, frame::kind::GENESIS)?;
+    let (genesis_disk, genesis) = small::parse_value(
+        present(files.genesis.as_ref(), FileKind::Genesis)?,
+        FileKind::Genesis,
+        frame::kind::GENESIS,
+    )?;
     let state = states::parse(present(files.state.as_ref(), FileKind::State)?, vote.record.committed)?;
-    for (file, found) in [(FileKind::Vote, vote.disk), (FileKind::Genesis, genesis_disk), (FileKind::State, state.disk)] {
+    for (file, found) in [(FileKind::Vote, vote.disk), (FileKind::Genesis, genesis_disk), (FileKind::State, state.disk)]
+    {
         if found != disk {
             return Err(FrameError::Bad(format!("file '{}' belongs to disk {found}, not to {disk}", file.name())));
         }
@@ -171,10 +180,14 @@ fn owner(files: &Files) -> Option<NodeId> {
 
 /// What formatting leaves when a crash cuts it short: nobody ever acted on it.
 fn pristine(files: &Files) -> bool {
-    let vote = files.vote.as_ref().is_none_or(|b| vote::parse(b).is_ok_and(|p| p.record == Record { counter: p.record.counter, ..Record::default() }));
-    let state = files.state.as_ref().is_none_or(|b| states::parse(b, Stamp::default()).is_ok_and(|p| p.accepted.is_none()));
+    let vote = files.vote.as_ref().is_none_or(|b| {
+        vote::parse(b).is_ok_and(|p| p.record == Record { counter: p.record.counter, ..Record::default() })
+    });
+    let state =
+        files.state.as_ref().is_none_or(|b| states::parse(b, Stamp::default()).is_ok_and(|p| p.accepted.is_none()));
     let genesis = files.genesis.as_ref().is_none_or(|b| {
-        small::parse_value::<Genesis>(b, FileKind::Genesis, frame::kind::GENESIS).is_ok_and(|(_, g)| g == Genesis::Unformed)
+        small::parse_value::<Genesis>(b, FileKind::Genesis, frame::kind::GENESIS)
+            .is_ok_and(|(_, g)| g == Genesis::Unformed)
     });
     vote && state && genesis
 }

@@ -177,7 +177,11 @@ impl Store {
             state_length,
         };
         // An accepted State of this very promise implies it (effective promise, protocol.md section 2): one sync.
-        if promise_changed && !self.implied(&work.vote) { self.vote.write(&record) } else { self.vote.write_lazily(&record) }
+        if promise_changed && !self.implied(&work.vote) {
+            self.vote.write(&record)
+        } else {
+            self.vote.write_lazily(&record)
+        }
     }
 
     fn implied(&self, vote: &Vote) -> bool {

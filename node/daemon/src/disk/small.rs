@@ -41,7 +41,13 @@ pub fn replace(directory: &Path, file: FileKind, bytes: &[u8]) -> io::Result<Pat
 ///
 /// # Errors
 /// IO.
-pub fn replace_value<T: Serialize>(directory: &Path, file: FileKind, kind: u8, disk: DiskId, value: &T) -> io::Result<()> {
+pub fn replace_value<T: Serialize>(
+    directory: &Path,
+    file: FileKind,
+    kind: u8,
+    disk: DiskId,
+    value: &T,
+) -> io::Result<()> {
     let mut bytes = Header { disk, generation: 0 }.encode(file).to_vec();
     let payload = frame::encode(file.name(), value).map_err(io::Error::other)?;
     frame::push_record(&mut bytes, kind, &payload).map_err(io::Error::other)?;

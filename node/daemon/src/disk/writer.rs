@@ -64,7 +64,9 @@ impl Writer {
     pub fn start(store: Store, reports: mpsc::Sender<Report>, hooks: Arc<dyn Hooks>) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || run(&theirs, store, &reports, &*hooks))?;
+        let thread = std::thread::Builder::new()
+            .name("disk".to_owned())
+            .spawn(move || run(&theirs, store, &reports, &*hooks))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 

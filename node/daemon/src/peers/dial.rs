@@ -39,7 +39,8 @@ pub struct Dialled {
 pub fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(2)).with_interval(Duration::from_secs(1)).with_retries(3);
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(2)).with_interval(Duration::from_secs(1)).with_retries(3);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
@@ -86,7 +87,9 @@ pub async fn redial(shared: &Shared, lost: &Sender, at: SocketAddr) -> (Redial, 
         answer = match attempt(shared, at, Channel::Control).await {
             Attempt::Open(dialled) => (compare(lost, &dialled.peer), Some(dialled)),
             Attempt::Met(greeting, _) => (compare(lost, &greeting), None),
-            Attempt::Failed(PeerError::Io(e)) if e.kind() == io::ErrorKind::ConnectionRefused => (Redial::Refused, None),
+            Attempt::Failed(PeerError::Io(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                (Redial::Refused, None)
+            }
             Attempt::Failed(error) if error.is_end() => continue,
             Attempt::Failed(_) => (Redial::Unknown, None),
         };

@@ -237,7 +237,12 @@ impl Link {
     // ---- finding it
 
     /// Dials all places where the peer may be until it answers.
-    async fn seek(self: &Arc<Self>, shared: &Arc<Shared>, last: Option<SocketAddr>, backoff: &mut Duration) -> Box<Dialled> {
+    async fn seek(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        last: Option<SocketAddr>,
+        backoff: &mut Duration,
+    ) -> Box<Dialled> {
         loop {
             self.resolve();
             let mut attempts = JoinSet::new();
@@ -253,7 +258,9 @@ impl Link {
                         tracing::debug!(peer = %self.node, %at, %error, "not connected");
                         shared.meet_foreign(&greeting).await;
                     }
-                    Ok((at, Attempt::Failed(error))) => tracing::debug!(peer = %self.node, %at, %error, "not connected"),
+                    Ok((at, Attempt::Failed(error))) => {
+                        tracing::debug!(peer = %self.node, %at, %error, "not connected")
+                    }
                     Err(_) => {}
                 }
             }
@@ -334,7 +341,13 @@ impl Link {
         }
     }
 
-    async fn serve_bulk(self: &Arc<Self>, shared: &Arc<Shared>, dialled: Dialled, peer: &Sender, up: &mut watch::Receiver<Option<Up>>) {
+    async fn serve_bulk(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        dialled: Dialled,
+        peer: &Sender,
+        up: &mut watch::Receiver<Option<Up>>,
+    ) {
         let Ok(stream) = dialled.stream.into_std() else { return };
         let (link, seal) = (Arc::clone(self), dialled.seal);
         self.bulk.set_open(true);

@@ -78,7 +78,9 @@ impl Shared {
         }
         let sender = theirs.sender();
         match lock(&self.newest).get(&sender.id) {
-            Some((run, _)) if sender.run < *run => Some(format!("run {} of {} is over, {run} was seen", sender.run, sender.id)),
+            Some((run, _)) if sender.run < *run => {
+                Some(format!("run {} of {} is over, {run} was seen", sender.run, sender.id))
+            }
             Some((run, boot)) if sender.run == *run && sender.boot != *boot => {
                 Some(format!("two processes run as {} (run {run})", sender.id))
             }

@@ -162,7 +162,8 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         let opening: Opening = receive_step(stream, &mut noise).await?;
         let answer = judge(&opening);
         send_step(stream, &mut noise, &answer).await?;
-        let mut unseal = Unseal { noise: noise.into_transport_mode()?, message: Vec::new(), plain: vec![0; MESSAGE_MAX] };
+        let mut unseal =
+            Unseal { noise: noise.into_transport_mode()?, message: Vec::new(), plain: vec![0; MESSAGE_MAX] };
         unseal.confirm(stream).await?;
         if let Some(why) = answer.refused {
             seen = Some(opening);
@@ -192,7 +193,10 @@ impl Seal {
     /// [`PeerError`]; `out` may then hold a part and the connection must be closed.
     pub fn packet(&mut self, packet: &Packet, out: &mut Vec<u8>) -> Result<(), PeerError> {
         let body = encode(packet)?;
-        let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= PACKET_MAX).ok_or(PeerError::TooLong(body.len()))?;
+        let length = u32::try_from(body.len())
+            .ok()
+            .filter(|_| body.len() <= PACKET_MAX)
+            .ok_or(PeerError::TooLong(body.len()))?;
         let mut plain = Vec::with_capacity(4 + body.len());
         plain.extend_from_slice(&length.to_be_bytes());
         plain.extend_from_slice(&body);
