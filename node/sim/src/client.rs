@@ -102,7 +102,8 @@ impl World {
     }
 
     fn any_gateway(&mut self) -> Option<usize> {
-        let up: Vec<usize> = (0..self.plan.gateways).filter(|g| self.hosts[*g].process.as_ref().is_some_and(|p| !p.stopping)).collect();
+        let up: Vec<usize> =
+            (0..self.plan.gateways).filter(|g| self.hosts[*g].process.as_ref().is_some_and(|p| !p.stopping)).collect();
         self.rng.pick(&up)
     }
 
@@ -119,7 +120,8 @@ impl World {
     }
 
     fn begin(&mut self, client: usize, call: Call, gateway: usize) {
-        let own = self.rng.chance(500).then(|| RequestId::Client(format!("c{client}-{}", self.clients.all[client].turn)));
+        let own =
+            self.rng.chance(500).then(|| RequestId::Client(format!("c{client}-{}", self.clients.all[client].turn)));
         match &call {
             Call::Create(name) => self.record.asks_create(name),
             Call::Destroy(name) => self.record.asks_destroy(name),
@@ -235,9 +237,10 @@ impl World {
                 continue;
             }
             let next = self.any_gateway();
-            let own = self.clients.all[client].busy.as_ref().is_some_and(|b| {
-                matches!(b.request, Some(RequestId::Client(_))) && b.tries < TRIES_MAX
-            });
+            let own = self.clients.all[client]
+                .busy
+                .as_ref()
+                .is_some_and(|b| matches!(b.request, Some(RequestId::Client(_))) && b.tries < TRIES_MAX);
             match next.filter(|_| own) {
                 Some(gateway) => self.attempt(client, gateway),
                 None => {
@@ -260,7 +263,10 @@ impl World {
         let name = self.clients.name()?;
         let request = self.hosts[gateway].process.as_mut().and_then(|p| p.core.request_id())?;
         self.record.asks_create(&name);
-        self.input(gateway, Input::Propose { request, change: Change::CreateBucket { name: name.clone(), created_ns: 0 } });
+        self.input(
+            gateway,
+            Input::Propose { request, change: Change::CreateBucket { name: name.clone(), created_ns: 0 } },
+        );
         Some(name)
     }
 }

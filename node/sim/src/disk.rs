@@ -143,7 +143,8 @@ impl Disk {
             let have = self.accepted.as_ref().map(|s| (s.stamp(), s.digest()));
             let first = write.deltas.first().map(|d| (d.base, d.base_digest));
             let chained = write.deltas.windows(2).all(|w| w[0].stamp == w[1].base);
-            let leads = write.deltas.last().is_none_or(|d| (d.stamp, d.digest) == (write.state.stamp(), write.state.digest()));
+            let leads =
+                write.deltas.last().is_none_or(|d| (d.stamp, d.digest) == (write.state.stamp(), write.state.digest()));
             if (first.is_some() && first != have) || !chained || !leads {
                 return Err(format!("changes from {first:?} to {} written onto {have:?}", write.state.stamp()));
             }

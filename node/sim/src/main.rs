@@ -126,7 +126,12 @@ fn hunt(seeds: &std::ops::Range<u64>, jobs: usize, name: &str) -> anyhow::Result
     set(None);
     match failed.first().and_then(|r| r.violation.as_ref().map(|v| (r.seed, v))) {
         Some((seed, violation)) => {
-            println!("{name}: caught by {} in seed {seed}, after {} seeds, {:.1?}", violation.invariant, totals.seeds, start.elapsed());
+            println!(
+                "{name}: caught by {} in seed {seed}, after {} seeds, {:.1?}",
+                violation.invariant,
+                totals.seeds,
+                start.elapsed()
+            );
             println!("  {violation}");
             Ok(())
         }

@@ -9,8 +9,20 @@ use crate::world::{Event, Micros, World, ms};
 
 /// Kinds of fault, in the order of [`crate::Counts::faults`].
 pub const KINDS: [&str; 14] = [
-    "kill", "bounce", "stop", "pause", "cut one way", "cut both ways", "isolate", "split", "reset", "slow disk",
-    "hung disk", "full disk", "wipe", "hand-over",
+    "kill",
+    "bounce",
+    "stop",
+    "pause",
+    "cut one way",
+    "cut both ways",
+    "isolate",
+    "split",
+    "reset",
+    "slow disk",
+    "hung disk",
+    "full disk",
+    "wipe",
+    "hand-over",
 ];
 
 /// The end of a fault.
@@ -145,7 +157,8 @@ impl World {
         let newest = self.hosts.iter().filter_map(|h| h.disk.accepted()).max_by_key(|s| s.stamp());
         let Some(newest) = newest else { return false };
         let size = self.hosts.iter().filter_map(|h| h.disk.accepted()).map(|s| s.electorate().len()).min().unwrap_or(0);
-        let votes = self.hosts.iter().filter_map(|h| h.disk.accepted()).any(|s| s.electorate().iter().any(|v| v.id == voter));
+        let votes =
+            self.hosts.iter().filter_map(|h| h.disk.accepted()).any(|s| s.electorate().iter().any(|v| v.id == voter));
         let proposed = newest.electorate().iter().any(|v| v.id == voter) || votes;
         if self.record.commits() < 3 || (proposed && (self.nemesis.wiped_voters + 1) * 2 >= size) {
             return false;

@@ -195,7 +195,8 @@ impl World {
     }
 
     pub(crate) fn on_dialled(&mut self, from: usize, to: usize, from_run: u64, to_run: u64) {
-        if self.hosts[from].run() != Some(from_run) || self.wires[from][to].as_ref().is_some_and(|w| w.to.run == to_run) {
+        if self.hosts[from].run() != Some(from_run) || self.wires[from][to].as_ref().is_some_and(|w| w.to.run == to_run)
+        {
             return;
         }
         let Some(peer) = self.hosts[to].sender().filter(|s| s.run == to_run && self.both_ways(from, to)) else {

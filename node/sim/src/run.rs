@@ -104,7 +104,13 @@ impl World {
             let primary = view.primary.map(|p| p.id.node);
             text.push_str(&format!(
                 "; {} {:?} e{} serves {} accepted {:?} primary {primary:?} ready {} '{}'",
-                host.id, view.role, view.promised, self.served_stamp(node), view.accepted.map(|s| s.to_string()), view.ready, view.reason
+                host.id,
+                view.role,
+                view.promised,
+                self.served_stamp(node),
+                view.accepted.map(|s| s.to_string()),
+                view.ready,
+                view.reason
             ));
         }
         violated(if self.primary().is_none() { "L1" } else { "L2" }, text)

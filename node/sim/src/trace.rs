@@ -58,7 +58,9 @@ impl Trace {
         }
         match input {
             Input::Tick => {}
-            Input::Message(p) => println!("{:>10.3} {id} <- {} e{} {}", ms(now), p.from.id.node, p.epoch, short(&p.message)),
+            Input::Message(p) => {
+                println!("{:>10.3} {id} <- {} e{} {}", ms(now), p.from.id.node, p.epoch, short(&p.message))
+            }
             Input::Connected { peer } => println!("{:>10.3} {id} connected to {} run {}", ms(now), peer.id, peer.run),
             other => println!("{:>10.3} {id} input {other:?}", ms(now)),
         }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use ais_ha::invariant::{self, Verdict, violated};
 use ais_ha::{Action, Config, Discovery, Halt, Input, Message, Node, Packet, Persist, PrimaryEp, Sender, Stats};
-use ais_meta::{
-    Address, Addresses, BootId, ClusterUuid, DiskId, Kind, Node as Member, NodeId, Stamp, State, VoterId,
-};
+use ais_meta::{Address, Addresses, BootId, ClusterUuid, DiskId, Kind, Node as Member, NodeId, Stamp, State, VoterId};
 
 use crate::client::Clients;
 use crate::disk::{Disk, Sync};
