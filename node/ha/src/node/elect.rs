@@ -328,8 +328,10 @@ impl Node {
             return;
         };
         if let Role::Candidate(candidacy) = &mut self.role
-            && let Phase::Prepare { body, .. } = &mut candidacy.phase
+            && let Phase::Prepare { ballot, body, .. } = &mut candidacy.phase
+            && ballot.adopted().is_some_and(|a| a.stamp == state.stamp())
         {
+            // Any other body is no answer; asking for it again at once would go round at network speed.
             *body = Some(Arc::new(state));
             self.count();
         }
