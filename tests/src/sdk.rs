@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -19,6 +19,7 @@ const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
 pub struct Sdk {
     python: PathBuf,
     scripts: PathBuf,
+    resolver: Option<PathBuf>,
 }
 
 impl Sdk {
@@ -29,7 +30,7 @@ impl Sdk {
         let text = fs::read(&requirements).context("cannot read the SDK's requirements")?;
         let hash = Sha256::digest(&text).iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>();
         let venv = cache_dir()?.join(format!("sdk-{hash}"));
-        let sdk = Self { python: venv.join("bin/python"), scripts };
+        let sdk = Self { python: venv.join("bin/python"), scripts, resolver: None };
         let complete = venv.join("complete");
         if complete.exists() && sdk.python.exists() {
             return Ok(sdk);
@@ -54,6 +55,25 @@ impl Sdk {
         Ok(sdk)
     }
 
+    /// The same with names resolved as this file says: nodes in pods name each other by names of the cluster's DNS.
+    #[must_use]
+    pub fn with_resolver(&self, file: &Path) -> Self {
+        Self { resolver: Some(file.to_owned()), ..self.clone() }
+    }
+
+    /// The interpreter with its arguments, in a mount namespace of its own when it has names of its own.
+    fn cmd(&self, script: &str, args: &[String]) -> Cmd {
+        let cmd = match &self.resolver {
+            Some(file) => Cmd::new("unshare")
+                .args(["--mount", "--propagation", "private", "sh", "-c"])
+                .arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"")
+                .arg(file)
+                .arg(&self.python),
+            None => Cmd::new(&self.python),
+        };
+        cmd.arg(self.scripts.join(script)).args(args).env("PYTHONDONTWRITEBYTECODE", "1")
+    }
+
     /// The interpreter of the environment.
     pub fn python(&self) -> &Path {
         &self.python
@@ -61,17 +81,15 @@ impl Sdk {
 
     /// Runs a script of `tests/sdk/` to its end; its standard output.
     pub fn run(&self, script: &str, args: &[String], timeout: Duration) -> Result<String> {
-        let cmd = Cmd::new(&self.python).arg(self.scripts.join(script)).args(args).timeout(timeout);
-        cmd.env("PYTHONDONTWRITEBYTECODE", "1").run()
+        self.cmd(script, args).timeout(timeout).run()
     }
 
     /// Starts a script of `tests/sdk/` that works until its standard input ends.
     pub fn start(&self, script: &str, args: &[String], log: &Path) -> Result<Script> {
         let (out, err) = (log.with_extension("out"), log.with_extension("err"));
-        let child = Command::new(&self.python)
-            .arg(self.scripts.join(script))
-            .args(args)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
+        let child = self
+            .cmd(script, args)
+            .to_command()
             .stdin(Stdio::piped())
             .stdout(fs::File::create(&out)?)
             .stderr(fs::File::create(&err)?)

@@ -281,6 +281,13 @@ fn summary(resource: &Value) -> String {
     line
 }
 
+/// A resolver file that asks the test Kubernetes' DNS.
+pub fn resolver(cluster: &Cluster) -> Result<PathBuf> {
+    let file = cluster.layout().path("cfg/host-resolv.conf");
+    std::fs::write(&file, format!("nameserver {}\n", cluster.layout().network.node_ip()))?;
+    Ok(file)
+}
+
 /// Writes the image of freshly built binaries and gives it to the test Kubernetes.
 pub fn import(cluster: &Cluster, programs: &Path) -> Result<()> {
     let archive = cluster.layout().path("image/aiscluster.tar");

@@ -155,6 +155,9 @@ pub(crate) fn conditions_follow_the_spec(bed: &mut Bed) -> Result<String> {
     bed.product.kubectl.run(&["scale", &set, "--replicas=4"])?;
     bed.product.kubectl.wait_for(&set, "reverted", SOON, |it| it["spec"]["replicas"] == 3)?;
     Wait::new("the pods of before", SOON).until(|| Ok((uids(bed)? == pods).then_some(())))?;
+    for claim in ["state", "data"] {
+        bed.product.kubectl.delete(&format!("persistentvolumeclaim/{claim}-{NAME}-target-3"), SOON)?;
+    }
     let (still, same) = bed.product.primary()?;
     ensure!((&still, same) == (&primary, epoch), "{still} leads in {same}, {primary} led in {epoch}");
     Ok("Paused, ScaleDownBlocked, RolloutPending with its gate, SpecInvalid; a foreign scale reverted".to_owned())

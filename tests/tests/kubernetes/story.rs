@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use ais_tests::drill::{self, Drill};
-use ais_tests::product::{Ask, NAME, PodDrills, Watched, condition};
-use ais_tests::sdk::Sdk;
+use ais_tests::product::{self, Ask, NAME, PodDrills, Watched, condition};
+use ais_tests::sdk::{Script, Sdk};
 use ais_tests::wait::Wait;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -12,6 +12,8 @@ use serde_json::Value;
 use crate::bed::{Bed, endpoint};
 
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Before and after each fault.
+const BUCKETS: usize = 3;
 
 pub(crate) fn newcomer(bed: &mut Bed) -> Result<String> {
     let product = &bed.product;
@@ -48,7 +50,7 @@ fn args(prefix: &str, gateways: &[(String, String)]) -> Vec<String> {
 }
 
 pub(crate) fn sdk_through_every_gateway(bed: &mut Bed) -> Result<String> {
-    let sdk = Sdk::ensure()?;
+    let sdk = Sdk::ensure()?.with_resolver(&product::resolver(&bed.testbed)?);
     let mut endpoints = bed.product.ready_gateways()?;
     // The Services lead to gateways too.
     for service in [NAME.to_owned(), format!("{NAME}-primary")] {
@@ -65,9 +67,16 @@ pub(crate) fn sdk_through_every_gateway(bed: &mut Bed) -> Result<String> {
     Ok(told.to_string())
 }
 
+/// Waits until the script has made some more buckets.
+fn write_more(script: &Script) -> Result<()> {
+    let made = || script.printed().lines().count();
+    let enough = made() + BUCKETS;
+    Wait::new("the writer", SCRIPT_TIMEOUT).until(|| Ok((made() >= enough).then_some(())))
+}
+
 /// No exception reaches the user's code.
 pub(crate) fn sdk_during_failovers(bed: &mut Bed) -> Result<String> {
-    let sdk = Sdk::ensure()?;
+    let sdk = Sdk::ensure()?.with_resolver(&product::resolver(&bed.testbed)?);
     let mut said = Vec::new();
     let pool = bed.clients()?.pool.clone();
     for (name, drill, ask) in [
@@ -80,10 +89,11 @@ pub(crate) fn sdk_during_failovers(bed: &mut Bed) -> Result<String> {
         gateways.retain(|(id, _)| drill.spares_the_primary() || *id != primary);
         let log = bed.testbed.layout().path("log").join(format!("sdk-{name}"));
         let script = sdk.start("writer.py", &args(&format!("sdk-{name}"), &gateways), &log)?;
-        Wait::new("the writer", SCRIPT_TIMEOUT).until(|| Ok(script.printed().contains("started").then_some(())))?;
+        write_more(&script)?;
         let mut drills = PodDrills::new(&bed.product, Some(&bed.testbed));
         (drills.ask, drills.successor) = (ask, Some(bed.other_gateway(&[&primary])?));
         let run = drill::run(&mut drills, drill, Some(&pool))?;
+        write_more(&script)?;
         let told = script.finish(SCRIPT_TIMEOUT).with_context(|| format!("during {name}"))?;
         let told: Value = serde_json::from_str(told.lines().last().unwrap_or_default())?;
         ensure!(told["buckets"].as_u64() > Some(0), "the writer did nothing: {told}");
