@@ -171,5 +171,6 @@ fn ways(key: &str) -> String {
 fn read_secret(path: &Path) -> Result<Secret, String> {
     let content = std::fs::read(path).map_err(|e| format!("cannot be read: {e}"))?;
     let min = ais_meta::auth::SECRET_LEN_MIN;
-    Secret::from_file_content(&content).ok_or_else(|| format!("holds a secret shorter than {min} bytes; make a longer one"))
+    Secret::from_file_content(&content)
+        .ok_or_else(|| format!("holds a secret shorter than {min} bytes; make a longer one"))
 }

@@ -209,7 +209,9 @@ fn api() -> Router<Arc<App>> {
 
 fn routes(app: Arc<App>, door: Door) -> Router {
     let api = match door {
-        Door::Public => api().route("/v1/ha/{*rest}", any(absent::control_only)).route("/metrics", any(absent::control_only)),
+        Door::Public => {
+            api().route("/v1/ha/{*rest}", any(absent::control_only)).route("/metrics", any(absent::control_only))
+        }
         Door::Control => api()
             .route("/v1/ha/view", get(ha::view).fallback(absent::method))
             .route("/v1/ha/watch", get(ha::watch).fallback(absent::method))

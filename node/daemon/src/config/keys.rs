@@ -27,9 +27,17 @@ const fn switch(name: &'static str, help: &'static str) -> Key {
 pub const KEYS: &[Key] = &[
     key("node_id", None, "Name of this node, unique in the cluster; in Kubernetes the pod's name (required)"),
     key("kind", None, "gateway or target (required)"),
-    key("state_dir", None, "Directory for the vote and the cluster's metadata, on a disk that survives restarts (required)"),
+    key(
+        "state_dir",
+        None,
+        "Directory for the vote and the cluster's metadata, on a disk that survives restarts (required)",
+    ),
     key("listen_host", Some("0.0.0.0"), "Address to listen on"),
-    key("advertise_host", None, "Name or address that others dial (default: listen_host if specific, else the host's name)"),
+    key(
+        "advertise_host",
+        None,
+        "Name or address that others dial (default: listen_host if specific, else the host's name)",
+    ),
     key("public_port", Some("51080"), "Port of AIStore's HTTP API"),
     key("control_port", Some("51082"), "Port of HTTP for members and the operator, and of /metrics"),
     key("peer_port", Some("51084"), "Port of the connections between members"),

@@ -95,7 +95,9 @@ fn host(text: &str) -> Result<String, String> {
     if bare.parse::<std::net::IpAddr>().is_ok() {
         return Ok(bare.to_owned());
     }
-    let label = |l: &str| !l.is_empty() && l.len() <= 63 && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let label = |l: &str| {
+        !l.is_empty() && l.len() <= 63 && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+    };
     if text.len() <= 253 && text.trim_end_matches('.').split('.').all(label) {
         return Ok(text.to_owned());
     }
@@ -192,7 +194,9 @@ fn secret(reader: &mut Reader, insecure: bool) -> Option<ais_meta::auth::Secret>
     }
     if reader.text("secret_file").is_none() {
         let ways = ways("secret_file");
-        reader.problems.push(format!("secret_file is not set; set it with {ways}, or choose insecure on a trusted network"));
+        reader
+            .problems
+            .push(format!("secret_file is not set; set it with {ways}, or choose insecure on a trusted network"));
     }
     reader.optional("secret_file", |path| read_secret(path.as_ref()).map_err(|why| format!("{path} {why}")))
 }
@@ -250,7 +254,13 @@ pub(super) fn build(values: Values, problems: Vec<String>, hostname: Option<&str
     let debug_fsync_delay_ms = r.ms("debug_fsync_delay_ms");
     check_timers(r);
     let whole = (kind, node_id, state_dir, listen_host.zip(advertise_host), log_format.zip(log_level));
-    let (Some(kind), Some(node_id), Some(state_dir), Some((listen_host, advertise_host)), Some((log_format, log_level))) = whole
+    let (
+        Some(kind),
+        Some(node_id),
+        Some(state_dir),
+        Some((listen_host, advertise_host)),
+        Some((log_format, log_level)),
+    ) = whole
     else {
         return Err(Problems(reader.problems));
     };

@@ -72,9 +72,11 @@ pub struct Flags {
 
 impl Args for Flags {
     fn augment_args(command: Command) -> Command {
-        let file = Arg::new("config").long("config").value_name("FILE").env("AIS_CONFIG").help("Configuration file (YAML)");
+        let file =
+            Arg::new("config").long("config").value_name("FILE").env("AIS_CONFIG").help("Configuration file (YAML)");
         KEYS.iter().fold(command.arg(file), |command, key| {
-            let arg = Arg::new(key.name).long(flag_name(key.name)).help(key.help).hide(key.hidden).action(ArgAction::Set);
+            let arg =
+                Arg::new(key.name).long(flag_name(key.name)).help(key.help).hide(key.hidden).action(ArgAction::Set);
             command.arg(if key.switch {
                 arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("true|false")
             } else {

@@ -70,10 +70,12 @@ fn an_empty_variable_counts_as_not_set() {
 
 #[test]
 fn all_errors_come_at_once_each_with_what_to_do() {
-    let file = File::new("errors", "node_id: g1\nleas_ms: 1\npublic-port: 2\nfrobnicate: 3\nvoters: 4\nlog_level: ''\n");
+    let file =
+        File::new("errors", "node_id: g1\nleas_ms: 1\npublic-port: 2\nfrobnicate: 3\nvoters: 4\nlog_level: ''\n");
     let path = file.text();
     let args = ["--config", &path, "--control-port=51080", "--insecure=maybe", "--lease-ms=1000", "--park-ms=20000"];
-    let problems = with(&args, &[("AIS_KIND", "proxy"), ("AIS_CLUSTER_UUID", "short"), ("AIS_PEER_PORT", "tcp://10.0.0.1:1")]);
+    let problems =
+        with(&args, &[("AIS_KIND", "proxy"), ("AIS_CLUSTER_UUID", "short"), ("AIS_PEER_PORT", "tcp://10.0.0.1:1")]);
     let text = problems.unwrap_err().to_string().replace(&path, "FILE");
     expect![[r#"
         the configuration has 13 errors:
@@ -106,7 +108,8 @@ fn a_file_that_is_no_map_or_names_a_key_twice_is_refused() {
 
 #[test]
 fn values_that_look_like_numbers_stay_as_they_were_written() {
-    let file = File::new("numbers", "node_id: 007\nkind: gateway\nstate_dir: /s\ninsecure: true\ncluster_uuid: 1234567890\n");
+    let file =
+        File::new("numbers", "node_id: 007\nkind: gateway\nstate_dir: /s\ninsecure: true\ncluster_uuid: 1234567890\n");
     let config = with(&["--config", &file.text()], &[]).unwrap();
     assert_eq!(config.node_id.as_str(), "007");
     assert_eq!(config.cluster_uuid.unwrap().as_str(), "1234567890");
@@ -124,7 +127,9 @@ fn the_secret_is_read_once_and_shown_never() {
     let short = File::new("short", "abc\n");
     let args = ["--node-id=g1", "--kind=gateway", "--state-dir=/s", "--secret-file", &short.text()];
     assert!(with(&args, &[]).unwrap_err().0[0].contains("shorter than 16 bytes"));
-    assert!(with(&["--secret-file=/none", LEAST[0], LEAST[1], LEAST[2]], &[]).unwrap_err().0[0].contains("cannot be read"));
+    assert!(
+        with(&["--secret-file=/none", LEAST[0], LEAST[1], LEAST[2]], &[]).unwrap_err().0[0].contains("cannot be read")
+    );
     assert!(least(&["--secret-file", &secret.text()]).unwrap_err().0[0].contains("exclude each other"));
 }
 
@@ -133,7 +138,9 @@ fn what_is_printed_as_effective_reads_back_as_the_same() {
     let config = least(&["--lease-ms=2100", "--domain=rack 1: \"a\"", "--standalone"]).unwrap();
     let file = File::new("effective", &config.effective());
     let again = with(&["--config", &file.text()], &[]).unwrap();
-    let values = |c: &Config| c.shown().map(|(k, v)| (k, v.to_owned())).filter(|(k, _)| *k != "advertise_host").collect::<Vec<_>>();
+    let values = |c: &Config| {
+        c.shown().map(|(k, v)| (k, v.to_owned())).filter(|(k, _)| *k != "advertise_host").collect::<Vec<_>>()
+    };
     assert_eq!(values(&config), values(&again));
     assert_eq!(again.advertise_host, config.advertise_host);
 }

@@ -63,7 +63,9 @@ pub(super) async fn cluster(Path(rest): Path<String>) -> ApiError {
         "join-by-admin" | "autoreg" | "keepalive" => {
             ApiError::unsupported("nodes join by themselves, over their own authenticated connections")
         }
-        "daemon" => ApiError::unsupported("a node leaves the cluster map when it is stopped, or by itself when it is dead"),
+        "daemon" => {
+            ApiError::unsupported("a node leaves the cluster map when it is stopped, or by itself when it is dead")
+        }
         "recover" => ApiError::unsupported("recovery of a lost majority is not built"),
         "set-config" => ApiError::unsupported("the configuration is given at a node's start"),
         _ => ApiError::not_found(format!("there is no /v1/cluster/{first}")),

@@ -33,9 +33,7 @@ fn provider(params: &Params) -> Result<(), ApiError> {
         cloud @ ("aws" | "s3" | "gcp" | "gs" | "azure" | "az" | "oci" | "oc" | "ht") => {
             Err(ApiError::unsupported(format!("provider '{cloud}' is not built: buckets are of provider 'ais' only")))
         }
-        other => {
-            Err(ApiError::bad(format!("'{other}' is not a bucket provider")).tcode("ErrInvalidBucketProvider"))
-        }
+        other => Err(ApiError::bad(format!("'{other}' is not a bucket provider")).tcode("ErrInvalidBucketProvider")),
     }
 }
 

@@ -39,7 +39,8 @@ pub(super) async fn set_primary(
 ) -> Result<Response, ApiError> {
     app.gateway_only("set-primary")?;
     if params.is("frc") || params.is("force") {
-        let text = "force is not supported: no call may short-cut the election's rules, and two clusters are never joined";
+        let text =
+            "force is not supported: no call may short-cut the election's rules, and two clusters are never joined";
         return Err(ApiError::unsupported(text));
     }
     let unknown = || ApiError::not_found(format!("node \"{id}\" is not in the cluster map")).tcode("ErrNodeNotFound");

@@ -20,11 +20,7 @@ const CLUSTER_UPTIME: HeaderName = HeaderName::from_static("ais-cluster-uptime")
 /// How long the primary may take to say that it is ready.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(super) async fn get(
-    State(app): State<Arc<App>>,
-    params: Params,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
+pub(super) async fn get(State(app): State<Arc<App>>, params: Params, headers: HeaderMap) -> Result<Response, ApiError> {
     let is = |name| params.is(name);
     let (prr, apr, cii, cii_apr) = (is("prr"), is("apr"), is("cii"), is("cii-apr"));
     if (cii_apr && (cii || apr)) || (prr && (cii || cii_apr)) {

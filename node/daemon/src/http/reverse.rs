@@ -116,7 +116,8 @@ pub(super) async fn relay(
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request = app.client.request(method, format!("{}{path}", wire::url(&primary.addresses.public)));
     let id = headers.get(REQUEST_ID).cloned();
-    for (name, value) in [(header::CONTENT_TYPE, Some(HeaderValue::from_static("application/json"))), (REQUEST_ID, id)] {
+    for (name, value) in [(header::CONTENT_TYPE, Some(HeaderValue::from_static("application/json"))), (REQUEST_ID, id)]
+    {
         if let Some(value) = value {
             request = request.header(name, value);
         }

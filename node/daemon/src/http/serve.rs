@@ -152,7 +152,8 @@ impl Acceptor {
             tracing::debug!(%remote, "no TCP_NODELAY: {e}");
         }
         let (router, open, mut closed) = (self.router.clone(), self.open.clone(), self.closed.clone());
-        let service = service_fn(move |request: Request<Incoming>| enter(router.clone(), remote, request.map(Body::new)));
+        let service =
+            service_fn(move |request: Request<Incoming>| enter(router.clone(), remote, request.map(Body::new)));
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         builder.max_buf_size(HEAD_MAX).max_headers(HEADERS_MAX);

@@ -94,7 +94,10 @@ async fn a_mutation_ends_as_the_core_says() {
     let full = post(refused(Refusal::Full("no room".to_owned()))).await;
     assert_eq!((full.status, full.header("ais-stamp")), (507, "0.4.9"));
     assert_eq!(post(refused(Refusal::Stale)).await.status, 409);
-    assert_eq!(post(Proposed::Settled { outcome: DONE, stamp: Stamp::new(0, 4, 9) }).await.header("ais-stamp"), "0.4.9");
+    assert_eq!(
+        post(Proposed::Settled { outcome: DONE, stamp: Stamp::new(0, 4, 9) }).await.header("ais-stamp"),
+        "0.4.9"
+    );
 }
 
 #[tokio::test]

@@ -175,7 +175,11 @@ async fn a_target_takes_no_calls_that_are_for_gateways() {
     ] {
         let answer = world.call(method, path, CREATE).await;
         assert_eq!(answer.status, 400, "{method} {path}");
-        assert!(answer.body.contains("t[t1] is a target") && answer.body.contains("http://127.0.0.1:2000"), "{}", answer.body);
+        assert!(
+            answer.body.contains("t[t1] is a target") && answer.body.contains("http://127.0.0.1:2000"),
+            "{}",
+            answer.body
+        );
     }
     for path in ["/v1/health", "/v1/daemon?what=smap", "/v1/daemon?what=bmd", "/v1/daemon?what=snode"] {
         assert_eq!(world.get(path).await.status, 200, "{path}");

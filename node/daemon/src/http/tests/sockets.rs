@@ -103,7 +103,8 @@ async fn a_reverse_call_goes_to_the_nodes_control_listener_signed() {
     assert_eq!(reverse(Some("g3"), "/v1/reverse/daemon?what=snode").await.status, 502);
     assert_eq!(reverse(Some("g1"), "/v1/reverse/etl").await.status, 501);
 
-    let other = World::new("g2", Kind::Gateway, Some(with_primary_at(public, control)), Some("another-secret-entirely"));
+    let other =
+        World::new("g2", Kind::Gateway, Some(with_primary_at(public, control)), Some("another-secret-entirely"));
     let mut call = request("GET", "/v1/reverse/daemon?what=snode", "");
     call.headers_mut().insert(NODE_ID, "g1".parse().unwrap());
     assert_eq!(other.send(Door::Public, call).await.status, 502, "an answer that is not signed is not passed on");
