@@ -12,6 +12,7 @@ use crate::processes::{LocalCluster, Spec};
 
 /// How many broken rules are shown.
 const SHOWN_MAX: usize = 8;
+const WARM_UP: Duration = Duration::from_millis(400);
 
 /// A drill under way.
 #[derive(Debug)]
@@ -40,7 +41,10 @@ impl Scene {
         let load = Load::start(&pool, &Options::new(&prefix));
         let controls = cluster.nodes.iter().map(|node| node.control.clone()).collect();
         let watch = Watch::start(controls, cluster.secret().clone(), load.started());
-        Ok(Self { cluster, pool, slow: BTreeSet::new(), load, watch, prefix })
+        let scene = Self { cluster, pool, slow: BTreeSet::new(), load, watch, prefix };
+        // Something must have been written before the first fault.
+        scene.write_for(WARM_UP);
+        Ok(scene)
     }
 
     /// The primary's id and its epoch. The clients write on, so the nodes' stamps need not be equal now.
