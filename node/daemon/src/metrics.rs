@@ -74,12 +74,14 @@ pub struct Metrics {
     http_seconds: Histogram,
     http_connections: Family<ListenerLabel, Gauge>,
     roles: Family<RoleLabel, Gauge>,
-    gauges: Vec<(fn(&View) -> i64, Gauge)>,
-    stats: Vec<(fn(&Stats) -> u64, Counter)>,
+    gauges: Vec<(OfView, Gauge)>,
+    stats: Vec<(OfStats, Counter)>,
 }
 
-type GaugeRow = (&'static str, &'static str, fn(&View) -> i64);
-type StatRow = (&'static str, &'static str, fn(&Stats) -> u64);
+type OfView = fn(&View) -> i64;
+type OfStats = fn(&Stats) -> u64;
+type GaugeRow = (&'static str, &'static str, OfView);
+type StatRow = (&'static str, &'static str, OfStats);
 
 fn int(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)

@@ -1,5 +1,7 @@
 //! Laws of the State: one content, one digest, however it came about; nothing that is not understood is lost.
 
+#![allow(clippy::unwrap_used)]
+
 use ais_meta::node::flags;
 use ais_meta::state::{Genesis, StateError};
 use ais_meta::{

@@ -69,7 +69,7 @@ pub(super) struct World {
     pub(super) app: Arc<App>,
     pub(super) script: Arc<Mutex<Script>>,
     pub(super) view: watch::Sender<Arc<View>>,
-    pub(super) closing: watch::Sender<bool>,
+    _closing: watch::Sender<bool>,
     pub(super) core: tokio::task::JoinHandle<()>,
     public: Router,
     control: Router,
@@ -138,7 +138,7 @@ fn obey(script: &Mutex<Script>, view: &watch::Sender<Arc<View>>, command: Comman
             if let Some(state) = script.news.take() {
                 view.send_modify(|view| Arc::make_mut(view).published = Some(state));
             }
-            drop(done.send(script.fresh));
+            let _ = done.send(script.fresh);
         }
         Command::Poke => script.asked.push("poke".to_owned()),
     }
@@ -191,7 +191,7 @@ impl World {
         let config = Arc::new(config(id, kind, secret));
         let app = Arc::new(App::new(handle, config, Arc::new(Metrics::new()), closed).unwrap());
         let (public, control) = (routes(Arc::clone(&app), Door::Public), routes(Arc::clone(&app), Door::Control));
-        Self { app, script, view: outer, closing, core, public, control }
+        Self { app, script, view: outer, _closing: closing, core, public, control }
     }
 
     pub(super) fn gateway() -> Self {

@@ -235,8 +235,6 @@ async fn health_in_all_its_forms() {
 
 #[tokio::test]
 async fn a_node_in_maintenance_is_not_ready() {
-    let mut nodes = vec![node("g1", Kind::Gateway, 0, 1000)];
-    nodes[0].flags = 0;
     let world = World::gateway();
     let state = {
         let state = genesis();
