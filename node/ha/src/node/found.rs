@@ -11,6 +11,7 @@ use super::members::holds;
 use super::{Heard, Held, Node, Role, slot};
 use crate::genesis::{self, Founding, Genesis, Next, Offer, Seen, Start, determine_role};
 use crate::io::{ForwardReply, Hello, Message, Millis, Sender, Write};
+use crate::mutant::Mutant;
 use crate::pacemaker::Backoff;
 
 /// Between two looks at what others said, while outside.
@@ -187,6 +188,9 @@ impl Node {
     fn go_on(&mut self, offer: Offer) {
         if self.durable.genesis != self.genesis {
             return;
+        }
+        if Mutant::AnyBoundFounds.on() && offer.founder != self.me.id {
+            return self.declare(&offer);
         }
         if self.founding.as_ref().is_none_or(|f| f.offer != offer) {
             let mut founding = Founding::new(offer.clone());
