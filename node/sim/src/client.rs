@@ -216,8 +216,7 @@ impl World {
         self.record.read(&self.hosts[node].voter(), &state, &created, &gone)
     }
 
-    /// The client waited long enough. The daemon answers 15 s after the call at the latest, so a process that lives and
-    /// is not paused has failed if it said nothing.
+    /// The client waited long enough: its gateway is paused, or took its time to come back.
     fn give_up(&mut self, client: usize) -> Verdict {
         let Some(busy) = self.clients.all[client].busy.take() else { return Ok(()) };
         self.counts.abandoned += 1;

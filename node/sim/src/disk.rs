@@ -17,11 +17,11 @@ struct Log {
 }
 
 /// One node's state directory.
-pub struct Disk {
+pub(crate) struct Disk {
     /// Its name; another after a wipe.
-    pub id: DiskId,
+    pub(crate) id: DiskId,
     /// Starts on it so far.
-    pub run: u64,
+    pub(crate) run: u64,
     vote: Vote,
     genesis: Genesis,
     accepted: Option<Arc<State>>,
@@ -30,31 +30,31 @@ pub struct Disk {
     /// Replay from bytes at each start instead of from memory.
     log: Option<Log>,
     /// Handed over, not synced.
-    pub queue: VecDeque<Persist>,
+    pub(crate) queue: VecDeque<Persist>,
     /// A sync is under way: how many of the queue it covers, when it began, what it will say.
-    pub syncing: Option<Sync>,
+    pub(crate) syncing: Option<Sync>,
     /// Nothing ends before then, microseconds.
-    pub hangs_until: u64,
+    pub(crate) hangs_until: u64,
     /// No room.
-    pub full: bool,
+    pub(crate) full: bool,
     /// Range of one sync, microseconds.
-    pub sync_us: (u64, u64),
+    pub(crate) sync_us: (u64, u64),
 }
 
 /// A sync under way.
-pub struct Sync {
+pub(crate) struct Sync {
     /// Records that it covers.
-    pub covers: usize,
+    pub(crate) covers: usize,
     /// When it began, microseconds.
-    pub since: u64,
+    pub(crate) since: u64,
     /// Names it.
-    pub number: u64,
+    pub(crate) number: u64,
 }
 
 impl Disk {
     /// Formats one.
     #[must_use]
-    pub fn format(id: DiskId, sync_us: (u64, u64), bytes: bool) -> Self {
+    pub(crate) fn format(id: DiskId, sync_us: (u64, u64), bytes: bool) -> Self {
         Self {
             id,
             run: 0,
@@ -74,25 +74,25 @@ impl Disk {
 
     /// Whether it replays from bytes.
     #[must_use]
-    pub fn keeps_bytes(&self) -> bool {
+    pub(crate) fn keeps_bytes(&self) -> bool {
         self.log.is_some()
     }
 
     /// Effective promise.
     #[must_use]
-    pub fn promised(&self) -> u64 {
+    pub(crate) fn promised(&self) -> u64 {
         self.vote.promised.max(self.accepted.as_ref().map_or(0, |s| s.stamp().epoch))
     }
 
     /// The accepted State.
     #[must_use]
-    pub fn accepted(&self) -> Option<&Arc<State>> {
+    pub(crate) fn accepted(&self) -> Option<&Arc<State>> {
         self.accepted.as_ref()
     }
 
     /// Newest committed stamp that it can serve.
     #[must_use]
-    pub fn committed(&self) -> Stamp {
+    pub(crate) fn committed(&self) -> Stamp {
         self.committed.as_ref().map(|s| s.stamp()).unwrap_or_default()
     }
 
@@ -100,7 +100,7 @@ impl Disk {
     ///
     /// # Errors
     /// The bytes do not lead to the State that was written.
-    pub fn load(&self) -> Result<HardState, String> {
+    pub(crate) fn load(&self) -> Result<HardState, String> {
         let mut hard = HardState {
             vote: self.vote.clone(),
             genesis: self.genesis.clone(),
@@ -127,7 +127,7 @@ impl Disk {
     }
 
     /// Promise and founding of one record reach the disk.
-    pub fn write_vote(&mut self, persist: &Persist) {
+    pub(crate) fn write_vote(&mut self, persist: &Persist) {
         self.vote = persist.vote.clone();
         if let Some(genesis) = &persist.genesis {
             self.genesis = genesis.clone();
@@ -138,7 +138,7 @@ impl Disk {
     ///
     /// # Errors
     /// The change does not start at what the disk holds: a replay would fail.
-    pub fn write_state(&mut self, persist: &Persist) -> Result<(), String> {
+    pub(crate) fn write_state(&mut self, persist: &Persist) -> Result<(), String> {
         if let Some(write) = &persist.accepted {
             let have = self.accepted.as_ref().map(|s| (s.stamp(), s.digest()));
             let first = write.deltas.first().map(|d| (d.base, d.base_digest));
@@ -171,7 +171,7 @@ impl Disk {
 
     /// The highest token among the first `covers`.
     #[must_use]
-    pub fn last_token(&self, covers: usize) -> Option<Token> {
-        self.queue.iter().take(covers).last().map(|p| p.token)
+    pub(crate) fn last_token(&self, covers: usize) -> Option<Token> {
+        covers.checked_sub(1).and_then(|last| self.queue.get(last)).map(|p| p.token)
     }
 }

@@ -81,7 +81,9 @@ fn run(seeds: &std::ops::Range<u64>, jobs: usize, stop: bool) -> (Totals, Vec<Re
                     let report = ais_sim::run_seed(seed, false);
                     let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     sum.0.add(&report);
-                    if report.violation.is_some() {
+                    if let Some(violation) = &report.violation {
+                        // At once: a long range may be cut short.
+                        eprintln!("seed {seed}: {violation}");
                         if stop {
                             next.store(seeds.end, Ordering::Relaxed);
                         }

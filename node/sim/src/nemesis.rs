@@ -4,11 +4,10 @@ use ais_ha::Input;
 use ais_meta::DiskId;
 
 use crate::disk::Disk;
-use crate::plan::FAULTS_END;
 use crate::world::{Event, Micros, World, ms};
 
 /// Kinds of fault, in the order of [`crate::Counts::faults`].
-pub const KINDS: [&str; 14] = [
+pub const KINDS: [&str; 16] = [
     "kill",
     "bounce",
     "stop",
@@ -23,6 +22,8 @@ pub const KINDS: [&str; 14] = [
     "full disk",
     "wipe",
     "hand-over",
+    "reset and isolate",
+    "late answers",
 ];
 
 /// The end of a fault.
@@ -32,6 +33,8 @@ pub(crate) enum Mend {
     Links(Vec<(usize, usize)>),
     Fast(usize),
     Room(usize),
+    /// Not an end: its outgoing links are cut now, for so long.
+    Silence(usize, Micros),
 }
 
 /// What the faults have done that limits further ones.
@@ -57,7 +60,7 @@ impl World {
     }
 
     pub(crate) fn on_fault(&mut self) {
-        if self.calm || self.now >= FAULTS_END {
+        if self.calm {
             return;
         }
         let kind = self.rng.index(KINDS.len());
@@ -130,6 +133,8 @@ impl World {
             }
             12 => return self.wipe(victim),
             13 => return self.hand_over(victim),
+            14 => self.sever(victim, lasts),
+            15 => self.delay_answers(victim),
             _ => return false,
         }
         true
@@ -148,6 +153,25 @@ impl World {
         }
         self.nemesis.cuts.extend(links.iter().copied());
         self.after(lasts, Event::Mend(Mend::Links(links)));
+    }
+
+    /// Connections are reset, and then nothing gets through: a redial that times out says nothing about the process.
+    fn sever(&mut self, node: usize, lasts: Micros) {
+        let others: Vec<usize> = (0..self.hosts.len()).filter(|o| *o != node).collect();
+        for other in &others {
+            self.reset(node, *other);
+        }
+        self.cut_all(others.iter().flat_map(|o| [(node, *o), (*o, node)]).collect(), lasts);
+    }
+
+    /// What others answered arrives late, and meanwhile they hear nothing new.
+    fn delay_answers(&mut self, node: usize) {
+        let others: Vec<usize> = (0..self.hosts.len()).filter(|o| *o != node).collect();
+        let (held, silent) = (ms(self.rng.between(300, 1700)), ms(self.rng.between(2500, 5000)));
+        self.cut_all(others.iter().map(|o| (*o, node)).collect(), held);
+        // Its last round is still on its way out.
+        let delay = ms(self.rng.between(1, 300));
+        self.after(delay, Event::Mend(Mend::Silence(node, silent)));
     }
 
     /// A new disk under the old name. Never so many voters that their majority forgets: that is an administrator's
@@ -196,6 +220,11 @@ impl World {
         if self.hosts[gateway].process.is_none() {
             return false;
         }
+        if let Some(primary) = self.primary().filter(|p| *p != to && self.rng.chance(300)) {
+            // The successor's word does not reach the old primary.
+            let lasts = ms(self.rng.between(500, 3000));
+            self.cut_all(vec![(to, primary)], lasts);
+        }
         self.nemesis.nonce += 1;
         let (nonce, to) = (self.nemesis.nonce, self.hosts[to].id.clone());
         self.input(gateway, Input::Transfer { nonce, to, expected_primary: None, expected_epoch: None });
@@ -214,6 +243,10 @@ impl World {
                 }
             }
             Mend::Fast(node) => self.hosts[node].disk.sync_us = self.plan.sync_us,
+            Mend::Silence(..) if self.calm => {}
+            Mend::Silence(node, lasts) => {
+                self.cut_all((0..self.hosts.len()).filter(|o| *o != node).map(|o| (node, o)).collect(), lasts);
+            }
             Mend::Room(node) => self.hosts[node].disk.full = false,
         }
     }

@@ -31,6 +31,7 @@ pub(crate) struct Wire {
     number: u64,
     to: Sender,
     last: [Micros; 2],
+    #[expect(clippy::vec_box, reason = "they come and go as boxes")]
     held: Vec<Box<Packet>>,
 }
 

@@ -65,8 +65,7 @@ impl Plan {
         let shapes = [(3, 3), (3, 3), (3, 0), (2, 1), (2, 1), (5, 3), (1, 0), (1, 2), (4, 1), (2, 3)];
         let (gateways, targets) = shapes[rng.index(shapes.len())];
         let voters = if rng.chance(700) { 5 } else { 3 };
-        let most = gateways.min(voters);
-        let founders = if most == 2 { 2 } else { most - usize::from(most % 2 == 0) };
+        let founders = founders(gateways, voters);
         let late = rng.chance(400);
         let start = |at: usize, rng: &mut Rng| match () {
             () if at >= founders && late && rng.chance(500) => rng.between(ms(2000), ms(40_000)),
@@ -104,8 +103,7 @@ impl Plan {
     /// A healthy world: 1 ms one way, 2 ms a sync, no faults but those that a scenario makes.
     #[must_use]
     pub fn healthy(seed: u64, gateways: usize, targets: usize) -> Self {
-        let most = gateways.min(5);
-        let founders = if most == 2 { 2 } else { most - usize::from(most % 2 == 0) };
+        let founders = founders(gateways, 5);
         Self {
             gateways,
             targets,
@@ -137,5 +135,13 @@ impl Plan {
         } else {
             (Kind::Target, format!("t{}", at + 1 - self.gateways))
         }
+    }
+}
+
+/// How many gateways found together: the largest odd number there is room for; two stay two.
+fn founders(gateways: usize, voters: usize) -> usize {
+    match gateways.min(voters) {
+        2 => 2,
+        most => (most + 1) / 2 * 2 - 1,
     }
 }

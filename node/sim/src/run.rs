@@ -9,6 +9,12 @@ use crate::world::{Counts, Micros, World, ms};
 /// After the faults, a fresh update through every gateway commits within this time (L1), and all nodes serve the same
 /// State (L2): a started process waits out one lease, a joiner backs off up to 5 s.
 const CONVERGE: Micros = ms(12_000);
+/// A run counts with this many faults and mutations.
+pub(crate) const FAULTS_MIN: u64 = 5;
+/// See [`FAULTS_MIN`].
+pub(crate) const MUTATIONS_MIN: u64 = 50;
+/// Longest time of faults.
+const LONGEST: Micros = ms(300_000);
 /// Least length of a run.
 const LENGTH: Micros = ms(60_000);
 
@@ -48,11 +54,19 @@ impl World {
         let first = if self.plan.early_faults { ms(100) } else { ms(3000) };
         self.begin_faults(first);
         self.run_until(FAULTS_END)?;
+        // A founding held up by faults takes its share of the time: the run is longer then.
+        while self.is_thin() && self.now < LONGEST {
+            self.run_until(self.now + ms(1000))?;
+        }
         self.heal();
         let healed = self.now;
         self.converge(healed + CONVERGE)?;
         self.run_until(LENGTH.max(self.now))?;
         self.record.settle()
+    }
+
+    fn is_thin(&self) -> bool {
+        self.counts.faults.iter().sum::<u64>() < FAULTS_MIN || self.counts.mutations < MUTATIONS_MIN
     }
 
     /// L1, L2 and the rest of "everything works again".

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::nemesis::KINDS;
-use crate::run::Report;
+use crate::run::{FAULTS_MIN, MUTATIONS_MIN, Report};
 use crate::world::Counts;
 
 /// Sums.
@@ -14,7 +14,7 @@ pub struct Totals {
     pub seeds: u64,
     virtual_us: u64,
     counts: Counts,
-    /// Runs with fewer than 5 faults or 50 mutations (a founding held up by faults takes its share of the time).
+    /// Runs with too few faults or mutations to count.
     thin: u64,
 }
 
@@ -25,7 +25,8 @@ impl Totals {
         self.virtual_us += report.virtual_us;
         self.counts.add(&report.counts);
         let faults: u64 = report.counts.faults.iter().sum();
-        self.thin += u64::from(report.violation.is_none() && (faults < 5 || report.counts.mutations < 50));
+        self.thin +=
+            u64::from(report.violation.is_none() && (faults < FAULTS_MIN || report.counts.mutations < MUTATIONS_MIN));
     }
 
     /// What was expected of so many seeds and did not happen.

@@ -210,6 +210,7 @@ impl Node {
                 lead.deltas.pop_front();
             }
         }
+        self.stats.voters_added += u64::from(new.voters.len() > before.len());
         if self.register.accept(&new, &me).is_err() {
             // Promised to somebody else in the meantime: this epoch is over.
             return self.follow();
