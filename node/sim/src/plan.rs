@@ -142,6 +142,6 @@ impl Plan {
 fn founders(gateways: usize, voters: usize) -> usize {
     match gateways.min(voters) {
         2 => 2,
-        most => (most + 1) / 2 * 2 - 1,
+        most => most.div_ceil(2) * 2 - 1,
     }
 }
