@@ -270,8 +270,7 @@ impl<'a> Judge<'a> {
                 }
                 *last = stamp;
             }
-            // Of one process: a view may show a promise that is not on disk yet, and a kill takes it back.
-            let last = promised.entry((view.node_id.clone(), view.boot_id.clone())).or_default();
+            let last = promised.entry((view.node_id.clone(), view.disk_id.clone())).or_default();
             if view.promised < *last {
                 self.wrong.push(format!("{} had promised {last}, then {}", view.node_id, view.promised));
             }

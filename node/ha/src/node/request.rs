@@ -33,6 +33,8 @@ struct Parked {
 
 struct Pull {
     until: Millis,
+    /// The epoch of the primary that was asked last.
+    asked: Option<u64>,
     stamp: Option<Stamp>,
 }
 
@@ -50,7 +52,15 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(me: Sender, park_ms: u64) -> Self {
-        Self { me: me.id, run: me.run, next_seq: 0, park_ms, parked: BTreeMap::new(), given: std::collections::BTreeSet::new(), pulls: BTreeMap::new() }
+        Self {
+            me: me.id,
+            run: me.run,
+            next_seq: 0,
+            park_ms,
+            parked: BTreeMap::new(),
+            given: std::collections::BTreeSet::new(),
+            pulls: BTreeMap::new(),
+        }
     }
 
     pub(super) fn next_id(&mut self) -> Option<RequestId> {
@@ -226,16 +236,7 @@ impl Node {
 
     pub(super) fn on_pull(&mut self, nonce: u64) {
         let until = self.now + PULL_MS_MAX;
-        if matches!(self.role, Role::Leading(_)) {
-            let fresh = self.believed_primary().is_some() && !self.lease_lapsed();
-            self.actions.push(Action::Pulled { nonce, fresh });
-            return;
-        }
-        self.requests.pulls.insert(nonce, Pull { until, stamp: None });
-        match self.destination() {
-            Some((to, _)) => self.tell(&to, Message::Pull { nonce }),
-            None => self.end_pull(nonce, false),
-        }
+        self.requests.pulls.insert(nonce, Pull { until, asked: None, stamp: None });
     }
 
     pub(super) fn on_pull_ask(&mut self, from: &Sender, nonce: u64) {
@@ -247,19 +248,36 @@ impl Node {
     }
 
     pub(super) fn on_pull_reply(&mut self, nonce: u64, stamp: Option<Stamp>) {
-        match (self.requests.pulls.get_mut(&nonce), stamp) {
-            (Some(pull), Some(stamp)) => pull.stamp = Some(stamp),
-            (Some(_), None) => self.end_pull(nonce, false),
-            (None, _) => {}
+        if let (Some(pull), Some(stamp)) = (self.requests.pulls.get_mut(&nonce), stamp) {
+            pull.stamp = Some(stamp);
         }
     }
 
+    /// Asks whoever leads, the next primary too if it changes meanwhile.
     fn advance_pulls(&mut self) {
+        let (now, destination) = (self.now, self.destination());
+        let leads = matches!(self.role, Role::Leading(_)) && !self.lease_lapsed();
         let published = self.published.as_deref();
-        let ends =
-            |p: &Pull| p.stamp.map(|s| reaches(published, s)).filter(|f| *f).or((self.now >= p.until).then_some(false));
-        let ended: Vec<(u64, bool)> =
-            self.requests.pulls.iter().filter_map(|(n, p)| ends(p).map(|fresh| (*n, fresh))).collect();
+        let (mut ended, mut out) = (Vec::new(), Vec::new());
+        for (nonce, pull) in &mut self.requests.pulls {
+            let fresh = pull.stamp.is_some_and(|stamp| reaches(published, stamp));
+            match &destination {
+                _ if fresh || now >= pull.until => ended.push((*nonce, fresh)),
+                Some((to, _)) if *to == self.me.id.node => {
+                    if leads {
+                        ended.push((*nonce, true));
+                    }
+                }
+                Some((to, epoch)) if pull.stamp.is_none() && pull.asked != Some(*epoch) => {
+                    pull.asked = Some(*epoch);
+                    out.push((to.clone(), *nonce));
+                }
+                _ => {}
+            }
+        }
+        for (to, nonce) in out {
+            self.tell(&to, Message::Pull { nonce });
+        }
         for (nonce, fresh) in ended {
             self.end_pull(nonce, fresh);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ais_meta::NodeId;
+use ais_meta::{NodeId, Stamp};
 
 use super::{Node, Role};
 use crate::genesis::{Genesis, Start};
@@ -10,7 +10,8 @@ use crate::io::{Action, Peer, RoleName, View};
 use crate::quorum;
 
 impl Node {
-    /// What the node looks like now.
+    /// What the node looks like now. Promise, accepted State and founding are as the disk has them: a view reveals
+    /// nothing that a crash could take back.
     #[must_use]
     pub fn view(&self) -> View {
         let primary = self.believed_primary();
@@ -19,10 +20,10 @@ impl Node {
             role: self.role_name(),
             reason: self.why_not_ready(ready, primary.is_some()),
             uuid: self.uuid().cloned(),
-            genesis: self.genesis.clone(),
+            genesis: self.durable.genesis.clone(),
             published: self.published.clone(),
-            accepted: self.accepted.as_ref().map(|s| s.stamp()),
-            promised: self.register.promised(),
+            accepted: Some(self.durable.accepted).filter(|s| *s != Stamp::default()),
+            promised: self.durable.promised,
             epoch: self.leader.as_ref().map_or(self.register.promised(), |l| l.epoch),
             primary,
             ready,
