@@ -61,8 +61,6 @@ pub struct Config {
     pub primary_ep: Option<String>,
     /// List of who may exist, read again at each attempt.
     pub discovery_file: Option<PathBuf>,
-    /// Control URL of any gateway.
-    pub discovery_url: Option<String>,
     /// Never lead; counts at the first join only.
     pub non_electable: bool,
     /// How log lines look.

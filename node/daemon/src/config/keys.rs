@@ -47,7 +47,6 @@ pub const KEYS: &[Key] = &[
     key("cluster_uuid", None, "Identity of the cluster to belong to, 9 to 64 of letters, digits, '_', '-'"),
     key("primary_ep", None, "URL or host[:port] of the gateway that leads or founds"),
     key("discovery_file", None, "YAML or JSON file that lists who may exist, read again at each attempt"),
-    key("discovery_url", None, "Control URL of any gateway of the cluster, http://host:port"),
     switch("non_electable", "Never lead; counts at the node's first join only"),
     key("log_format", Some("human"), "human or json"),
     key("log_level", Some("info"), "error, warn, info, debug, trace, or a filter such as info,ais_node=debug"),

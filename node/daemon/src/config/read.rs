@@ -119,13 +119,6 @@ fn endpoint(text: &str) -> Result<String, String> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-fn url(text: &str) -> Result<String, String> {
-    if !text.starts_with("http://") {
-        return Err(format!("'{text}' does not start with http://"));
-    }
-    endpoint(text)
-}
-
 fn one_of<T: Copy>(choices: &'static [(&'static str, T)]) -> impl Fn(&str) -> Result<T, String> {
     move |text| {
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
@@ -247,7 +240,6 @@ pub(super) fn build(values: Values, problems: Vec<String>, hostname: Option<&str
     let cluster_uuid = r.optional("cluster_uuid", |t| t.parse().map_err(|e: ais_meta::id::IdError| e.to_string()));
     let primary_ep = r.optional("primary_ep", endpoint);
     let discovery_file = r.optional("discovery_file", |text| Ok(PathBuf::from(text)));
-    let discovery_url = r.optional("discovery_url", url);
     let voters = r.optional("voters", one_of(&[("3", 3), ("5", 5)])).unwrap_or(5);
     let timers = timers(r);
     let (evict_voter_ms, rejoin_grace_ms) = (r.ms("evict_voter_ms"), r.ms("rejoin_grace_ms"));
@@ -283,7 +275,6 @@ pub(super) fn build(values: Values, problems: Vec<String>, hostname: Option<&str
         cluster_uuid,
         primary_ep,
         discovery_file,
-        discovery_url,
         non_electable,
         log_format,
         log_level,

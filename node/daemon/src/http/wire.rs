@@ -235,7 +235,7 @@ pub fn cluster_config(state: &State, config: &Config) -> Value {
         "proxy": {
             "primary_url": primary_url,
             "original_url": config.primary_ep.as_deref().unwrap_or_default(),
-            "discovery_url": config.discovery_url.as_deref().unwrap_or_default(),
+            "discovery_url": "",
             "non_electable": false,
         },
         "timeout": {"max_keepalive": ms(timers.suspect_ms), "max_host_busy": ms(timers.evict_smap_ms)},
