@@ -24,6 +24,9 @@ pub const fn ms(ms: u64) -> Micros {
     ms * 1000
 }
 
+/// A run takes some 10,000; far more means that a node wakes up for nothing.
+const EVENTS_MAX: u64 = 500_000;
+
 /// What happens.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -267,6 +270,9 @@ impl World {
             if let Some(event) = self.slots[slot].take() {
                 self.free.push(slot);
                 self.counts.events += 1;
+                if self.counts.events > EVENTS_MAX {
+                    return violated("busy", format!("more than {EVENTS_MAX} events: something spins"));
+                }
                 self.happen(event)?;
             }
             if let Some(violation) = self.failed.take() {
