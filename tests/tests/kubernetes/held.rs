@@ -24,8 +24,7 @@ pub(crate) fn waits_for_a_pod_that_moves(bed: &mut Bed) -> Result<String> {
     bed.clients()?.pool.close(&wanted)?;
     bed.product.kubectl.run(&["cordon", NODE])?;
     let refusal = evictions(bed, &wanted, &third)?;
-    bed.product
-        .wait_resource("without a voter", SOON, |resource| reason(resource, "HighlyAvailable") == "VoterDown")?;
+    bed.product.wait_resource("short of a node", SOON, |it| reason(it, "Ready") == "NodesNotReady")?;
 
     let patch = json!({"spec": {"primary": {"preferred": [wanted], "request": "held"}}});
     bed.product.patch(&patch)?;
