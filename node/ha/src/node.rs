@@ -8,6 +8,7 @@
 //! | `lead.rs` | writes States, as primary |
 //! | `members.rs` | who is in the Smap and who votes, as primary |
 //! | `handover.rs` | gives the lead away, stops |
+//! | `recent.rs` | keeps the newest steps, to bring others up to date |
 //! | `request.rs` | carries clients' mutations to the primary, as gateway |
 
 mod elect;
@@ -16,6 +17,7 @@ mod found;
 mod handover;
 mod lead;
 mod members;
+mod recent;
 mod request;
 mod view;
 
@@ -126,6 +128,7 @@ pub struct Node {
     genesis: Genesis,
     accepted: Option<Arc<State>>,
     published: Option<Arc<State>>,
+    recent: recent::Recent,
     incarnation: u32,
     epoch_seen: u64,
 
@@ -192,6 +195,7 @@ impl Node {
             incarnation: hard.vote.incarnation,
             requests: request::Requests::new(me.clone(), config.timers.park_ms),
             published: None,
+            recent: recent::Recent::default(),
             accepted: hard.accepted,
             genesis: hard.genesis,
             register,

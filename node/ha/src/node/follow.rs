@@ -292,6 +292,12 @@ impl Node {
             Ok(Accept::Again) => {}
             Ok(Accept::New) => {
                 self.accepted = Some(steps.state.clone());
+                if steps.deltas.is_empty() {
+                    self.recent.clear();
+                }
+                for delta in &steps.deltas {
+                    self.recent.push(delta.clone());
+                }
                 let genesis = (!self.genesis.is_formed()).then(|| Genesis::Formed(uuid));
                 if let Some(formed) = &genesis {
                     self.become_formed(formed.clone());

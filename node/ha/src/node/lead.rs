@@ -15,8 +15,6 @@ use crate::pacemaker::Rounds;
 use crate::quorum;
 use crate::register::Proposal;
 
-/// Steps kept to bring members up to date without sending whole States.
-const DELTAS_MAX: usize = 512;
 /// Mutations that wait for the next State; more are sent back to their gateways, which park them.
 pub(super) const QUEUE_MAX: usize = 8192;
 /// Mutations folded into one State.
@@ -80,7 +78,8 @@ pub(super) struct Lead {
     tip: Arc<State>,
     committed: Option<Arc<State>>,
     inflight: Option<Inflight>,
-    deltas: VecDeque<Arc<Delta>>,
+    /// What was adopted: a member of which nothing is known probably has it, and says so if not.
+    adopted: Stamp,
     full: Option<Arc<Full>>,
     pub(super) members: BTreeMap<NodeId, Progress>,
     rounds: Rounds,
@@ -125,13 +124,6 @@ impl Lead {
     fn commit_stamp(&self) -> Stamp {
         self.committed.as_ref().map(|s| s.stamp()).unwrap_or_default()
     }
-
-    /// Steps from `base` to `target`, if all are kept.
-    fn path(&self, base: Stamp, target: Stamp) -> Option<Vec<Arc<Delta>>> {
-        let first = self.deltas.iter().position(|d| d.base == base)?;
-        let steps: Vec<_> = self.deltas.iter().skip(first).take_while(|d| d.stamp <= target).cloned().collect();
-        (steps.last().map(|d| d.stamp) == Some(target)).then_some(steps)
-    }
 }
 
 impl Node {
@@ -153,10 +145,10 @@ impl Node {
             epoch,
             since: self.now,
             down_since: self.down_since.unwrap_or(self.now),
+            adopted: tip.stamp(),
             tip,
             committed: None,
             inflight: None,
-            deltas: VecDeque::new(),
             full: None,
             members: BTreeMap::new(),
             rounds: Rounds::default(),
@@ -205,10 +197,7 @@ impl Node {
         let proposal = Proposal::following(new.clone(), &before);
         lead.inflight = Some(Inflight { state: state.clone(), proposal, waiters, since: now });
         if let Some(delta) = &delta {
-            lead.deltas.push_back(delta.clone());
-            if lead.deltas.len() > DELTAS_MAX {
-                lead.deltas.pop_front();
-            }
+            self.recent.push(delta.clone());
         }
         self.stats.voters_added += u64::from(new.voters.len() > before.len());
         if self.register.accept(&new, &me).is_err() {
@@ -230,6 +219,8 @@ impl Node {
         let (new, now) = (slot(&state), self.now);
         self.start_leading(state.clone(), state.stamp().epoch);
         if let Some(lead) = self.lead() {
+            // Nobody else has anything yet.
+            lead.adopted = Stamp::default();
             lead.inflight =
                 Some(Inflight { state, proposal: Proposal::new(new.clone()), waiters: Vec::new(), since: now });
         }
@@ -337,7 +328,7 @@ impl Node {
             if !self.live.is_connected(&p.id) || target == Stamp::default() || (p.sent >= Some(target) && !lost) {
                 continue;
             }
-            let base = if lost { p.acked } else { p.sent.or(p.acked) };
+            let base = if lost { p.acked } else { p.sent.or(p.acked).or(Some(lead.adopted)) };
             out.push((node.clone(), base.filter(|_| !p.needs_full), target));
             (p.sent, p.sent_at, p.needs_full) = (Some(target), now, false);
         }
@@ -351,10 +342,10 @@ impl Node {
     }
 
     fn body(&mut self, base: Option<Stamp>, target: Stamp) -> Option<AppendBody> {
-        let lead = self.lead()?;
-        if let Some(steps) = base.and_then(|b| lead.path(b, target)) {
+        if let Some(steps) = base.and_then(|b| self.recent.path(b, target)) {
             return Some(AppendBody::Deltas(steps));
         }
+        let lead = self.lead()?;
         if base == Some(target) {
             return Some(AppendBody::Commit);
         }
@@ -367,9 +358,9 @@ impl Node {
     }
 
     pub(super) fn on_need_full(&mut self, from: &Sender, have: Stamp) {
+        let known = self.recent.starts_at(have);
         let Some(lead) = self.lead() else { return };
         if let Some(p) = lead.members.get_mut(&from.id.node).filter(|p| p.id == from.id) {
-            let known = lead.deltas.iter().any(|d| d.base == have);
             // Our own chain starts there only if digests agree too, which the member just denied if we tried it.
             p.needs_full = !known || p.acked == Some(have);
             (p.acked, p.sent) = (Some(have), None);
