@@ -9,6 +9,7 @@ pub(crate) mod net;
 pub mod plan;
 pub mod rng;
 pub mod run;
+pub(crate) mod sync;
 pub mod totals;
 pub mod trace;
 pub mod world;

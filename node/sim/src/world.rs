@@ -9,7 +9,7 @@ use ais_ha::{Action, Config, Discovery, Halt, Input, Message, Node, Packet, Pers
 use ais_meta::{Address, Addresses, BootId, ClusterUuid, DiskId, Kind, Node as Member, NodeId, Stamp, State, VoterId};
 
 use crate::client::Clients;
-use crate::disk::{Disk, Sync};
+use crate::disk::Disk;
 use crate::net::{Link, Wire};
 use crate::plan::Plan;
 use crate::rng::Rng;
@@ -171,7 +171,7 @@ pub struct World {
     heap: BinaryHeap<Reverse<(Micros, u64, usize)>>,
     slots: Vec<Option<Event>>,
     free: Vec<usize>,
-    order: u64,
+    pub(crate) order: u64,
     pub(crate) rng: Rng,
     pub(crate) plan: Plan,
     pub(crate) hosts: Vec<Host>,
@@ -556,81 +556,6 @@ impl World {
                 self.counts.add_stats(&stats);
             }
         }
-    }
-
-    // ---- disks
-
-    fn persist(&mut self, node: usize, persist: Persist) -> Verdict {
-        // State(1,1) is told only once it is durable: a founder that dies before may write another.
-        if let Some(write) = persist.accepted.as_ref().filter(|w| w.state.stamp().epoch > 1) {
-            let parent = write.deltas.last().map(|d| d.base);
-            self.record.wrote(&write.state, parent)?;
-        }
-        self.hosts[node].disk.queue.push_back(persist);
-        self.sync(node);
-        Ok(())
-    }
-
-    /// Starts a sync of all that waits.
-    pub(crate) fn sync(&mut self, node: usize) {
-        let now = self.now;
-        let disk = &self.hosts[node].disk;
-        if disk.syncing.is_some() || disk.queue.is_empty() {
-            return;
-        }
-        let (low, high) = disk.sync_us;
-        let covers = disk.queue.len();
-        let took = self.rng.skewed(low, high);
-        self.order += 1;
-        let number = self.order;
-        let disk = &mut self.hosts[node].disk;
-        let done = (now + took).max(disk.hangs_until);
-        disk.syncing = Some(Sync { covers, since: now, number });
-        self.at(done, Event::Synced { node, number });
-    }
-
-    fn on_synced(&mut self, node: usize, number: u64) -> Verdict {
-        let now = self.now;
-        let disk = &mut self.hosts[node].disk;
-        let Some(sync) = disk.syncing.take_if(|s| s.number == number) else { return Ok(()) };
-        if disk.hangs_until > now {
-            let until = disk.hangs_until;
-            disk.syncing = Some(sync);
-            self.at(until, Event::Synced { node, number });
-            return Ok(());
-        }
-        if disk.full {
-            disk.syncing = Some(sync);
-            self.after(ms(200), Event::Synced { node, number });
-            self.input(node, Input::PersistFailed { why: "no space left on device".to_owned() });
-            return Ok(());
-        }
-        let Some(token) = disk.last_token(sync.covers) else { return Ok(()) };
-        let written: Vec<Persist> = disk.queue.drain(..sync.covers).collect();
-        self.write_down(node, &written, written.len())?;
-        let took_ms = (now - sync.since) / 1000;
-        self.input(node, Input::Persisted { token, took_ms });
-        self.sync(node);
-        Ok(())
-    }
-
-    /// All States of `records` and the promises of the first `votes` of them are durable now.
-    fn write_down(&mut self, node: usize, records: &[Persist], votes: usize) -> Verdict {
-        let voter = self.hosts[node].voter();
-        let disk = &mut self.hosts[node].disk;
-        for (at, persist) in records.iter().enumerate() {
-            disk.write_state(persist).or_else(|why| violated("replay", format!("{voter}: {why}")))?;
-            if at < votes {
-                disk.write_vote(persist);
-            }
-            let accepted = disk.accepted().map(|s| s.stamp()).unwrap_or_default();
-            if let Some(write) = persist.accepted.as_ref().filter(|w| w.state.stamp().epoch == 1) {
-                self.record.wrote(&write.state, write.deltas.last().map(|d| d.base))?;
-            }
-            let now = invariant::Disk { promised: disk.promised(), accepted, committed: disk.committed() };
-            self.record.stored(&voter, now, persist.accepted.as_ref().map(|w| &*w.state))?;
-        }
-        Ok(())
     }
 
     // ---- looking
