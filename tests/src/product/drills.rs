@@ -4,7 +4,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{CONTAINER, NAMESPACE, Product};
 use crate::client;
@@ -71,17 +71,25 @@ impl<'a> PodDrills<'a> {
         at
     }
 
+    /// What asks for this gateway; one that is preferred already is asked for by another `request`.
+    pub fn patch(&self, to: &str) -> Result<Value> {
+        let resource = self.product.resource()?;
+        let mut primary = json!({"preferred": [to]});
+        if resource["spec"]["primary"]["preferred"] == primary["preferred"] {
+            primary["request"] = json!(format!("again-{}", resource["metadata"]["generation"]));
+        }
+        Ok(json!({"spec": {"primary": primary}}))
+    }
+
     fn hand_over(&mut self, victim: &str) -> Result<Instant> {
         let other = || self.product.gateway_names().into_iter().find(|name| name != victim);
         let next = self.successor.clone().or_else(other).context("no other gateway")?;
         let (kubectl, ask) = (self.product.kubectl.clone(), self.ask);
         let through = self.product.addresses(victim)?.0;
+        let patch = self.patch(&next)?;
         let at = Instant::now();
         self.under_way = Some(std::thread::spawn(move || match ask {
-            Ask::Patch => {
-                let patch = json!({"spec": {"primary": {"preferred": [next]}}});
-                kubectl.patch(&format!("aisc/{}", super::NAME), &patch).map(drop)
-            }
+            Ask::Patch => kubectl.patch(&format!("aisc/{}", super::NAME), &patch).map(drop),
             Ask::Http => {
                 let reply = client::set_primary(&through, &next, "")?;
                 if reply.is_success() { Ok(()) } else { bail!("set-primary: {} {}", reply.status, reply.text()) }

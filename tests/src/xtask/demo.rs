@@ -58,7 +58,7 @@ fn one(product: &Product, testbed: Option<&Cluster>, show: Show, progress: &Prog
             (format!("kubectl delete pod {old} --force --grace-period=0"), Drill::Sigterm)
         }
         Show::Failback(to) => {
-            let patch = json!({"spec": {"primary": {"preferred": [to]}}});
+            let patch = drills.patch(&to)?;
             (drills.ask, drills.successor) = (Ask::Patch, Some(to));
             (format!("kubectl patch aisc {NAME} --type merge -p '{patch}'"), Drill::Planned)
         }

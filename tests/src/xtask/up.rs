@@ -176,9 +176,11 @@ fn explain(product: &Product, testbed: Option<&Cluster>) -> Result<()> {
     println!("  {kubectl} -n {NAMESPACE} describe aisc {NAME}");
     println!("  {kubectl} -n {NAMESPACE} logs {NAME}-gateway-0");
     println!("  {kubectl} -n {OPERATOR_NAMESPACE} logs deployment/{RELEASE}");
+    let current = product.resource()?["status"]["primary"]["current"].clone();
+    let other = product.gateway_names().into_iter().find(|name| current != name.as_str()).unwrap_or_default();
     println!("Move the primary to another gateway:");
     println!(
-        "  {kubectl} -n {NAMESPACE} patch aisc {NAME} --type merge -p '{{\"spec\":{{\"primary\":{{\"preferred\":[\"{NAME}-gateway-1\"]}}}}}}'"
+        "  {kubectl} -n {NAMESPACE} patch aisc {NAME} --type merge -p '{{\"spec\":{{\"primary\":{{\"preferred\":[\"{other}\"]}}}}}}'"
     );
     let endpoint = if testbed.is_some() {
         let service = product.kubectl.get(&format!("service/{NAME}"))?;
