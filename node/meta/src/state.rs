@@ -44,7 +44,9 @@ impl fmt::Display for Digest {
 }
 impl Serialize for Digest {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        (((self.0 >> 64) as u64), (self.0 & u128::from(u64::MAX)) as u64).serialize(s)
+        let [high, low] =
+            [self.0 >> 64, self.0 & u128::from(u64::MAX)].map(|half| u64::try_from(half).unwrap_or_default());
+        (high, low).serialize(s)
     }
 }
 impl<'de> Deserialize<'de> for Digest {

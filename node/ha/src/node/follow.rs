@@ -298,7 +298,7 @@ impl Node {
                 for delta in &steps.deltas {
                     self.recent.push(delta.clone());
                 }
-                let genesis = (!self.genesis.is_formed()).then(|| Genesis::Formed(uuid));
+                let genesis = (!self.genesis.is_formed()).then_some(Genesis::Formed(uuid));
                 if let Some(formed) = &genesis {
                     self.become_formed(formed.clone());
                 }

@@ -263,11 +263,8 @@ impl Node {
             let fresh = pull.stamp.is_some_and(|stamp| reaches(published, stamp));
             match &destination {
                 _ if fresh || now >= pull.until => ended.push((*nonce, fresh)),
-                Some((to, _)) if *to == self.me.id.node => {
-                    if leads {
-                        ended.push((*nonce, true));
-                    }
-                }
+                Some((to, _)) if *to == self.me.id.node && leads => ended.push((*nonce, true)),
+                Some((to, _)) if *to == self.me.id.node => {}
                 Some((to, epoch)) if pull.stamp.is_none() && pull.asked != Some(*epoch) => {
                     pull.asked = Some(*epoch);
                     out.push((to.clone(), *nonce));
