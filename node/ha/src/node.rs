@@ -8,6 +8,7 @@
 //! | `lead.rs` | writes States, as primary |
 //! | `members.rs` | who is in the Smap and who votes, as primary |
 //! | `handover.rs` | gives the lead away, stops |
+//! | `replicate.rs` | brings members up to date, as primary |
 //! | `recent.rs` | keeps the newest steps, to bring others up to date |
 //! | `request.rs` | carries clients' mutations to the primary, as gateway |
 
@@ -18,6 +19,7 @@ mod handover;
 mod lead;
 mod members;
 mod recent;
+mod replicate;
 mod request;
 mod view;
 

@@ -8,8 +8,9 @@ use ais_meta::{Change, Delta, Digest, Full, NodeId, Outcome, RequestId, Stamp, S
 
 use super::handover::Transfer;
 use super::members::{Damping, JoinAsk};
+use super::replicate::Progress;
 use super::{Leader, Node, Role, slot};
-use crate::io::{AppendBody, ForwardReply, MemberView, Message, Millis, Sender, Write};
+use crate::io::{ForwardReply, Message, Millis, Sender, Write};
 use crate::mutant::Mutant;
 use crate::pacemaker::Rounds;
 use crate::quorum;
@@ -50,39 +51,20 @@ struct Publishing {
     waiters: Vec<Waiter>,
 }
 
-/// What the primary knows of a member.
-pub(super) struct Progress {
-    pub(super) id: VoterId,
-    pub(super) heard: Option<Millis>,
-    pub(super) acked: Option<Stamp>,
-    pub(super) published: Option<Stamp>,
-    sent: Option<Stamp>,
-    sent_at: Millis,
-    needs_full: bool,
-    slow: bool,
-}
-
-impl Progress {
-    fn new(id: VoterId) -> Self {
-        let (heard, acked, published, sent) = (None, None, None, None);
-        Self { id, heard, acked, published, sent, sent_at: 0, needs_full: false, slow: false }
-    }
-}
-
 /// The primary of an epoch.
 pub(super) struct Lead {
-    epoch: u64,
+    pub(super) epoch: u64,
     since: Millis,
     /// Since when the primary before was down, for the failover figure.
     down_since: Millis,
-    tip: Arc<State>,
-    committed: Option<Arc<State>>,
+    pub(super) tip: Arc<State>,
+    pub(super) committed: Option<Arc<State>>,
     inflight: Option<Inflight>,
     /// What was adopted: a member of which nothing is known probably has it, and says so if not.
-    adopted: Stamp,
-    full: Option<Arc<Full>>,
+    pub(super) adopted: Stamp,
+    pub(super) full: Option<Arc<Full>>,
     pub(super) members: BTreeMap<NodeId, Progress>,
-    rounds: Rounds,
+    pub(super) rounds: Rounds,
     next_heartbeat: Millis,
     pub(super) queue: VecDeque<Asked>,
     publishing: VecDeque<Publishing>,
@@ -121,7 +103,7 @@ impl Lead {
     pub(super) fn is_caught_up(&self, node: &NodeId) -> bool {
         self.members.get(node).is_some_and(|p| p.acked.is_some_and(|acked| acked >= self.mark))
     }
-    fn commit_stamp(&self) -> Stamp {
+    pub(super) fn commit_stamp(&self) -> Stamp {
         self.committed.as_ref().map(|s| s.stamp()).unwrap_or_default()
     }
 }
@@ -299,103 +281,6 @@ impl Node {
         self.replicate();
         self.release();
         self.write_next();
-    }
-
-    /// Rule 12: commit stamps are pushed at once, to those who have the State.
-    fn push_commit(&mut self) {
-        let now = self.now;
-        let Some(lead) = self.lead() else { return };
-        let (round, commit, epoch) = (lead.rounds.start(now), lead.commit_stamp(), lead.epoch);
-        let informed: Vec<NodeId> =
-            lead.members.iter().filter(|(_, p)| p.sent >= Some(commit)).map(|(id, _)| id.clone()).collect();
-        for node in informed {
-            self.send(&node, epoch, Message::Append { round, commit, body: AppendBody::Commit });
-        }
-    }
-
-    /// Sends every member what it lacks: voters the newest State, learners the newest committed one (rule 11).
-    pub(super) fn replicate(&mut self) {
-        let (now, retry_ms) = (self.now, 3 * self.config.timers.heartbeat_ms);
-        let Role::Leading(lead) = &mut self.role else {
-            return;
-        };
-        let (commit, tip, epoch) = (lead.commit_stamp(), lead.tip.clone(), lead.epoch);
-        let voters = quorum::names(tip.electorate());
-        let mut out = Vec::new();
-        for (node, p) in &mut lead.members {
-            let target = if voters.contains(&p.id) { tip.stamp() } else { commit };
-            let lost = p.acked < p.sent && now >= p.sent_at + retry_ms;
-            if !self.live.is_connected(&p.id) || target == Stamp::default() || (p.sent >= Some(target) && !lost) {
-                continue;
-            }
-            let base = if lost { p.acked } else { p.sent.or(p.acked).or(Some(lead.adopted)) };
-            out.push((node.clone(), base.filter(|_| !p.needs_full), target));
-            (p.sent, p.sent_at, p.needs_full) = (Some(target), now, false);
-        }
-        let round = lead.rounds.start(now);
-        for (node, base, target) in out {
-            let Some(body) = self.body(base, target) else {
-                continue;
-            };
-            self.send(&node, epoch, Message::Append { round, commit, body });
-        }
-    }
-
-    fn body(&mut self, base: Option<Stamp>, target: Stamp) -> Option<AppendBody> {
-        if let Some(steps) = base.and_then(|b| self.recent.path(b, target)) {
-            return Some(AppendBody::Deltas(steps));
-        }
-        let lead = self.lead()?;
-        if base == Some(target) {
-            return Some(AppendBody::Commit);
-        }
-        let state = if lead.tip.stamp() == target { lead.tip.clone() } else { lead.committed.clone()? };
-        let cached = lead.full.take().filter(|f| f.stamp == target);
-        let full = cached.unwrap_or_else(|| Arc::new(state.full()));
-        lead.full = Some(full.clone());
-        self.stats.fulls += 1;
-        Some(AppendBody::Full(full))
-    }
-
-    pub(super) fn on_need_full(&mut self, from: &Sender, have: Stamp) {
-        let known = self.recent.starts_at(have);
-        let Some(lead) = self.lead() else { return };
-        if let Some(p) = lead.members.get_mut(&from.id.node).filter(|p| p.id == from.id) {
-            // Our own chain starts there only if digests agree too, which the member just denied if we tried it.
-            p.needs_full = !known || p.acked == Some(have);
-            (p.acked, p.sent) = (Some(have), None);
-            self.replicate();
-        }
-    }
-
-    /// A process came (back): what was sent to it may be lost.
-    pub(super) fn reconnected(&mut self, peer: &Sender) {
-        if let Some(lead) = self.lead()
-            && let Some(p) = lead.members.get_mut(&peer.id.node).filter(|p| p.id == peer.id)
-        {
-            // Another disk under a member's id is nobody until it is let in: what is known of the member stays, so that
-            // a living one keeps its name (section 6).
-            p.sent = None;
-        }
-        self.replicate();
-        if self.leader.as_ref().is_some_and(|l| l.who.id == peer.id) {
-            self.requests.resend();
-        }
-    }
-
-    /// Members to keep: the Smap, the electorate, whoever asked to join.
-    pub(super) fn sync_members(&mut self) {
-        let me = self.me.id.clone();
-        let Some(lead) = self.lead() else { return };
-        let mut wanted: BTreeMap<NodeId, VoterId> =
-            lead.tip.electorate().iter().map(|v| (v.id.node.clone(), v.id.clone())).collect();
-        wanted.extend(lead.tip.nodes().values().map(|n| (n.id.clone(), n.voter_id())));
-        wanted.extend(lead.joins.iter().map(|(id, j)| (id.clone(), j.node.voter_id())));
-        wanted.remove(&me.node);
-        lead.members.retain(|node, p| wanted.get(node) == Some(&p.id));
-        for (node, id) in wanted {
-            lead.members.entry(node).or_insert_with(|| Progress::new(id));
-        }
     }
 
     pub(super) fn on_heartbeat_ack(
@@ -642,35 +527,5 @@ impl Node {
         }
         self.leader = None;
         self.alone_since = self.now;
-    }
-
-    pub(super) fn member_views(&self) -> BTreeMap<NodeId, MemberView> {
-        let Role::Leading(lead) = &self.role else {
-            return BTreeMap::new();
-        };
-        let voters = quorum::names(lead.tip.electorate());
-        let view = |(node, p): (&NodeId, &Progress)| {
-            let kind = self.find(&p.id).map_or(ais_meta::Kind::Gateway, |v| v.kind);
-            let member = MemberView {
-                id: p.id.clone(),
-                kind,
-                voter: voters.contains(&p.id),
-                connected: self.live.is_connected(&p.id),
-                acked: p.acked,
-                published: p.published,
-                heard: p.heard,
-            };
-            (node.clone(), member)
-        };
-        let own = MemberView {
-            id: self.me.id.clone(),
-            kind: self.config.member.kind,
-            voter: voters.contains(&self.me.id),
-            connected: true,
-            acked: Some(self.durable.accepted),
-            published: self.published.as_ref().map(|s| s.stamp()),
-            heard: Some(self.now),
-        };
-        lead.members.iter().map(view).chain([(self.me.id.node.clone(), own)]).collect()
     }
 }
