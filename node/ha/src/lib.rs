@@ -5,6 +5,7 @@
 pub mod genesis;
 pub mod invariant;
 pub mod io;
+pub mod message;
 pub mod mutant;
 mod node;
 pub mod pacemaker;
