@@ -492,10 +492,10 @@ impl Node {
             Message::Offer(offer) => self.on_offer(&from, *offer),
             Message::Bound { offer } => self.on_bound(from, offer),
             Message::Append { round, commit, body } => self.on_append(from, epoch, packet.uuid, round, commit, body),
-            Message::Stopping => self.live.stopping(&from),
+            Message::Stopping => self.live.ending(&from),
             Message::Forwarded { request, reply } => self.on_forwarded(&from, request, reply),
             Message::Forward { request, low, change } => self.on_forward(from, request, low, change),
-            Message::Body { full } if !self.genesis.is_formed() => self.on_told(&from, &full),
+            Message::Body { full } if !self.genesis.is_formed() => self.on_told(&full),
             message if self.genesis.is_formed() => self.member_message(from, epoch, message),
             _ => {}
         }

@@ -67,9 +67,14 @@ struct Life {
     run: u64,
     boot: BootId,
     connected: bool,
+    /// It is in the middle of stopping: no successor, no new voter. It may still lead meanwhile.
     stopping: bool,
+    /// It said its last word: the end of its connection is evidence.
+    ending: bool,
     ended: Option<Millis>,
     dead: bool,
+    /// The node was met with another disk since.
+    superseded: bool,
 }
 
 /// Which processes live: the judge of dead evidence (rule 1). Evidence is about (VoterId, boot id); a time-out is none.
@@ -94,8 +99,10 @@ impl Liveness {
                     boot: sender.boot,
                     connected: false,
                     stopping: false,
+                    ending: false,
                     ended: None,
                     dead: false,
+                    superseded: false,
                 };
                 self.lives.insert(sender.id.clone(), life);
                 true
@@ -112,24 +119,36 @@ impl Liveness {
         let Some(life) = self.of(sender) else {
             return false;
         };
-        (life.connected, life.ended, life.dead) = (true, None, false);
+        (life.connected, life.ended, life.dead, life.superseded) = (true, None, false, false);
+        for (id, other) in self.lives.iter_mut().filter(|(id, _)| id.node == sender.id.node) {
+            if *id != sender.id {
+                (other.connected, other.superseded) = (false, true);
+            }
+        }
         true
     }
 
-    /// It said that it will end.
+    /// It said that it began to stop. No evidence: it may lead until somebody takes over.
     pub fn stopping(&mut self, sender: &Sender) {
         if let Some(life) = self.of(sender) {
             life.stopping = true;
         }
     }
 
-    /// A connection ended. True if that alone is evidence (it had said that it stops).
+    /// It said that it ends now.
+    pub fn ending(&mut self, sender: &Sender) {
+        if let Some(life) = self.of(sender) {
+            (life.stopping, life.ending) = (true, true);
+        }
+    }
+
+    /// A connection ended. True if that alone is evidence (it had said that it ends).
     pub fn ended(&mut self, sender: &Sender, now: Millis) -> bool {
         let Some(life) = self.of(sender) else {
             return false;
         };
         (life.connected, life.ended) = (false, Some(now));
-        life.dead |= life.stopping;
+        life.dead |= life.ending;
         life.dead
     }
 
@@ -172,6 +191,14 @@ impl Liveness {
     #[must_use]
     pub fn is_connected(&self, id: &VoterId) -> bool {
         self.lives.get(id).is_some_and(|l| l.connected)
+    }
+
+    /// Whether the node was met with another disk since: what is sent to the node does not reach this voter.
+    #[must_use]
+    pub fn is_superseded(&self, id: &VoterId) -> bool {
+        // A process that started since never met the old disk, only the node with the other one.
+        let other = || self.lives.keys().any(|known| known.node == id.node);
+        self.lives.get(id).map_or_else(other, |l| l.superseded)
     }
 
     /// Whether it said that it will end.

@@ -54,12 +54,9 @@ impl Node {
             leader.denied = true;
             self.reopen();
         }
-        let bound_to_us = hello.genesis.offer().is_some_and(|o| o.founder == self.me.id);
         let node = from.id.node.clone();
         self.hellos.insert(node.clone(), Heard { from, hello, uuid });
-        if bound_to_us && self.genesis.is_formed() {
-            self.tell_formed(&node);
-        }
+        self.tell_formed(&node);
         if matches!(self.role, Role::Outside) {
             self.join.look = self.now;
         }
@@ -286,27 +283,30 @@ impl Node {
         }
     }
 
-    /// Any run of the founder may tell again: a bound node does not vote until it is told.
+    /// A bound node does not vote until it is told that the cluster is formed. The founder declared it; every member
+    /// knows it from there and may pass it on, with the newest State that it has accepted: no other message than the
+    /// primary's own, late. (Told by the founder alone, a voter that missed the word would stay out for good once the
+    /// founder's disk is lost.)
     pub(super) fn tell_formed(&mut self, node: &NodeId) {
         let Some(state) = self.accepted.clone() else {
             return;
         };
-        if *state.primary() == self.me.id && state.stamp() == Stamp::new(0, 1, 1) {
+        let heard = self.hellos.get(node).map(|h| &h.hello.genesis);
+        if self.genesis.is_formed() && matches!(heard, Some(Genesis::Bound(offer)) if offer.uuid == *state.uuid()) {
             let full = Arc::new(state.full());
             self.tell(node, Message::Body { full });
         }
     }
 
-    /// A bound node hears from its offer's founder that the cluster is formed.
-    pub(super) fn on_told(&mut self, from: &Sender, full: &Full) {
+    /// A bound node hears that the cluster of its offer is formed.
+    pub(super) fn on_told(&mut self, full: &Full) {
         let Genesis::Bound(offer) = &self.genesis else {
             return;
         };
         let Ok(state) = State::from_full(full) else {
             return;
         };
-        let ours = offer.founder == from.id && *state.uuid() == offer.uuid && state.stamp() == Stamp::new(0, 1, 1);
-        if !ours || self.register.accept(&slot(&state), &from.id).is_err() {
+        if *state.uuid() != offer.uuid || self.register.accept(&slot(&state), state.primary()).is_err() {
             return;
         }
         let (uuid, state) = (offer.uuid.clone(), Arc::new(state));

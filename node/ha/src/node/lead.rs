@@ -440,12 +440,16 @@ impl Node {
 
     fn heartbeat(&mut self) {
         let (now, heartbeat_ms) = (self.now, self.config.timers.heartbeat_ms);
-        let Some(lead) = self.lead().filter(|l| now >= l.next_heartbeat) else {
+        let Role::Leading(lead) = &mut self.role else { return };
+        if now < lead.next_heartbeat {
             return;
-        };
+        }
         lead.next_heartbeat = now + heartbeat_ms;
         let (round, commit, epoch) = (lead.rounds.start(now), lead.commit_stamp(), lead.epoch);
-        let members: Vec<NodeId> = lead.members.keys().cloned().collect();
+        // A seat whose disk is gone is not kept alive by the node that came back with another; and that node, which is
+        // no member yet, must not believe that it is.
+        let reached = lead.members.iter().filter(|(_, p)| !self.live.is_superseded(&p.id));
+        let members: Vec<NodeId> = reached.map(|(node, _)| node.clone()).collect();
         for node in members {
             self.send(&node, epoch, Message::Heartbeat { round, commit });
         }
