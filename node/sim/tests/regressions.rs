@@ -11,7 +11,7 @@ const FOUND: [(u64, &str); 13] = [
     (204, "L2: a candidate that promised the winner's epoch to itself never followed in it"),
     (297, "L1: an initial voter that missed the word 'formed' was never told again"),
     (612, "L2: a learner that was evicted while it was cut off believed its old Smap and never asked to join"),
-    (617, "L2: heartbeats for a seat whose disk is gone reached the node that came back, which believed itself a member"),
+    (617, "L2: heartbeats for a seat without its disk reached the node that came back, which felt a member"),
     (886, "L2: the same, at a primary that never met the old disk"),
     (5510, "L1: a bound voter could be told only by the founder that the cluster is formed, whose disk was lost"),
     (7137, "I9: a primary that had begun to stop counted as dead when its connection was reset"),
