@@ -91,6 +91,9 @@ enum Role {
     Leading(Box<Lead>),
 }
 
+/// Other nodes of which something is remembered that no State says; as many as a Smap may hold.
+const PEERS_MAX: usize = 4096;
+
 /// What waits for a persist.
 enum Held {
     Send(NodeId, Box<Packet>),

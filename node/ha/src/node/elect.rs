@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ais_meta::{Full, Stamp, State, Voter, VoterId};
 
 use super::follow::{Down, electable_in};
-use super::{Held, Node, Role, slot};
+use super::{Held, Node, PEERS_MAX, Role, slot};
 use crate::io::{Accepted, HandOver, Message, Millis, PreVoteAnswer, Sender};
 use crate::mutant::Mutant;
 use crate::quorum;
@@ -256,8 +256,8 @@ impl Node {
 
     /// Remembers where a node listens that our State may not name.
     pub(super) fn hint(&mut self, voter: Voter) {
-        const HINTS_MAX: usize = 4096;
-        if voter.id.node != self.me.id.node && self.hints.len() < HINTS_MAX {
+        let room = self.hints.len() < PEERS_MAX || self.hints.contains_key(&voter.id.node);
+        if voter.id.node != self.me.id.node && room {
             self.hints.insert(voter.id.node.clone(), voter);
         }
     }

@@ -8,7 +8,7 @@ use ais_meta::{Change, ClusterUuid, Full, NodeId, Outcome, RequestId, Stamp, Sta
 
 use super::handover::Watch;
 use super::members::holds;
-use super::{Heard, Held, Node, Role, slot};
+use super::{Heard, Held, Node, PEERS_MAX, Role, slot};
 use crate::genesis::{self, Founding, Genesis, Next, Offer, Seen, Start, determine_role};
 use crate::io::{ForwardReply, Hello, Message, Millis, Sender, Write};
 use crate::mutant::Mutant;
@@ -55,6 +55,9 @@ impl Node {
             self.reopen();
         }
         let node = from.id.node.clone();
+        if self.hellos.len() >= PEERS_MAX && !self.hellos.contains_key(&node) {
+            return;
+        }
         self.hellos.insert(node.clone(), Heard { from, hello, uuid });
         self.tell_formed(&node);
         if matches!(self.role, Role::Outside) {
