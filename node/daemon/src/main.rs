@@ -105,6 +105,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         eprintln!("ais-node: broken invariant: {why}");
         return Ok(ExitCode::from(BROKEN));
     }
+    if let Halt::SetAside(why) = &halt {
+        tracing::error!(%why, "this disk forgot what it acknowledged; ending");
+        return Ok(ExitCode::FAILURE);
+    }
     server.stop(HTTP_GRACE).await;
     if thread.is_finished() && thread.join().is_err() {
         tracing::error!("the core's thread panicked");

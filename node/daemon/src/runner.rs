@@ -227,6 +227,10 @@ impl Runner {
                     let _ = done.send(fresh);
                 }
             }
+            Action::Recovered { nonce, result } => match result {
+                Ok(stamp) => tracing::warn!(nonce, %stamp, "a lost majority was recovered"),
+                Err(why) => tracing::warn!(nonce, %why, "not recovered"),
+            },
             Action::Publish(state) => tracing::debug!(stamp = %state.stamp(), "published"),
             // The view tells.
             Action::RoleChanged => {}

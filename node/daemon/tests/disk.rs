@@ -97,7 +97,8 @@ fn filled(directory: &Path) -> (HardState, DiskId) {
     let mut last = work(None, two.state.stamp());
     (last.vote, last.genesis) = (vote(4), Some(genesis.clone()));
     first.store.write(&last).unwrap();
-    let hard = HardState { vote: vote(4), genesis, accepted: Some(three.state), committed: Some(two.state) };
+    let hard =
+        HardState { vote: vote(4), genesis, accepted: Some(three.state), committed: Some(two.state), remembered: None };
     (hard, disk)
 }
 

@@ -133,6 +133,17 @@ pub struct HardState {
     pub accepted: Option<Arc<State>>,
     /// The newest committed one that is known: equal or older.
     pub committed: Option<Arc<State>>,
+    /// What a copy outside of the state directory remembers (protocol.md section 7), when the directory itself is new.
+    pub remembered: Option<Remembered>,
+}
+
+/// What a target's mountpaths remember of the cluster after its state directory was lost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remembered {
+    /// The cluster: the node may join it, and nothing else.
+    pub uuid: ClusterUuid,
+    /// Whom to ask.
+    pub peers: Vec<Voter>,
 }
 
 /// The promise as the disk has it.
@@ -233,6 +244,14 @@ pub enum Input {
         /// Names the call.
         nonce: u64,
     },
+    /// An administrator confirms that the majority is lost for good and that the cluster goes on from this stamp
+    /// (protocol.md section 4). Ends in one [`Action::Recovered`].
+    Recover {
+        /// Names the call.
+        nonce: u64,
+        /// The stamp that this node must hold: the best that the survivors report.
+        stamp: Stamp,
+    },
     /// The configuration was read again.
     Discovery(Discovery),
     /// Stop in order: hand over, leave, then [`Action::Halt`].
@@ -285,6 +304,13 @@ pub enum Action {
         /// Whether the published State is now known to be as new as the call.
         fresh: bool,
     },
+    /// The end of an [`Input::Recover`].
+    Recovered {
+        /// Which.
+        nonce: u64,
+        /// The first stamp of the new incarnation, durable, or why not.
+        result: Result<Stamp, RecoverRefused>,
+    },
     /// A committed State to serve from. Stamps only rise.
     Publish(Arc<State>),
     /// [`crate::Node::view`] changed in role, primary, epoch or reason.
@@ -300,6 +326,58 @@ pub enum Halt {
     Stopped,
     /// An invariant is broken; the text names it.
     Broken(String),
+    /// A peer remembers more of this disk than the disk does: it was restored from an older copy and forgot what it
+    /// acknowledged (protocol.md rule 10). The driver sets the records aside (`.bad-<unix seconds>`); the next start
+    /// has a new disk id and [`Genesis::JoinOnly`]. The text says what is missing.
+    SetAside(String),
+}
+
+/// Why a lost majority is not recovered from here; nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecoverRefused {
+    /// The disk belongs to no formed cluster.
+    #[error("this node is not a member of a formed cluster: there is nothing to recover")]
+    NotFormed,
+    /// The confirmed stamp is not the one that is held here.
+    #[error("the confirmed stamp {confirmed} is not what this node holds ({})", held.map_or("nothing".to_owned(), |s| s.to_string()))]
+    Stamp {
+        /// As asked.
+        confirmed: Stamp,
+        /// Newest durably accepted stamp here.
+        held: Option<Stamp>,
+    },
+    /// Only an electable gateway can lead what comes out of it.
+    #[error("this node cannot lead (a target, non-electable, or in maintenance): recover at an electable gateway")]
+    NotElectable,
+    /// Somebody leads.
+    #[error("primary {primary} is alive (epoch {epoch}): nothing is lost")]
+    PrimaryHeard {
+        /// Who.
+        primary: NodeId,
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// An election can still succeed.
+    #[error("a majority can be reached ({reached} of {of} voters): an election will do, nothing is lost")]
+    Majority {
+        /// Voters that can be talked to, this node included.
+        reached: usize,
+        /// Size of the electorate.
+        of: usize,
+    },
+    /// A reachable member holds more than was confirmed: going on from here would lose it.
+    #[error("{node} holds {held}, which is newer than the confirmed {confirmed}: recover there, or with its State")]
+    Newer {
+        /// Who.
+        node: NodeId,
+        /// What it holds.
+        held: Stamp,
+        /// As asked.
+        confirmed: Stamp,
+    },
+    /// Not now.
+    #[error("not now: {0}")]
+    Busy(String),
 }
 
 /// How a mutation ended.

@@ -30,8 +30,8 @@ use ais_meta::{ClusterUuid, NodeId, RequestId, Stamp, State, Voter, VoterId};
 
 use crate::genesis::{Founding, Genesis};
 use crate::io::{
-    Accepted, Action, Config, Halt, HardState, Hello, Input, Message, Millis, Packet, Persist, Sender, Token, Vote,
-    Write,
+    Accepted, Action, Config, Halt, HardState, Hello, Input, Message, Millis, Packet, Persist, RecoverRefused, Sender,
+    Token, Vote, Write,
 };
 use crate::pacemaker::{Backoff, Jitter, Lease, Liveness};
 use crate::quorum;
@@ -276,6 +276,10 @@ impl Node {
                 self.on_transfer(nonce, to, expected_primary, expected_epoch);
             }
             Input::Pull { nonce } => self.on_pull(nonce),
+            Input::Recover { nonce, stamp: _ } => {
+                let result = Err(RecoverRefused::Busy("this version does not recover yet".to_owned()));
+                self.actions.push(Action::Recovered { nonce, result });
+            }
             Input::Discovery(discovery) => {
                 self.config.discovery = discovery;
                 self.join.retry_now(self.now);

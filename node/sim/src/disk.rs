@@ -106,6 +106,7 @@ impl Disk {
             genesis: self.genesis.clone(),
             accepted: self.accepted.clone(),
             committed: self.committed.clone(),
+            remembered: None,
         };
         if let Some(log) = &self.log
             && let Some(full) = &log.full

@@ -51,6 +51,7 @@ impl Trace {
             Input::Pull { .. } => (9, 0),
             Input::Discovery(_) => (10, 0),
             Input::Stop => (11, 0),
+            Input::Recover { nonce, .. } => (12, *nonce),
         };
         self.mix(&[now, node as u64, code, epoch]);
         if !self.show {
@@ -76,6 +77,7 @@ impl Trace {
             Action::Publish(s) => (5, s.stamp().seq),
             Action::RoleChanged => (6, 0),
             Action::Halt(_) => (7, 0),
+            Action::Recovered { nonce, .. } => (8, *nonce),
         };
         self.mix(&[node as u64, code, value]);
         if !self.show {

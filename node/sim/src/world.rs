@@ -406,6 +406,7 @@ impl World {
                 self.transfers.push((nonce, result));
             }
             Action::Pulled { nonce, fresh } => return self.on_pulled(node, nonce, fresh),
+            Action::Recovered { .. } => {}
             Action::Publish(state) => {
                 let host = &mut self.hosts[node];
                 let voter = host.voter();
@@ -416,6 +417,9 @@ impl World {
             }
             Action::RoleChanged => self.refresh_book(node),
             Action::Halt(Halt::Stopped) => self.halted.push(node),
+            Action::Halt(Halt::SetAside(why)) => {
+                return violated("asserted", format!("{} is told to set its record aside: {why}", self.hosts[node].id));
+            }
             Action::Halt(Halt::Broken(why)) => return violated("asserted", format!("{}: {why}", self.hosts[node].id)),
         }
         Ok(())

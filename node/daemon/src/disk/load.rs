@@ -274,7 +274,7 @@ pub fn hard_state(found: &Records) -> HardState {
             genesis = Genesis::Formed(state.uuid().clone());
         }
     }
-    HardState { vote, genesis, accepted, committed: found.state.committed.clone() }
+    HardState { vote, genesis, accepted, committed: found.state.committed.clone(), remembered: None }
 }
 
 fn again(directory: &Path) -> Result<Records, DiskError> {

@@ -220,6 +220,14 @@ impl World {
                 self.say(&format!("{name} ends"));
                 self.end(name, Some(Redial::Refused));
             }
+            Action::Recovered { result, .. } => match result {
+                Ok(stamp) => self.say(&format!("{name} recovers with {stamp}")),
+                Err(why) => self.say(&format!("{name} does not recover: {why}")),
+            },
+            Action::Halt(Halt::SetAside(why)) => {
+                self.say(&format!("{name} sets its record aside: {why}"));
+                self.end(name, Some(Redial::Refused));
+            }
             Action::Halt(Halt::Broken(what)) => panic!("{name}: {what}\n{}", self.log),
         }
     }
