@@ -32,6 +32,26 @@ pub enum LogFormat {
     Json,
 }
 
+/// A key that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(String);
+
+impl Hidden {
+    /// The key itself.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+const HIDDEN: &str = "**********";
+
 /// What a node runs with. Every combination that this type can hold after [`load`] is one that works.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -41,6 +61,8 @@ pub struct Config {
     pub kind: Kind,
     /// Where the node keeps its vote and the State.
     pub state_dir: PathBuf,
+    /// A target's data disks; two of them keep a copy of the committed metadata.
+    pub mountpaths: Vec<PathBuf>,
     /// IP address or name to listen on.
     pub listen_host: String,
     /// Name or IP address that others dial.
@@ -53,6 +75,11 @@ pub struct Config {
     pub peer_port: u16,
     /// The cluster's secret; `None` only with `insecure`.
     pub secret: Option<Secret>,
+    /// Key of clients' tokens signed with HS256. Never set together with `authn_public_key`: whoever knew the public
+    /// one could sign with it.
+    pub authn_secret_key: Option<Hidden>,
+    /// Public key (PEM) of clients' tokens signed with RS256 or ES256.
+    pub authn_public_key: Option<Hidden>,
     /// One gateway alone may found a cluster.
     pub standalone: bool,
     /// The cluster to belong to, when given.
@@ -96,6 +123,7 @@ impl Config {
         let mut text = String::new();
         for key in KEYS {
             let line = match self.values.get(key.name) {
+                Some(given) if key.secret => format!("# {}: {HIDDEN}  # {}\n", key.name, given.source),
                 Some(given) => format!("{}: {}  # {}\n", key.name, quoted(&given.text), given.source),
                 None if key.name == "advertise_host" => format!("advertise_host: {}  # derived\n", self.advertise_host),
                 None => format!("# {}: not set\n", key.name),
@@ -103,14 +131,14 @@ impl Config {
             text.push_str(&line);
         }
         if self.secret.is_some() {
-            text.push_str("# the secret was read: **********\n");
+            text.push_str(&format!("# the secret was read: {HIDDEN}\n"));
         }
         text
     }
 
     /// Key, value pairs for `what=config`; names of files only, no secrets.
     pub fn shown(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.values.iter().map(|(name, given)| (*name, given.text.as_str()))
+        self.values.iter().filter(|(_, given)| given.text != HIDDEN).map(|(name, given)| (*name, given.text.as_str()))
     }
 }
 

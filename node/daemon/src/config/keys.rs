@@ -13,14 +13,21 @@ pub struct Key {
     pub switch: bool,
     /// Not shown in the help.
     pub hidden: bool,
+    /// Its value is never printed.
+    pub secret: bool,
 }
 
 const fn key(name: &'static str, default: Option<&'static str>, help: &'static str) -> Key {
-    Key { name, default, help, switch: false, hidden: false }
+    Key { name, default, help, switch: false, hidden: false, secret: false }
+}
+
+/// Set by file or environment: a command line is there for everybody to read.
+const fn secret(name: &'static str, help: &'static str) -> Key {
+    Key { name, default: None, help, switch: false, hidden: true, secret: true }
 }
 
 const fn switch(name: &'static str, help: &'static str) -> Key {
-    Key { name, default: Some("false"), help, switch: true, hidden: false }
+    Key { name, default: Some("false"), help, switch: true, hidden: false, secret: false }
 }
 
 /// All keys, in the order in which they are shown.
@@ -32,6 +39,11 @@ pub const KEYS: &[Key] = &[
         None,
         "Directory for the vote and the cluster's metadata, on a disk that survives restarts (required)",
     ),
+    key(
+        "mountpaths",
+        None,
+        "Directories of a target's data disks, comma-separated; two of them keep a copy of the committed metadata",
+    ),
     key("listen_host", Some("0.0.0.0"), "Address to listen on"),
     key(
         "advertise_host",
@@ -41,9 +53,17 @@ pub const KEYS: &[Key] = &[
     key("public_port", Some("51080"), "Port of AIStore's HTTP API"),
     key("control_port", Some("51082"), "Port of HTTP for members and the operator, and of /metrics"),
     key("peer_port", Some("51084"), "Port of the connections between members"),
-    key("secret_file", None, "File with the cluster's secret, at least 16 bytes (required unless insecure)"),
+    key(
+        "secret_file",
+        None,
+        "File with the cluster's secret, at least 16 bytes (required unless insecure); further lines: older or newer ones that are accepted as well",
+    ),
     switch("insecure", "Run without a secret: whoever reaches the ports is trusted"),
     switch("standalone", "This gateway may found a cluster alone"),
+    secret("authn_secret_key", "Key of clients' tokens (HS256)"),
+    key("authn_secret_key_file", None, "File with the key of clients' tokens (HS256)"),
+    secret("authn_public_key", "Public key of clients' tokens (RS256, ES256), PEM"),
+    key("authn_public_key_file", None, "File with the public key of clients' tokens (RS256, ES256), PEM"),
     key("cluster_uuid", None, "Identity of the cluster to belong to, 9 to 64 of letters, digits, '_', '-'"),
     key("primary_ep", None, "URL or host[:port] of the gateway that leads or founds"),
     key("discovery_file", None, "YAML or JSON file that lists who may exist, read again at each attempt"),
@@ -69,6 +89,7 @@ pub const KEYS: &[Key] = &[
         help: "Added to every sync of the state directory; for tests only",
         switch: false,
         hidden: true,
+        secret: false,
     },
 ];
 

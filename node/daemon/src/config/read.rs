@@ -7,7 +7,12 @@ use ais_meta::Kind;
 use tracing_subscriber::EnvFilter;
 
 use super::sources::Values;
-use super::{Config, LogFormat, Problems, read_secret, ways};
+use super::{Config, HIDDEN, Hidden, LogFormat, Problems, read_secret, ways};
+
+/// A PEM key is a few kilobytes.
+const KEY_LEN_MAX: u64 = 64 << 10;
+/// More data disks than a machine has.
+const MOUNTPATHS_MAX: usize = 256;
 
 /// Longest wait of a parked mutation: the SDK gives up reading after 20 s.
 const PARK_MS_MAX: u64 = 19_000;
@@ -194,6 +199,61 @@ fn secret(reader: &mut Reader, insecure: bool) -> Option<ais_meta::auth::Secret>
     reader.optional("secret_file", |path| read_secret(path.as_ref()).map_err(|why| format!("{path} {why}")))
 }
 
+/// A key that is given as it is or in a file. What was given is replaced, so that nothing can print it.
+fn authn_key(reader: &mut Reader, key: &'static str, file: &'static str) -> Option<Hidden> {
+    let given = reader.text(key).map(str::to_owned);
+    if let Some(value) = reader.values.get_mut(key) {
+        value.text = HIDDEN.to_owned();
+    }
+    if given.is_some() && reader.text(file).is_some() {
+        reader.problems.push(format!("{key} and {file} exclude each other; leave one out"));
+        return None;
+    }
+    let from_file = reader.optional(file, |path| key_file(path).map_err(|why| format!("{path} {why}")));
+    given.or(from_file).map(Hidden)
+}
+
+fn key_file(path: &str) -> Result<String, String> {
+    let length = std::fs::metadata(path).map_err(|e| format!("cannot be read: {e}"))?.len();
+    if length > KEY_LEN_MAX {
+        return Err(format!("has {length} bytes; a key has at most {KEY_LEN_MAX}"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| format!("cannot be read: {e}"))?;
+    match text.trim() {
+        "" => Err("is empty; put the key into it".to_owned()),
+        key => Ok(key.to_owned()),
+    }
+}
+
+fn authn_keys(reader: &mut Reader) -> (Option<Hidden>, Option<Hidden>) {
+    let secret = authn_key(reader, "authn_secret_key", "authn_secret_key_file");
+    let public = authn_key(reader, "authn_public_key", "authn_public_key_file");
+    if secret.is_some() && public.is_some() {
+        // A token signed with HS256 under the text of the public key would pass otherwise.
+        let what = "authn_secret_key and authn_public_key exclude each other; leave one out";
+        reader.problems.push(what.to_owned());
+    }
+    (secret, public)
+}
+
+fn mountpaths(reader: &mut Reader, kind: Option<Kind>) -> Vec<PathBuf> {
+    if kind == Some(Kind::Gateway) && reader.text("mountpaths").is_some() {
+        reader.complain("mountpaths", "is for targets: a gateway has no data disks; leave it out");
+    }
+    let paths = reader.optional("mountpaths", |text| {
+        let paths: Vec<PathBuf> = text.split(',').map(str::trim).filter(|p| !p.is_empty()).map(PathBuf::from).collect();
+        let mut known = std::collections::BTreeSet::new();
+        match paths.iter().find(|p| !p.is_absolute() || !known.insert((*p).clone())) {
+            Some(wrong) if wrong.is_absolute() => Err(format!("'{}' is there twice", wrong.display())),
+            Some(wrong) => Err(format!("'{}' is not an absolute path", wrong.display())),
+            None if paths.is_empty() => Err("names no directory".to_owned()),
+            None if paths.len() > MOUNTPATHS_MAX => Err(format!("names more than {MOUNTPATHS_MAX} directories")),
+            None => Ok(paths),
+        }
+    });
+    paths.unwrap_or_default()
+}
+
 fn advertise_host(reader: &mut Reader, listen_host: &str, hostname: Option<&str>) -> Option<String> {
     let unspecified = |host: &str| host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified());
     if reader.text("advertise_host").is_some() {
@@ -233,6 +293,8 @@ pub(super) fn build(values: Values, problems: Vec<String>, hostname: Option<&str
     });
     let insecure = r.switch("insecure");
     let secret = secret(r, insecure);
+    let (authn_secret_key, authn_public_key) = authn_keys(r);
+    let mountpaths = mountpaths(r, kind);
     check_ports(r);
     check_kind(r, kind);
     let (standalone, non_electable) = (r.switch("standalone"), r.switch("non_electable"));
@@ -265,12 +327,15 @@ pub(super) fn build(values: Values, problems: Vec<String>, hostname: Option<&str
         node_id,
         kind,
         state_dir,
+        mountpaths,
         listen_host,
         advertise_host,
         public_port,
         control_port,
         peer_port,
         secret,
+        authn_secret_key,
+        authn_public_key,
         standalone,
         cluster_uuid,
         primary_ep,

@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::keys::{KEYS, nearest};
 use super::{env_name, flag_name};
@@ -131,6 +133,49 @@ pub(super) fn collect(flags: &Flags, around: &Surroundings<'_>) -> (Values, Vec<
     (values, problems)
 }
 
+/// The file: every value is taken as the text that stands there, but the lists.
+struct InFile(BTreeMap<String, Option<String>>);
+
+/// Keys whose value may be a YAML list; it is as good as its parts with commas between them.
+const LISTS: [&str; 1] = ["mountpaths"];
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum List {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for InFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = InFile;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("'key: value' lines")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<InFile, A::Error> {
+                let mut found = BTreeMap::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    let value = if LISTS.contains(&&*key) {
+                        map.next_value::<Option<List>>()?.map(|list| match list {
+                            List::One(text) => text,
+                            List::Many(parts) => parts.join(","),
+                        })
+                    } else {
+                        map.next_value()?
+                    };
+                    if found.insert(key.clone(), value).is_some() {
+                        return Err(serde::de::Error::custom(format!("key '{key}' is there twice")));
+                    }
+                }
+                Ok(InFile(found))
+            }
+        }
+        deserializer.deserialize_map(Keys)
+    }
+}
+
 fn file_values(path: &Path, problems: &mut Vec<String>) -> BTreeMap<String, String> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -142,8 +187,8 @@ fn file_values(path: &Path, problems: &mut Vec<String>) -> BTreeMap<String, Stri
     if text.trim().is_empty() {
         return BTreeMap::new();
     }
-    let mut found: BTreeMap<String, Option<String>> = match serde_saphyr::from_str(&text) {
-        Ok(found) => found,
+    let mut found = match serde_saphyr::from_str(&text) {
+        Ok(InFile(found)) => found,
         Err(e) => {
             problems.push(format!("{} is not 'key: value' lines of YAML: {e}", path.display()));
             return BTreeMap::new();

@@ -169,10 +169,45 @@ fn hosts_and_endpoints_are_told_apart_from_nonsense() {
 
 #[test]
 fn a_bad_value_never_hides_an_error_elsewhere() {
-    for key in KEYS.iter().filter(|key| key.name != "discovery_file" && key.name != "state_dir") {
+    for key in KEYS.iter().filter(|key| key.name != "discovery_file" && key.name != "state_dir" && !key.secret) {
         let flag = format!("--{}=\u{1}", flag_name(key.name));
         let problems = with(&[&flag], &[]).unwrap_err().to_string();
         let named = problems.contains(&format!("{} (flag)", key.name)) || key.name == "domain";
         assert!(named && problems.contains("state_dir is not set"), "{}: {problems}", key.name);
     }
+}
+
+#[test]
+fn keys_of_tokens_are_read_and_never_shown() {
+    let key = "a key that nobody may see";
+    let file = File::new("authn", &format!("{key}\n"));
+    let from_env = with(&LEAST, &[("AIS_AUTHN_SECRET_KEY", key)]).unwrap();
+    let from_file = least(&["--authn-secret-key-file", &file.text()]).unwrap();
+    for config in [&from_env, &from_file] {
+        assert_eq!(config.authn_secret_key.as_ref().map(Hidden::reveal), Some(key));
+        assert!(!config.effective().contains(key) && !format!("{config:?}").contains(key));
+        assert!(config.shown().all(|(_, text)| !text.contains(key)));
+    }
+    let again = File::new("authn-effective", &from_env.effective());
+    assert_eq!(with(&["--config", &again.text()], &[]).unwrap().authn_secret_key, None, "a mask is no key");
+    let both = with(&LEAST, &[("AIS_AUTHN_SECRET_KEY", key), ("AIS_AUTHN_PUBLIC_KEY", "pem")]).unwrap_err().to_string();
+    assert!(both.contains("exclude each other") && !both.contains(key), "{both}");
+    let twice = with(&LEAST, &[("AIS_AUTHN_SECRET_KEY", key), ("AIS_AUTHN_SECRET_KEY_FILE", &file.text())]);
+    assert!(twice.unwrap_err().to_string().contains("exclude each other"));
+    let empty = File::new("authn-empty", "\n");
+    assert!(least(&["--authn-public-key-file", &empty.text()]).unwrap_err().to_string().contains("is empty"));
+}
+
+#[test]
+fn mountpaths_are_absolute_distinct_and_a_targets() {
+    let target = ["--node-id=t1", "--kind=target", "--state-dir=/s", "--insecure"];
+    let of = |text: &str| with(&[&target[..], &["--mountpaths", text]].concat(), &[]);
+    let paths = [PathBuf::from("/a"), PathBuf::from("/b")];
+    assert_eq!(of("/a, /b,").unwrap().mountpaths, paths);
+    let file = File::new("mountpaths", "mountpaths:\n  - /a\n  - /b\n");
+    assert_eq!(with(&[&target[..], &["--config", &file.text()]].concat(), &[]).unwrap().mountpaths, paths);
+    for bad in ["a", "/a,/a", ",", "/a,b"] {
+        assert!(of(bad).is_err(), "{bad}");
+    }
+    assert!(least(&["--mountpaths=/a"]).unwrap_err().to_string().contains("for targets"));
 }
