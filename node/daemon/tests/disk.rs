@@ -63,7 +63,11 @@ fn first_state() -> State {
 /// The State after `state`, with one more bucket, and the way there.
 fn next_state(state: &State, name: &str) -> Write {
     let mut draft = state.draft(state.stamp().next());
-    draft.change(&Change::CreateBucket { name: BucketName::new("", name).unwrap(), created_ns: 1 });
+    draft.change(&Change::CreateBucket {
+        name: BucketName::new("", name).unwrap(),
+        created_ns: 1,
+        props: Default::default(),
+    });
     let (state, delta) = draft.finish().unwrap();
     Write { state: Arc::new(state), deltas: vec![Arc::new(delta)] }
 }

@@ -330,6 +330,19 @@ pub enum Halt {
     /// acknowledged (protocol.md rule 10). The driver sets the records aside (`.bad-<unix seconds>`); the next start
     /// has a new disk id and [`Genesis::JoinOnly`]. The text says what is missing.
     SetAside(String),
+    /// The cluster told this process to end (`shutdown-node`); its place is kept, and a later start finds it in
+    /// maintenance.
+    Shutdown,
+    /// The node was decommissioned: it is no member any more, and its disk is given up for lost. The driver removes the
+    /// records (and what the options say).
+    Decommissioned {
+        /// Objects too.
+        rm_user_data: bool,
+        /// Keep the configuration that the node was first started with.
+        keep_initial_config: bool,
+        /// Do not end the process.
+        no_shutdown: bool,
+    },
 }
 
 /// Why a lost majority is not recovered from here; nothing changed.

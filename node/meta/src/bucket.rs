@@ -1,12 +1,13 @@
 //! Bucket names and properties (http-api.md sections 2.3 and 3).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::Extra;
+use crate::{Extra, settings};
 
 /// Longest bucket name (the SDK reads at most 132 characters after `ais://`; S3 allows 63; AIStore does not bound it).
 pub const NAME_MAX: usize = 64;
@@ -101,7 +102,51 @@ pub struct Bucket {
     pub versioning: bool,
     /// Access mask (all bits when new).
     pub access: u64,
+    /// All other properties that differ from [`crate::settings::BUCKET`]'s defaults, by dotted name, canonical.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub props: BTreeMap<String, String>,
     /// Unknown fields, kept.
     #[serde(flatten)]
     pub extra: Extra,
+}
+
+/// The properties that [`Bucket`] has as fields, since format 1.
+const FIELDS: [&str; 3] = ["access", "checksum.type", "versioning.enabled"];
+
+impl Bucket {
+    /// All properties by dotted name, defaults included.
+    #[must_use]
+    pub fn all_props(&self) -> BTreeMap<String, String> {
+        let mut all = settings::BUCKET.defaults();
+        all.extend(self.props.iter().map(|(k, v)| (k.clone(), v.clone())));
+        let fields = [self.access.to_string(), self.checksum.clone(), self.versioning.to_string()];
+        all.extend(FIELDS.into_iter().map(str::to_owned).zip(fields));
+        all
+    }
+
+    /// One property; `None`: there is no such one.
+    #[must_use]
+    pub fn prop(&self, name: &str) -> Option<String> {
+        match name {
+            "access" => Some(self.access.to_string()),
+            "checksum.type" => Some(self.checksum.clone()),
+            "versioning.enabled" => Some(self.versioning.to_string()),
+            _ => self.props.get(name).map(String::as_str).or(settings::BUCKET.default_of(name)).map(str::to_owned),
+        }
+    }
+
+    /// Takes all properties over; what is a default takes no room. The values are canonical and were checked.
+    pub(crate) fn take_props(&mut self, mut all: BTreeMap<String, String>) {
+        if let Some(access) = all.remove("access").and_then(|v| v.parse().ok()) {
+            self.access = access;
+        }
+        if let Some(checksum) = all.remove("checksum.type") {
+            self.checksum = checksum;
+        }
+        if let Some(versioning) = all.remove("versioning.enabled") {
+            self.versioning = versioning == "true";
+        }
+        all.retain(|name, value| settings::BUCKET.default_of(name) != Some(value));
+        self.props = all;
+    }
 }

@@ -11,6 +11,7 @@
 //! | [`bucket`] | bucket names and properties |
 //! | [`state`] | the replicated value: typed view, entries as bytes, digest, deltas |
 //! | [`change`] | mutations and their outcomes |
+//! | [`settings`] | bucket properties and cluster configuration: names, types, rules |
 //! | [`hrw`] | AIStore's placement and succession order |
 //! | [`auth`] | signatures of member and operator HTTP calls |
 
@@ -20,10 +21,11 @@ pub mod change;
 pub mod hrw;
 pub mod id;
 pub mod node;
+pub mod settings;
 pub mod state;
 
 pub use bucket::{Bucket, BucketName};
-pub use change::{Change, Outcome, Refusal};
+pub use change::{Change, MemberAction, MemberOptions, Outcome, Refusal};
 pub use id::{BootId, ClusterUuid, DiskId, NodeId, RequestId, Stamp, VoterId};
 pub use node::{Address, Addresses, Kind, Node, Voter};
 pub use state::{Delta, Digest, Draft, Electorate, Full, State, StateError};

@@ -107,6 +107,12 @@ impl Node {
         self.kind == Kind::Gateway
             && self.flags & (flags::NON_ELECTABLE | flags::MAINTENANCE | flags::DECOMMISSION) == 0
     }
+
+    /// In maintenance or being decommissioned: out of service, its place in the Smap kept.
+    #[must_use]
+    pub fn is_set_aside(&self) -> bool {
+        self.flags & (flags::MAINTENANCE | flags::DECOMMISSION) != 0
+    }
 }
 
 /// An entry of the electorate. Carries addresses, so that voters find each other without the Smap

@@ -9,7 +9,7 @@ mod draft;
 mod record;
 
 pub use draft::{Draft, Genesis, RESULTS_MAX};
-pub use record::{Client, Config, Head, Origin, Past, Phase, Rmd, Smap, Tokens};
+pub use record::{Client, Config, Head, Order, Origin, Past, Phase, Rmd, Smap, Tokens, Txn, TxnPhase};
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,8 +21,9 @@ use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::bucket::{Bucket, BucketName};
+use crate::change::MemberAction;
 use crate::id::{ClusterUuid, DiskId, NodeId, Stamp, VoterId};
-use crate::node::{Node, Voter};
+use crate::node::{Kind, Node, Voter};
 
 /// The voters of a State, sorted by [`VoterId`].
 pub type Electorate = Vec<Voter>;
@@ -146,6 +147,8 @@ pub struct State {
     tokens: Arc<Tokens>,
     origins: OrdMap<VoterKey, Arc<Origin>>,
     clients: OrdMap<String, Client>,
+    txn: Option<Arc<Txn>>,
+    orders: OrdMap<NodeId, Arc<Order>>,
 }
 
 type VoterKey = (NodeId, DiskId);
@@ -253,6 +256,10 @@ impl State {
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
     }
+    /// Targets that objects are placed on.
+    pub fn placing_targets(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values().filter(|n| n.kind == Kind::Target && !n.is_set_aside())
+    }
     /// What is remembered of a gateway's requests.
     #[must_use]
     pub fn origin(&self, id: &VoterId) -> Option<&Arc<Origin>> {
@@ -267,6 +274,23 @@ impl State {
     #[must_use]
     pub fn clients(&self) -> &OrdMap<String, Client> {
         &self.clients
+    }
+
+    /// The membership transaction in progress.
+    #[must_use]
+    pub fn transaction(&self) -> Option<&Txn> {
+        self.txn.as_deref()
+    }
+    /// Members that are told to end.
+    #[must_use]
+    pub fn orders(&self) -> &OrdMap<NodeId, Arc<Order>> {
+        &self.orders
+    }
+    /// What this process of a node is told, if anything.
+    #[must_use]
+    pub fn order(&self, id: &VoterId, run: u64) -> Option<&Order> {
+        let meant = |o: &&Arc<Order>| o.disk == id.disk && (o.action == MemberAction::Decommission || run <= o.run);
+        self.orders.get(&id.node).filter(meant).map(|o| &**o)
     }
 
     /// The whole of it, for a member without a base.
@@ -341,6 +365,8 @@ impl State {
             tokens: Arc::default(),
             origins: OrdMap::new(),
             clients: OrdMap::new(),
+            txn: None,
+            orders: OrdMap::new(),
         }
     }
 

@@ -41,7 +41,7 @@ fn edited(state: &State, edit: impl FnOnce(&mut Draft)) -> State {
 }
 
 fn create(name: &str) -> Change {
-    Change::CreateBucket { name: name.parse().unwrap(), created_ns: 1 }
+    Change::CreateBucket { name: name.parse().unwrap(), created_ns: 1, props: Default::default() }
 }
 
 fn destroy(name: &str) -> Change {

@@ -139,7 +139,7 @@ impl World {
         let Some(mut busy) = self.clients.all[client].busy.take() else { return };
         (busy.gateway, busy.tries) = (gateway, busy.tries + 1);
         let change = match &busy.call {
-            Call::Create(name) => Change::CreateBucket { name: name.clone(), created_ns: 0 },
+            Call::Create(name) => Change::CreateBucket { name: name.clone(), created_ns: 0, props: Default::default() },
             Call::Destroy(name) => Change::DestroyBucket { name: name.clone() },
             Call::Read { .. } => {
                 self.clients.nonces += 1;
@@ -177,7 +177,7 @@ impl World {
         // With several tries, a refusal of the last says nothing of the others.
         let only = busy.tries == 1;
         match reply {
-            Reply::Settled { outcome: Outcome::Done, stamp } => {
+            Reply::Settled { outcome: Outcome::Done | Outcome::Began(_), stamp } => {
                 self.counts.settled += 1;
                 self.record.done(name, create, *stamp)?;
                 if create {
@@ -264,7 +264,10 @@ impl World {
         self.record.asks_create(&name);
         self.input(
             gateway,
-            Input::Propose { request, change: Change::CreateBucket { name: name.clone(), created_ns: 0 } },
+            Input::Propose {
+                request,
+                change: Change::CreateBucket { name: name.clone(), created_ns: 0, props: Default::default() },
+            },
         );
         Some(name)
     }

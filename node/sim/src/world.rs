@@ -416,7 +416,7 @@ impl World {
                 return self.record.published((voter, run), &state);
             }
             Action::RoleChanged => self.refresh_book(node),
-            Action::Halt(Halt::Stopped) => self.halted.push(node),
+            Action::Halt(Halt::Stopped | Halt::Shutdown | Halt::Decommissioned { .. }) => self.halted.push(node),
             Action::Halt(Halt::SetAside(why)) => {
                 return violated("asserted", format!("{} is told to set its record aside: {why}", self.hosts[node].id));
             }

@@ -143,7 +143,7 @@ pub(super) async fn post(
     }
     let created_ns = i64::try_from(clock::unix_ms()).unwrap_or(0).saturating_mul(1_000_000);
     let call = Call { method: Method::POST, uri: &uri, headers: &headers, body };
-    mutate(&app, call, Change::CreateBucket { name, created_ns }).await
+    mutate(&app, call, Change::CreateBucket { name, created_ns, props: Default::default() }).await
 }
 
 /// `DELETE /v1/buckets/NAME` with action `destroy-bck`.
@@ -179,7 +179,7 @@ async fn mutate(app: &App, call: Call<'_>, change: Change) -> Result<Response, A
     let id = client_id(call.headers)?;
     app.formed().await?;
     match app.handle.propose(id, change).await {
-        Proposed::Settled { outcome: Outcome::Done, stamp } => Ok(done(Some(stamp))),
+        Proposed::Settled { outcome: Outcome::Done | Outcome::Began(_), stamp } => Ok(done(Some(stamp))),
         Proposed::Settled { outcome: Outcome::Refused(refusal), stamp } => Err(ApiError::refused(&refusal, stamp)),
         // The core has ended, this process is about to: the client must not notice.
         Proposed::Busy | Proposed::Unavailable if app.handle.ended() => {

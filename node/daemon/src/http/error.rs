@@ -81,7 +81,9 @@ impl ApiError {
             Refusal::BucketExists(_) => (StatusCode::CONFLICT, "ErrBucketAlreadyExists"),
             Refusal::NoSuchBucket(_) => (StatusCode::NOT_FOUND, "ErrBckNotFound"),
             Refusal::NoSuchNode(_) => (StatusCode::NOT_FOUND, "ErrNodeNotFound"),
-            Refusal::NodeIdTaken(_) | Refusal::Stale => (StatusCode::CONFLICT, ""),
+            Refusal::NodeIdTaken(_) | Refusal::DiskLost { .. } | Refusal::Stale => (StatusCode::CONFLICT, ""),
+            Refusal::Busy(_) => (StatusCode::CONFLICT, "ErrBusy"),
+            Refusal::Invalid(_) | Refusal::Setting(_) => (StatusCode::BAD_REQUEST, ""),
             Refusal::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, ""),
         };
         Self { stamp: Some(stamp), ..Self::new(status, refusal.to_string()).tcode(tcode) }

@@ -393,7 +393,7 @@ impl Node {
     pub(super) fn on_join_reply(&mut self, reply: ForwardReply) {
         match reply {
             ForwardReply::Settled { outcome: Outcome::Refused(why), .. } => self.say_why(&format!("not let in: {why}")),
-            ForwardReply::Settled { outcome: Outcome::Done, .. } => {
+            ForwardReply::Settled { outcome: Outcome::Done | Outcome::Began(_), .. } => {
                 self.reason.clear();
                 self.join.backoff.reset();
             }

@@ -220,6 +220,14 @@ impl World {
                 self.say(&format!("{name} ends"));
                 self.end(name, Some(Redial::Refused));
             }
+            Action::Halt(Halt::Shutdown) => {
+                self.say(&format!("{name} ends as it is told"));
+                self.end(name, Some(Redial::Refused));
+            }
+            Action::Halt(Halt::Decommissioned { .. }) => {
+                self.say(&format!("{name} ends, decommissioned"));
+                self.end(name, Some(Redial::Refused));
+            }
             Action::Recovered { result, .. } => match result {
                 Ok(stamp) => self.say(&format!("{name} recovers with {stamp}")),
                 Err(why) => self.say(&format!("{name} does not recover: {why}")),

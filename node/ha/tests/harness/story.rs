@@ -36,6 +36,7 @@ pub(super) fn short(request: &RequestId) -> String {
 pub(super) fn reply(reply: &Reply) -> String {
     match reply {
         Reply::Settled { outcome: Outcome::Done, stamp } => format!("done in {stamp}"),
+        Reply::Settled { outcome: Outcome::Began(what), stamp } => format!("done in {stamp}, began {what}"),
         Reply::Settled { outcome: Outcome::Refused(why), stamp } => format!("refused in {stamp}: {why}"),
         Reply::Unavailable => "503".to_owned(),
         Reply::Unknown => "504".to_owned(),
@@ -143,7 +144,7 @@ impl World {
     }
 
     fn bucket(&mut self, gateway: &str, client: Option<&str>, name: &str) {
-        let change = Change::CreateBucket { name: name.parse().unwrap(), created_ns: 0 };
+        let change = Change::CreateBucket { name: name.parse().unwrap(), created_ns: 0, props: Default::default() };
         self.propose(gateway, client, change);
     }
 

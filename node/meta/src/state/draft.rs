@@ -1,27 +1,23 @@
 //! Making the next State: the only place where metadata is edited.
 
+mod buckets;
+mod members;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::record::{self, Bmd, Client, Config, Head, Origin, Past, Rmd, Smap, Tokens};
+use super::record::{self, Bmd, Client, Config, Head, Origin, Rmd, Smap, Tokens};
 use super::{Delta, FORMAT, State, StateError};
 use crate::Extra;
-use crate::bucket::{Bucket, BucketName};
 use crate::change::{Change, Outcome, Refusal};
-use crate::id::{ClusterUuid, NodeId, RequestId, Stamp, VoterId};
-use crate::node::{Kind, Node, Voter, flags};
+use crate::id::{ClusterUuid, RequestId, Stamp, VoterId};
+use crate::node::{Node, Voter};
 
 /// Version jump of the Smap at a new primary, AIStore's.
 const TAKEOVER_JUMP: u64 = 100;
-/// Buckets of one cluster. One State is at most a few megabytes at this size.
-const BUCKETS_MAX: usize = 100_000;
-/// Members of one cluster.
-const NODES_MAX: usize = 4096;
-/// Remembered nodes that left; beyond it, the ones without flags go first, in name order.
-const PAST_MAX: usize = 4096;
 /// Remembered results of clients' own ids.
 const CLIENTS_MAX: usize = 1024;
 /// Results that one gateway may have unacknowledged; it stops admitting before (protocol.md rule 13).
@@ -100,8 +96,16 @@ impl Draft {
     /// Applies one mutation.
     pub fn change(&mut self, change: &Change) -> Outcome {
         let result = match change {
-            Change::CreateBucket { name, created_ns } => self.create_bucket(name, *created_ns),
+            Change::CreateBucket { name, created_ns, props } => self.create_bucket(name, *created_ns, props),
             Change::DestroyBucket { name } => self.destroy_bucket(name),
+            Change::SetBucketProps { name, set, reset } => self.set_bucket_props(name, set, *reset),
+            Change::RenameBucket { from, to } => self.rename_bucket(from, to),
+            Change::SetConfig { set, reset } => self.set_config(set, *reset),
+            Change::RevokeTokens { tokens, now_s } => self.revoke_tokens(tokens, *now_s),
+            Change::Membership { action, nodes, options } => match self.membership(*action, nodes, *options) {
+                Ok(outcome) => return outcome,
+                Err(refusal) => Err(refusal),
+            },
             Change::Join { node } => self.join(node),
             Change::Leave { node } => self.leave(node),
             Change::Stopping { stopping } => {
@@ -113,96 +117,6 @@ impl Draft {
             Ok(()) => Outcome::Done,
             Err(refusal) => Outcome::Refused(refusal),
         }
-    }
-
-    fn create_bucket(&mut self, name: &BucketName, created_ns: i64) -> Result<(), Refusal> {
-        if self.work.buckets.contains_key(name) {
-            return Err(Refusal::BucketExists(name.clone()));
-        }
-        if self.work.buckets.len() >= BUCKETS_MAX {
-            return Err(Refusal::Full(format!("there are {BUCKETS_MAX} buckets already; destroy some first")));
-        }
-        let bucket = Bucket {
-            name: name.clone(),
-            bid: self.work.next_bid | 1 << 63,
-            created_ns,
-            checksum: "xxhash".to_owned(),
-            versioning: true,
-            access: u64::MAX,
-            extra: Extra::new(),
-        };
-        self.work.next_bid += 1;
-        self.work.buckets.insert(name.clone(), Arc::new(bucket));
-        self.bump_bmd(name);
-        Ok(())
-    }
-
-    fn destroy_bucket(&mut self, name: &BucketName) -> Result<(), Refusal> {
-        if self.work.buckets.remove(name).is_none() {
-            return Err(Refusal::NoSuchBucket(name.clone()));
-        }
-        self.bump_bmd(name);
-        Ok(())
-    }
-
-    fn bump_bmd(&mut self, name: &BucketName) {
-        self.work.bmd_version += 1;
-        self.touch(record::BMD.to_owned());
-        self.touch(record::bucket_key(name));
-    }
-
-    fn join(&mut self, node: &Node) -> Result<(), Refusal> {
-        let known = self.work.nodes.get(&node.id).map(|n| n.flags);
-        let flags = known.or_else(|| self.work.past.get(&node.id).map(|p| p.flags));
-        let mut node = node.clone();
-        node.flags = flags.unwrap_or(node.flags & flags::NON_ELECTABLE);
-        if self.work.nodes.get(&node.id).is_some_and(|n| **n == node) {
-            return Ok(());
-        }
-        if known.is_none() && self.work.nodes.len() >= NODES_MAX {
-            return Err(Refusal::Full(format!("there are {NODES_MAX} members already")));
-        }
-        if self.work.past.remove(&node.id).is_some() {
-            self.touch(record::past_key(&node.id));
-        }
-        if known.is_none() && node.kind == Kind::Target {
-            self.bump_generation();
-        }
-        self.refresh_voter(&node);
-        self.touch(record::node_key(&node.id));
-        self.work.nodes.insert(node.id.clone(), Arc::new(node));
-        self.bump_smap(1);
-        Ok(())
-    }
-
-    /// Addresses and flags of a voter follow its Smap entry.
-    fn refresh_voter(&mut self, node: &Node) {
-        let fresh = Voter::from(node);
-        if self.work.electorate.iter().any(|v| v.id == fresh.id && *v != fresh) {
-            self.add_voter(fresh);
-        }
-    }
-
-    fn leave(&mut self, id: &NodeId) -> Result<(), Refusal> {
-        let Some(node) = self.work.nodes.remove(id) else {
-            return Err(Refusal::NoSuchNode(id.clone()));
-        };
-        if node.kind == Kind::Target {
-            self.bump_generation();
-        }
-        let past = Past { flags: node.flags, disk: node.disk, run: node.run, extra: Extra::new() };
-        self.work.past.insert(id.clone(), past);
-        self.touch(record::past_key(id));
-        self.touch(record::node_key(id));
-        if self.work.past.len() > PAST_MAX {
-            let victim = self.work.past.iter().find(|(_, p)| p.flags == 0).map(|(id, _)| id.clone());
-            if let Some(victim) = victim {
-                self.work.past.remove(&victim);
-                self.touch(record::past_key(&victim));
-            }
-        }
-        self.bump_smap(1);
-        Ok(())
     }
 
     /// What an earlier State says of this request, if it settled it.
@@ -302,6 +216,7 @@ fn encode(state: &State, key: &str) -> Result<Option<Bytes>, StateError> {
         record::CONFIG => Some(pack(key, &*state.config)?),
         record::RMD => Some(pack(key, &*state.rmd)?),
         record::TOKENS => Some(pack(key, &*state.tokens)?),
+        record::TXN => state.txn.as_ref().map(|t| pack(key, &**t)).transpose()?,
         _ => return encode_item(state, key),
     };
     Ok(found)
@@ -324,6 +239,7 @@ fn encode_item(state: &State, key: &str) -> Result<Option<Bytes>, StateError> {
         record::Item::Bucket(name) => item(state.buckets.get(&name).map(|b| pack(key, &**b))),
         record::Item::Origin(id) => item(state.origin(&id).map(|o| pack(key, &**o))),
         record::Item::Client(id) => item(state.clients.get(&id).map(|c| pack(key, c))),
+        record::Item::Order(id) => item(state.orders.get(&id).map(|o| pack(key, &**o))),
     }
 }
 

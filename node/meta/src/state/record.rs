@@ -9,7 +9,8 @@
 //! | `config`, `rmd`, `tokens` | one each |
 //! | `request/NODE/DISK` | [`Origin`]: results that a gateway has not acknowledged |
 //! | `client/ID` | [`Client`]: result of a request with the client's own id |
-//! | `txn/...` | membership transactions; kept as bytes by this version |
+//! | `txn/current` | [`Txn`]: the membership transaction in progress |
+//! | `txn/order/ID` | [`Order`]: a member that is told to end |
 //!
 //! Values are MessagePack maps. Keys that this version does not know are kept.
 
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::{State, StateError, decode};
 use crate::Extra;
 use crate::bucket::{Bucket, BucketName};
-use crate::change::Outcome;
+use crate::change::{MemberAction, MemberOptions, Outcome};
 use crate::id::{ClusterUuid, DiskId, NodeId, Stamp, VoterId};
 use crate::node::{Node, Voter};
 
@@ -33,6 +34,8 @@ pub(super) const BMD: &str = "bmd";
 pub(super) const CONFIG: &str = "config";
 pub(super) const RMD: &str = "rmd";
 pub(super) const TOKENS: &str = "tokens";
+pub(super) const TXN: &str = "txn/current";
+const ORDER: &str = "txn/order/";
 const NODE: &str = "smap/node/";
 const PAST: &str = "smap/past/";
 const BUCKET: &str = "bmd/bucket/";
@@ -50,6 +53,9 @@ pub(super) fn bucket_key(name: &BucketName) -> String {
 }
 pub(super) fn origin_key(id: &VoterId) -> String {
     format!("{ORIGIN}{id}")
+}
+pub(super) fn order_key(id: &NodeId) -> String {
+    format!("{ORDER}{id}")
 }
 pub(super) fn client_key(id: &str) -> String {
     format!("{CLIENT}{id}")
@@ -124,6 +130,26 @@ pub struct Config {
     pub extra: Extra,
 }
 
+impl Config {
+    /// A setting of [`crate::settings::CLUSTER`]: as it was set, or its default. Empty for a name that it has not.
+    #[must_use]
+    pub fn value(&self, name: &str) -> &str {
+        let set = self.settings.get(name).map(String::as_str);
+        set.or(crate::settings::CLUSTER.default_of(name)).unwrap_or_default()
+    }
+
+    /// Whether a switch is on.
+    #[must_use]
+    pub fn is_on(&self, name: &str) -> bool {
+        self.value(name) == "true"
+    }
+
+    /// The words of a list.
+    pub fn list(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.value(name).split(',').filter(|word| !word.is_empty())
+    }
+}
+
 /// Where a rebalance stands (data.md).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
@@ -174,9 +200,57 @@ pub struct Rmd {
 pub struct Tokens {
     /// +1 per change.
     pub version: u64,
-    /// The tokens.
+    /// Hexadecimal SHA-256 of each, and when it expires, unix seconds. (Format 1 began with a field `revoked`, a list
+    /// that nothing ever wrote to: hence the other name.)
+    #[serde(default, rename = "sha256")]
+    pub revoked: BTreeMap<String, i64>,
+    /// Unknown fields, kept.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// How far a membership transaction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TxnPhase {
+    /// The flags are set; reachable targets have not all published them.
+    Flags,
+    /// They have; nodes that will end still hold seats that the majority needs.
+    Seats,
+}
+
+/// A membership transaction (http-api.md 2.8): recorded, so that whoever is primary finishes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Txn {
+    /// The State that set the flags; names the transaction.
+    pub began: Stamp,
+    /// What is done.
+    pub action: MemberAction,
+    /// To whom.
+    pub nodes: BTreeSet<NodeId>,
+    /// How.
+    pub options: MemberOptions,
+    /// How far it is.
+    pub phase: TxnPhase,
+    /// The rebalance that belongs to it, `gN`; empty: none.
     #[serde(default)]
-    pub revoked: BTreeSet<String>,
+    pub rebalance: String,
+    /// Unknown fields, kept.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Tells a member to end: it is valid for one disk, and for runs of it up to one. Outlives the transaction, because the
+/// node may hear of it late.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// The disk.
+    pub disk: DiskId,
+    /// The newest run it is meant for.
+    pub run: u64,
+    /// [`MemberAction::Shutdown`], or [`MemberAction::Decommission`] (which is meant for any run).
+    pub action: MemberAction,
+    /// How.
+    pub options: MemberOptions,
     /// Unknown fields, kept.
     #[serde(flatten)]
     pub extra: Extra,
@@ -215,6 +289,7 @@ pub(super) enum Item {
     Bucket(BucketName),
     Origin(VoterId),
     Client(String),
+    Order(NodeId),
 }
 
 /// What a key names, if it is of a family that this version knows.
@@ -231,6 +306,9 @@ pub(super) fn item(key: &str) -> Option<Item> {
     }
     if let Some(id) = key.strip_prefix(ORIGIN) {
         return id.parse().ok().map(Item::Origin);
+    }
+    if let Some(id) = key.strip_prefix(ORDER) {
+        return id.parse().ok().map(Item::Order);
     }
     key.strip_prefix(CLIENT).map(|id| Item::Client(id.to_owned()))
 }
@@ -249,6 +327,7 @@ impl State {
             CONFIG => self.config = Arc::new(decode(key, bytes)?),
             RMD => self.rmd = Arc::new(decode(key, bytes)?),
             TOKENS => self.tokens = Arc::new(decode(key, bytes)?),
+            TXN => self.txn = Some(Arc::new(decode(key, bytes)?)),
             _ => self.read_item(key, bytes)?,
         }
         Ok(())
@@ -257,7 +336,7 @@ impl State {
     fn read_item(&mut self, key: &str, bytes: &Bytes) -> Result<(), StateError> {
         let Some(item) = item(key) else {
             // Of this version's families, but with a name that it cannot have.
-            return if key.starts_with(NODE) || key.starts_with(BUCKET) || key.starts_with(ORIGIN) {
+            return if [NODE, PAST, BUCKET, ORIGIN, ORDER].iter().any(|family| key.starts_with(family)) {
                 Err(StateError::Decode { key: key.to_owned(), why: "not a valid name".to_owned() })
             } else {
                 Ok(())
@@ -269,6 +348,7 @@ impl State {
             Item::Bucket(name) => drop(self.buckets.insert(name, Arc::new(decode::<Bucket>(key, bytes)?))),
             Item::Origin(id) => drop(self.origins.insert((id.node, id.disk), Arc::new(decode(key, bytes)?))),
             Item::Client(id) => drop(self.clients.insert(id, decode(key, bytes)?)),
+            Item::Order(id) => drop(self.orders.insert(id, Arc::new(decode(key, bytes)?))),
         }
         Ok(())
     }
@@ -281,6 +361,8 @@ impl State {
             Some(Item::Bucket(name)) => drop(self.buckets.remove(&name)),
             Some(Item::Origin(id)) => drop(self.origins.remove(&(id.node, id.disk))),
             Some(Item::Client(id)) => drop(self.clients.remove(&id)),
+            Some(Item::Order(id)) => drop(self.orders.remove(&id)),
+            None if key == TXN => self.txn = None,
             None => {}
         }
     }

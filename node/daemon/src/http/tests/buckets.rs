@@ -55,7 +55,7 @@ async fn nobody_says_no_such_bucket_without_asking_the_primary() {
         let state = genesis();
         let mut draft = state.draft(state.stamp().next());
         let name = "new".parse().unwrap();
-        draft.change(&Change::CreateBucket { name, created_ns: 0 });
+        draft.change(&Change::CreateBucket { name, created_ns: 0, props: Default::default() });
         Arc::new(draft.finish().unwrap().0)
     };
     world.script.lock().unwrap().news = Some(with_bucket);
