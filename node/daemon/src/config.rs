@@ -100,10 +100,6 @@ pub struct Config {
     pub voters: usize,
     /// The core's timers.
     pub timers: Timers,
-    /// Silence after which a voter is replaced.
-    pub evict_voter_ms: u64,
-    /// How long data stays put for a node that left.
-    pub rejoin_grace_ms: u64,
     /// Added to every sync of the state directory; for tests only.
     pub debug_fsync_delay_ms: u64,
     values: Values,

@@ -124,6 +124,7 @@ const STATS: &[StatRow] = &[
     ("resigns", "Times this node gave up leading", |s| s.resigns),
     ("adoptions", "Adopted States that were newer than this node's own", |s| s.adoptions),
     ("voters_added", "Voters added while leading", |s| s.voters_added),
+    ("voters_removed", "Voters removed while leading", |s| s.voters_removed),
     ("full_states_sent", "Whole States sent because a base was missing", |s| s.fulls),
 ];
 

@@ -2,6 +2,7 @@
 //!
 //! The rules are numbered in the project's protocol document; code that keeps one names it.
 
+pub mod electorate;
 pub mod genesis;
 pub mod invariant;
 pub mod io;

@@ -6,7 +6,8 @@
 //! | `follow.rs` | hears a primary, promises, accepts, publishes |
 //! | `elect.rs` | stands as a candidate |
 //! | `lead.rs` | writes States, as primary |
-//! | `members.rs` | who is in the Smap and who votes, as primary |
+//! | `members.rs` | who is in the Smap, as primary |
+//! | `seats.rs` | who votes, as primary |
 //! | `handover.rs` | gives the lead away, stops |
 //! | `replicate.rs` | brings members up to date, as primary |
 //! | `recent.rs` | keeps the newest steps, to bring others up to date |
@@ -21,6 +22,7 @@ mod members;
 mod recent;
 mod replicate;
 mod request;
+mod seats;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -33,7 +35,7 @@ use crate::io::{
     Accepted, Action, Config, Halt, HardState, Hello, Input, Message, Millis, Packet, Persist, RecoverRefused, Sender,
     Token, Vote, Write,
 };
-use crate::pacemaker::{Backoff, Jitter, Lease, Liveness};
+use crate::pacemaker::{Backoff, Jitter, Lease, Liveness, Returns};
 use crate::quorum;
 use crate::register::{Register, Slot};
 use elect::Candidacy;
@@ -60,6 +62,8 @@ pub struct Stats {
     pub adoptions: u64,
     /// Voters added.
     pub voters_added: u64,
+    /// Voters removed.
+    pub voters_removed: u64,
     /// Whole States sent because a base was missing.
     pub fulls: u64,
     /// Milliseconds from noticing that the primary is down to our first committed State, last time.
@@ -145,6 +149,7 @@ pub struct Node {
     sync_ms: u64,
 
     live: Liveness,
+    returns: Returns,
     hellos: BTreeMap<NodeId, Heard>,
     hints: BTreeMap<NodeId, Voter>,
     lease: Lease,
@@ -216,6 +221,7 @@ impl Node {
             disk_ok: true,
             sync_ms: 0,
             live: Liveness::default(),
+            returns: Returns::default(),
             hellos: BTreeMap::new(),
             hints: BTreeMap::new(),
             promised_at: None,

@@ -226,6 +226,36 @@ impl Liveness {
     }
 }
 
+/// A return within this time of the one before counts as flapping.
+const FLAP_MS: u64 = 600_000;
+/// How long a node must have been back after its second return; doubles with each further one.
+const DAMP_MS: u64 = 30_000;
+
+/// Who came back to the cluster how often: a flapping node must be stable before it votes (section 4).
+#[derive(Clone, Debug, Default)]
+pub struct Returns {
+    returns: BTreeMap<NodeId, (u32, Millis)>,
+}
+
+impl Returns {
+    /// A node that was known before is back.
+    pub fn returned(&mut self, node: &NodeId, now: Millis) {
+        self.returns.retain(|_, (_, at)| now <= *at + FLAP_MS);
+        let (returns, at) = self.returns.entry(node.clone()).or_insert((0, now));
+        (*returns, *at) = (returns.saturating_add(1), now);
+    }
+
+    /// Whether it has been here long enough: at once after its first return, after 30 s after the second within ten
+    /// minutes, then double, ten minutes at most.
+    #[must_use]
+    pub fn is_stable(&self, node: &NodeId, now: Millis) -> bool {
+        match self.returns.get(node) {
+            None | Some((0..=1, _)) => true,
+            Some((returns, at)) => now >= at + (DAMP_MS << (returns - 2).min(5)).min(FLAP_MS),
+        }
+    }
+}
+
 /// The lease that a voter gave (rule 8): until it is over, it promises nobody else.
 #[derive(Clone, Debug, Default)]
 pub struct Lease {
@@ -300,5 +330,29 @@ impl Rounds {
     #[must_use]
     pub fn answered(&self, voter: &VoterId) -> Option<Millis> {
         self.answered.get(voter).copied()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests; the bans are for the core")]
+mod tests {
+    use super::{NodeId, Returns};
+
+    #[test]
+    fn a_flapping_node_waits_longer_each_time() {
+        let (node, other): (NodeId, NodeId) = ("t1".parse().unwrap(), "t2".parse().unwrap());
+        let mut returns = Returns::default();
+        assert!(returns.is_stable(&node, 0), "a first join");
+        let mut now = 1000;
+        for wait_ms in [0, 30_000, 60_000, 120_000, 240_000, 480_000, 600_000, 600_000] {
+            returns.returned(&node, now);
+            assert!(returns.is_stable(&node, now + wait_ms), "{wait_ms}");
+            assert!(wait_ms == 0 || !returns.is_stable(&node, now + wait_ms - 1), "{wait_ms}");
+            assert!(returns.is_stable(&other, now));
+            now += 1000;
+        }
+        now += 600_001;
+        returns.returned(&node, now);
+        assert!(returns.is_stable(&node, now), "ten quiet minutes are forgiven");
     }
 }

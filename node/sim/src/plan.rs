@@ -55,6 +55,8 @@ pub struct Plan {
     pub restart_stopped: bool,
     /// Faults may come while the cluster is being founded.
     pub early_faults: bool,
+    /// Silence after which a voter is replaced: short in some worlds, so that it happens.
+    pub evict_voter_ms: u64,
 }
 
 impl Plan {
@@ -97,6 +99,7 @@ impl Plan {
             fault_us: ms(rng.between(1200, 5000)),
             restart_stopped: true,
             early_faults: rng.chance(300),
+            evict_voter_ms: [60_000, 15_000, 4000][rng.index(3)],
         }
     }
 
@@ -123,6 +126,7 @@ impl Plan {
             non_electable: None,
             clients: 0,
             restart_stopped: false,
+            evict_voter_ms: 60_000,
             ..Self::of(seed)
         }
     }

@@ -39,6 +39,8 @@ impl Totals {
             ("wins", s.wins, 2),
             ("mutations settled", c.settled, 30),
             ("fresh reads", c.reads, 2),
+            ("voters added", s.voters_added, 1),
+            ("voters removed", s.voters_removed, 0),
         ];
         floors.extend(KINDS.iter().zip(c.faults).map(|(kind, count)| (*kind, count, 0)));
         let enough = |(_, count, per): &(&str, u64, u64)| *count >= (per * self.seeds).max(self.seeds / 10);
@@ -65,8 +67,17 @@ impl Totals {
         );
         let _ = writeln!(
             text,
-            "commits {}  pre-votes {}  elections {}  wins {}  resigns {}  lapses {}  adoptions {}  voters added {}  whole States {}",
-            s.commits, s.pre_votes, s.elections, s.wins, s.resigns, s.lapses, s.adoptions, s.voters_added, s.fulls
+            "commits {}  pre-votes {}  elections {}  wins {}  resigns {}  lapses {}  adoptions {}  voters added {} removed {}  whole States {}",
+            s.commits,
+            s.pre_votes,
+            s.elections,
+            s.wins,
+            s.resigns,
+            s.lapses,
+            s.adoptions,
+            s.voters_added,
+            s.voters_removed,
+            s.fulls
         );
         let _ = writeln!(
             text,

@@ -161,6 +161,7 @@ impl Counts {
         t.resigns += s.resigns;
         t.adoptions += s.adoptions;
         t.voters_added += s.voters_added;
+        t.voters_removed += s.voters_removed;
         t.fulls += s.fulls;
     }
 }
@@ -505,7 +506,7 @@ impl World {
             fresh_uuid: fresh.parse().expect("a generated name is a uuid"),
             seed,
             voters: self.plan.voters,
-            timers: ais_ha::Timers::default(),
+            timers: ais_ha::Timers { evict_voter_ms: self.plan.evict_voter_ms, ..ais_ha::Timers::default() },
             discovery: Discovery {
                 initial_voters: self.plan.initial.iter().filter_map(|at| named(at).ok()).collect(),
                 formed: false,

@@ -139,6 +139,8 @@ fn timers(reader: &mut Reader) -> Timers {
         lease_ms: reader.ms("lease_ms"),
         stagger_ms: reader.ms("stagger_ms"),
         evict_smap_ms: reader.ms("evict_smap_ms"),
+        evict_voter_ms: reader.ms("evict_voter_ms"),
+        rejoin_grace_ms: reader.ms("rejoin_grace_ms"),
         publish_wait_ms: reader.ms("publish_wait_ms"),
         park_ms: reader.ms("park_ms"),
         drain_ms: reader.ms("drain_ms"),
@@ -304,7 +306,6 @@ pub(super) fn build(values: Values, problems: Vec<String>, hostname: Option<&str
     let discovery_file = r.optional("discovery_file", |text| Ok(PathBuf::from(text)));
     let voters = r.optional("voters", one_of(&[("3", 3), ("5", 5)])).unwrap_or(5);
     let timers = timers(r);
-    let (evict_voter_ms, rejoin_grace_ms) = (r.ms("evict_voter_ms"), r.ms("rejoin_grace_ms"));
     let debug_fsync_delay_ms = r.ms("debug_fsync_delay_ms");
     check_timers(r);
     let whole = (kind, node_id, state_dir, listen_host.zip(advertise_host), log_format.zip(log_level));
@@ -346,8 +347,6 @@ pub(super) fn build(values: Values, problems: Vec<String>, hostname: Option<&str
         domain,
         voters,
         timers,
-        evict_voter_ms,
-        rejoin_grace_ms,
         debug_fsync_delay_ms,
         values,
     })

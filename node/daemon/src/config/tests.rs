@@ -47,7 +47,8 @@ fn least(more: &[&str]) -> Result<Config, Problems> {
 fn the_least_is_a_name_a_kind_a_directory_and_a_word_on_secrets() {
     let config = least(&[]).unwrap();
     assert_eq!(config.timers, ais_ha::Timers::default());
-    assert_eq!((config.voters, config.evict_voter_ms, config.rejoin_grace_ms), (5, 60_000, 600_000));
+    let timers = &config.timers;
+    assert_eq!((config.voters, timers.evict_voter_ms, timers.rejoin_grace_ms), (5, 60_000, 600_000));
     assert_eq!(config.addresses().public.to_string(), "host-1:51080");
     assert!(config.secret.is_none());
 }

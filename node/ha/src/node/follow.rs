@@ -212,6 +212,7 @@ impl Node {
         }
         let stamp = state.stamp();
         self.register.commit(stamp);
+        self.count_returns(&state);
         self.published = Some(state.clone());
         self.actions.push(Action::Publish(state));
         if let Some(l) = self.leader.as_ref().filter(|_| !matches!(self.role, Role::Leading(_))) {

@@ -1,8 +1,9 @@
 //! Giving the lead away, and stopping in order (protocol.md rule 9, section 6).
 
-use ais_meta::{Change, NodeId, Voter, VoterId, hrw};
+use ais_meta::{Change, NodeId, State, Voter, VoterId, hrw};
 
 use super::follow::electable_in;
+use super::lead::Lead;
 use super::{Leader, Node, Role};
 use crate::io::{Action, Halt, HandOver, Message, Millis, Sender, TransferAnswer, Transferred};
 use crate::mutant::Mutant;
@@ -235,6 +236,15 @@ impl Node {
 
     fn is_stopping_cluster(&self) -> bool {
         self.published.as_ref().is_some_and(|s| s.head().stopping)
+    }
+
+    /// A primary that was made non-electable, or is being decommissioned, leads until somebody else can.
+    pub(super) fn hand_over_if_unfit(&mut self) {
+        let unfit = |state: &State| !electable_in(state, &self.me.id);
+        let leads = |l: &Lead| l.established() && l.transfer.is_none() && l.committed().is_some_and(|s| unfit(s));
+        if matches!(&self.role, Role::Leading(l) if leads(l)) && self.stop.is_none() {
+            self.hand_over_to_best();
+        }
     }
 
     /// The first by HRW of those who are fit.

@@ -7,7 +7,7 @@ use ais_meta::state::Draft;
 use ais_meta::{Change, Delta, Digest, Full, NodeId, Outcome, RequestId, Stamp, State, VoterId};
 
 use super::handover::Transfer;
-use super::members::{Damping, JoinAsk};
+use super::members::JoinAsk;
 use super::replicate::Progress;
 use super::{Leader, Node, Role, slot};
 use crate::io::{ForwardReply, Message, Millis, Sender, Write};
@@ -69,7 +69,8 @@ pub(super) struct Lead {
     pub(super) queue: VecDeque<Asked>,
     publishing: VecDeque<Publishing>,
     pub(super) joins: BTreeMap<NodeId, JoinAsk>,
-    pub(super) damping: Damping,
+    /// When each voter was heard of, or had its seat first: by disk, whoever has the node's name now (section 4).
+    pub(super) seats: BTreeMap<VoterId, Millis>,
     pub(super) transfer: Option<Transfer>,
     /// Committed at the last heartbeat: who has that is caught up.
     pub(super) mark: Stamp,
@@ -102,6 +103,14 @@ impl Lead {
     }
     pub(super) fn is_caught_up(&self, node: &NodeId) -> bool {
         self.members.get(node).is_some_and(|p| p.acked.is_some_and(|acked| acked >= self.mark))
+    }
+    fn hear(&mut self, from: &VoterId, now: Millis) {
+        if let Some(p) = self.members.get_mut(&from.node).filter(|p| p.id == *from) {
+            p.heard = Some(now);
+        }
+        if let Some(heard) = self.seats.get_mut(from) {
+            *heard = now;
+        }
     }
     pub(super) fn commit_stamp(&self) -> Stamp {
         self.committed.as_ref().map(|s| s.stamp()).unwrap_or_default()
@@ -138,7 +147,7 @@ impl Node {
             queue: VecDeque::new(),
             publishing: VecDeque::new(),
             joins: BTreeMap::new(),
-            damping: Damping::default(),
+            seats: BTreeMap::new(),
             transfer: None,
             mark: Stamp::default(),
         };
@@ -170,9 +179,13 @@ impl Node {
         let (new, now, me) = (slot(&state), self.now, self.me.id.clone());
         let Some(lead) = self.lead() else { return };
         let before = quorum::names(lead.tip.electorate());
-        let lawful = lead.inflight.is_none() && quorum::one_apart(&before, &new.voters) && state.primary() == &me;
+        let kept = !before.contains(&me) || new.voters.contains(&me);
+        let lawful =
+            lead.inflight.is_none() && quorum::one_apart(&before, &new.voters) && kept && state.primary() == &me;
         if !lawful && !Mutant::SecondInFlight.on() && !Mutant::TwoVotersAtOnce.on() {
-            return self.broken("I6: more than one voter would change at once, or a State is written by another");
+            return self.broken(
+                "I6: more than one voter would change at once, or the primary's own, or a State is written by another",
+            );
         }
         lead.tip = state.clone();
         lead.full = None;
@@ -182,6 +195,7 @@ impl Node {
             self.recent.push(delta.clone());
         }
         self.stats.voters_added += u64::from(new.voters.len() > before.len());
+        self.stats.voters_removed += u64::from(new.voters.len() < before.len());
         if self.register.accept(&new, &me).is_err() {
             // Promised to somebody else in the meantime: this epoch is over.
             return self.follow();
@@ -228,8 +242,8 @@ impl Node {
             return;
         };
         lead.rounds.answer(&from.id, round, now);
+        lead.hear(&from.id, now);
         if let Some(p) = lead.members.get_mut(&from.id.node).filter(|p| p.id == from.id) {
-            p.heard = Some(now);
             p.acked = p.acked.max(Some(stamp));
         }
         if let Some(inflight) = &mut lead.inflight {
@@ -299,8 +313,8 @@ impl Node {
         if holds {
             lead.rounds.answer(&from.id, round, now);
         }
+        lead.hear(&from.id, now);
         if let Some(p) = lead.members.get_mut(&from.id.node).filter(|p| p.id == from.id) {
-            p.heard = Some(now);
             p.acked = p.acked.max(Some(accepted).filter(|a| *a != Stamp::default()));
         }
         self.on_member_published(from, published);
@@ -417,6 +431,7 @@ impl Node {
         }
         self.heartbeat();
         self.release();
+        self.hand_over_if_unfit();
         self.advance_transfer();
         self.write_next();
     }

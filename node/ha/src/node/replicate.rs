@@ -114,8 +114,13 @@ impl Node {
 
     /// Members to keep: the Smap, the electorate, whoever asked to join.
     pub(super) fn sync_members(&mut self) {
-        let me = self.me.id.clone();
+        let (me, now) = (self.me.id.clone(), self.now);
         let Some(lead) = self.lead() else { return };
+        let voters = quorum::names(lead.tip.electorate());
+        lead.seats.retain(|id, _| voters.contains(id));
+        for id in voters {
+            lead.seats.entry(id).or_insert(now);
+        }
         let mut wanted: BTreeMap<NodeId, VoterId> =
             lead.tip.electorate().iter().map(|v| (v.id.node.clone(), v.id.clone())).collect();
         wanted.extend(lead.tip.nodes().values().map(|n| (n.id.clone(), n.voter_id())));
