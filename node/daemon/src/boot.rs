@@ -28,8 +28,9 @@ pub async fn start(config: &Config, hooks: Arc<dyn Hooks>) -> anyhow::Result<(Ha
     if let Some(problem) = &news.problem {
         tracing::warn!(problem, "the discovery file cannot be used; this node will not found a cluster");
     }
-    let opened = disk::open(&config.state_dir, &config.node_id, Duration::from_millis(config.debug_fsync_delay_ms))?;
+    let opened = open(config, uuid.as_ref()).await?;
     report(config, &opened);
+    let uuid = uuid.or_else(|| opened.join.clone());
     // After the lock: a second process must fail on the directory, which says more than a port in use.
     let listener = listen(&config.listen_host, config.peer_port)?;
     let boot = BootId(getrandom::u64().context("no random numbers")?);
@@ -60,6 +61,7 @@ pub async fn start(config: &Config, hooks: Arc<dyn Hooks>) -> anyhow::Result<(Ha
         hard: opened.hard,
         store: opened.store,
         lock: opened.lock,
+        state_dir: config.state_dir.clone(),
         psk: psk(config),
         greeting,
         listener,
@@ -69,6 +71,26 @@ pub async fn start(config: &Config, hooks: Arc<dyn Hooks>) -> anyhow::Result<(Ha
         hooks,
     };
     runner::start(setup).context("cannot start the core's thread")
+}
+
+/// Opens the state directory beside everything else: a disk that hangs is said, not waited for in silence.
+async fn open(config: &Config, cluster: Option<&ClusterUuid>) -> anyhow::Result<disk::Opened> {
+    let (directory, node, cluster) = (config.state_dir.clone(), config.node_id.clone(), cluster.cloned());
+    let fsync_delay = Duration::from_millis(config.debug_fsync_delay_ms);
+    let mut opening = tokio::task::spawn_blocking(move || {
+        let wanted = disk::Wanted { cluster: cluster.as_ref(), fsync_delay, ..disk::Wanted::of(&node) };
+        disk::open(&directory, &wanted)
+    });
+    let hang = Duration::from_millis(config.timers.suspect_ms);
+    let opened = match tokio::time::timeout(hang, &mut opening).await {
+        Ok(opened) => opened,
+        Err(_) => {
+            let directory = config.state_dir.display();
+            tracing::error!(%directory, "the state directory's disk does not answer, or another process holds it; waiting");
+            opening.await
+        }
+    };
+    Ok(opened.context("the state directory could not be opened")??)
 }
 
 fn source(config: &Config) -> Source {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ais_ha::{Halt, Millis, Reply, Sender, Transferred, View};
+use ais_ha::{Halt, Millis, RecoverRefused, Reply, Sender, Transferred, View};
 use ais_meta::{Addresses, Change, Kind, NodeId, Outcome, RequestId, Stamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -64,6 +64,10 @@ pub(crate) enum Command {
     },
     Pull {
         done: oneshot::Sender<bool>,
+    },
+    Recover {
+        stamp: Stamp,
+        done: oneshot::Sender<Result<Stamp, RecoverRefused>>,
     },
     Poke,
 }
@@ -163,6 +167,20 @@ impl Handle {
             return false;
         }
         end.await.unwrap_or(false)
+    }
+
+    /// Goes on without the majority that is lost, from the stamp that an administrator confirmed; the first stamp of
+    /// the new incarnation.
+    ///
+    /// # Errors
+    /// Why not; nothing changed then, unless the node ended meanwhile.
+    pub async fn recover(&self, stamp: Stamp) -> Result<Stamp, RecoverRefused> {
+        let (done, end) = oneshot::channel();
+        let busy = |why: &str| Err(RecoverRefused::Busy(why.to_owned()));
+        if self.commands.try_send(Command::Recover { stamp, done }).is_err() {
+            return busy("this node has too many calls under way, or ends");
+        }
+        end.await.unwrap_or_else(|_| busy("this node ended; look at its stamp before you ask again"))
     }
 
     /// Ends back-offs and reads the discovery file again now. A node too busy to take it is not waiting for a poke.

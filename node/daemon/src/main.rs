@@ -17,6 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit code of a broken invariant: not to be confused with a panic or a wrong configuration.
 const BROKEN: u8 = 70;
+/// Exit code of records that were set aside (EX_TEMPFAIL): whoever restarts failed processes is to restart it.
+const AGAIN: u8 = 75;
 /// How long an orderly stop may take beyond the drain.
 const STOP_EXTRA: Duration = Duration::from_secs(4);
 /// How long open HTTP requests may take once the core has stopped.
@@ -105,15 +107,29 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         eprintln!("ais-node: broken invariant: {why}");
         return Ok(ExitCode::from(BROKEN));
     }
-    if let Halt::SetAside(why) = &halt {
-        tracing::error!(%why, "this disk forgot what it acknowledged; ending");
-        return Ok(ExitCode::FAILURE);
+    if let Halt::Decommissioned { no_shutdown: true, .. } = &halt {
+        tracing::warn!("decommissioned; this process stays until it is told to end, and serves nothing");
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
     server.stop(HTTP_GRACE).await;
     if thread.is_finished() && thread.join().is_err() {
         tracing::error!("the core's thread panicked");
     }
-    tracing::info!("stopped");
+    if let Halt::SetAside(why) = &halt {
+        tracing::error!(%why, "the records were set aside; the next start has a new disk id and joins");
+        eprintln!("ais-node: this disk forgot what it acknowledged ({why}); start the node again: it joins anew");
+        return Ok(ExitCode::from(AGAIN));
+    }
+    // Also after shutdown-node and decommission: done as asked. Whoever restarts ended processes in any case (a
+    // StatefulSet) finds the node in maintenance, or joining as a new one.
+    match &halt {
+        Halt::Shutdown => tracing::warn!("shut down by the cluster; the place in it is kept"),
+        Halt::Decommissioned { .. } => tracing::warn!("decommissioned; the next start joins as a new node"),
+        _ => tracing::info!("stopped"),
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,19 +6,20 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ais_ha::{Action, Halt, HardState, Input, Node, Reply, Transferred, View};
-use ais_meta::{Address, NodeId, RequestId};
+use ais_ha::{Action, Halt, HardState, Input, Node, RecoverRefused, Reply, RoleName, Transferred, View};
+use ais_meta::{Address, NodeId, RequestId, Stamp};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
 use crate::discovery::{self, News, Source};
-use crate::disk::{Lock, Report, Store, Writer};
+use crate::disk::{Lock, Report, Store, Writer, aside};
 use crate::handle::{Command, Handle, Identity, Proposed, proposed};
 use crate::hooks::Hooks;
 use crate::peers::{self, Greeting, Peers, Psk};
@@ -31,6 +32,8 @@ const BULK_BATCH: usize = 16;
 /// How long a process that ends waits for its last words to be sent, and for its last records to be written.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 const LAST_RECORDS: Duration = Duration::from_millis(1000);
+/// A timer may be early by less.
+const HANG_EXTRA: Duration = Duration::from_millis(2);
 /// Between two looks for connections that nobody needs.
 const TIDY: Duration = Duration::from_secs(5);
 
@@ -44,6 +47,8 @@ pub struct Setup {
     pub store: Store,
     /// Held until the thread ends.
     pub lock: Lock,
+    /// The state directory.
+    pub state_dir: PathBuf,
     /// Key of members' connections.
     pub psk: Psk,
     /// What they are greeted with.
@@ -66,6 +71,8 @@ pub struct Setup {
 /// The system's.
 pub fn start(setup: Setup) -> io::Result<(Handle, JoinHandle<()>)> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let hang = Duration::from_millis(setup.config.timers.suspect_ms);
+    let node_id = setup.config.member.id.clone();
     let node = Node::boot(setup.config, setup.hard, clock::now_ms());
     let (handle, ends) = Handle::new(setup.identity, node.view());
     let (reports_in, reports) = mpsc::channel(64);
@@ -84,7 +91,8 @@ pub fn start(setup: Setup) -> io::Result<(Handle, JoinHandle<()>)> {
         bulk_runtime: setup.runtime,
         hooks: Arc::clone(&setup.hooks),
     };
-    let (lock, hooks) = (setup.lock, setup.hooks);
+    let hooks = setup.hooks;
+    let place = Place { directory: setup.state_dir, node: node_id, lock: setup.lock };
     let thread = std::thread::Builder::new().name("ha".to_owned()).spawn(move || {
         let halt = runtime.block_on(async move {
             let peers = match Peers::start(network) {
@@ -106,14 +114,18 @@ pub fn start(setup: Setup) -> io::Result<(Handle, JoinHandle<()>)> {
                 tidied: Instant::now(),
                 formed,
                 hooks,
+                place,
+                hang: Hang { after: hang, told: false },
                 halt: None,
             };
             let sources = Sources { reports, events, bulk, commands: ends.commands, stop: ends.stop, discovery };
-            let end = runner.run(sources).await;
+            let (end, place) = runner.run(sources).await;
+            // Whoever hears of the end may start the next process at once.
+            drop(place);
             ends.halt.send_replace(Some(end));
             ends.halt
         });
-        drop((halt, lock));
+        drop(halt);
     })?;
     Ok((handle, thread))
 }
@@ -134,7 +146,21 @@ struct Waiting {
     mutations: BTreeMap<RequestId, Vec<oneshot::Sender<Proposed>>>,
     transfers: BTreeMap<u64, oneshot::Sender<Transferred>>,
     pulls: BTreeMap<u64, oneshot::Sender<bool>>,
+    recoveries: BTreeMap<u64, oneshot::Sender<Result<Stamp, RecoverRefused>>>,
     last_nonce: u64,
+}
+
+/// The state directory as this process holds it.
+struct Place {
+    directory: PathBuf,
+    node: NodeId,
+    lock: Lock,
+}
+
+/// A disk that does not answer says nothing: its silence is told in its place.
+struct Hang {
+    after: Duration,
+    told: bool,
 }
 
 struct Runner {
@@ -150,11 +176,13 @@ struct Runner {
     tidied: Instant,
     formed: watch::Sender<bool>,
     hooks: Arc<dyn Hooks>,
+    place: Place,
+    hang: Hang,
     halt: Option<Halt>,
 }
 
 impl Runner {
-    async fn run(mut self, mut from: Sources) -> Halt {
+    async fn run(mut self, mut from: Sources) -> (Halt, Place) {
         self.set_book();
         self.step(Input::Tick);
         loop {
@@ -174,6 +202,7 @@ impl Runner {
                 () = self.deadline() => self.step(Input::Tick),
             }
             self.drain(&mut from);
+            self.notice_hang();
         }
     }
 
@@ -197,9 +226,25 @@ impl Runner {
     }
 
     async fn deadline(&self) {
-        match self.node.deadline() {
-            Some(at) => tokio::time::sleep(Duration::from_millis(at.saturating_sub(clock::now_ms()))).await,
+        let core = self.node.deadline().map(|at| Duration::from_millis(at.saturating_sub(clock::now_ms())));
+        let disk = self.writer.waiting_since().filter(|_| !self.hang.told);
+        let disk = disk.map(|since| (self.hang.after + HANG_EXTRA).saturating_sub(since.elapsed()));
+        match core.into_iter().chain(disk).min() {
+            Some(wait) => tokio::time::sleep(wait).await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// Protocol.md rule 8: a disk that takes longer than `suspect` counts as one that fails, until it answers.
+    fn notice_hang(&mut self) {
+        let Some(since) = self.writer.waiting_since().filter(|_| !self.hang.told) else { return };
+        let waited = since.elapsed();
+        if waited > self.hang.after {
+            self.hang.told = true;
+            let why = format!("a write has not ended for {} ms: the disk hangs", waited.as_millis());
+            tracing::error!(%why, "cannot write the state directory");
+            self.hooks.persist_failed();
+            self.step(Input::PersistFailed { why });
         }
     }
 
@@ -227,10 +272,15 @@ impl Runner {
                     let _ = done.send(fresh);
                 }
             }
-            Action::Recovered { nonce, result } => match result {
-                Ok(stamp) => tracing::warn!(nonce, %stamp, "a lost majority was recovered"),
-                Err(why) => tracing::warn!(nonce, %why, "not recovered"),
-            },
+            Action::Recovered { nonce, result } => {
+                match &result {
+                    Ok(stamp) => tracing::warn!(%stamp, "a lost majority was recovered"),
+                    Err(why) => tracing::warn!(%why, "not recovered"),
+                }
+                if let Some(done) = self.waiting.recoveries.remove(&nonce) {
+                    drop(done.send(result));
+                }
+            }
             Action::Publish(state) => tracing::debug!(stamp = %state.stamp(), "published"),
             // The view tells.
             Action::RoleChanged => {}
@@ -246,6 +296,8 @@ impl Runner {
     }
 
     fn report(&mut self, report: Report) {
+        // It answers: whether it works, it says itself.
+        self.hang.told = false;
         self.step(match report {
             Report::Persisted { token, took_ms } => Input::Persisted { token, took_ms },
             Report::Failed { why } => Input::PersistFailed { why },
@@ -274,6 +326,11 @@ impl Runner {
                 let nonce = self.waiting.nonce();
                 self.waiting.pulls.insert(nonce, done);
                 self.step(Input::Pull { nonce });
+            }
+            Command::Recover { stamp, done } => {
+                let nonce = self.waiting.nonce();
+                self.waiting.recoveries.insert(nonce, done);
+                self.step(Input::Recover { nonce, stamp });
             }
             Command::Poke => {
                 self.peers.poke();
@@ -348,7 +405,7 @@ impl Runner {
     }
 
     /// The core has ended: last words, last records, an answer to everybody.
-    async fn end(mut self, halt: Halt, mut from: Sources) -> Halt {
+    async fn end(mut self, halt: Halt, mut from: Sources) -> (Halt, Place) {
         for (request, waiters) in std::mem::take(&mut self.waiting.mutations) {
             for done in waiters {
                 drop(done.send(Proposed::Unknown { id: request.to_string() }));
@@ -360,13 +417,42 @@ impl Runner {
                 drop(done.send(Proposed::Unavailable));
             }
         }
-        if halt == Halt::Stopped {
-            self.peers.flush(LAST_WORDS).await;
-            // The thread may be waiting to report, which nobody reads any more.
-            drop(from.reports);
-            self.writer.close(LAST_RECORDS);
+        if matches!(halt, Halt::Broken(_)) {
+            return (halt, self.place);
         }
-        halt
+        self.peers.flush(LAST_WORDS).await;
+        // The thread may be waiting to report, which nobody reads any more.
+        drop(from.reports);
+        let written = self.writer.close(LAST_RECORDS);
+        let done = match &halt {
+            Halt::Stopped | Halt::Broken(_) | Halt::Shutdown => Ok(()),
+            _ if !written => Err("the disk hangs".to_owned()),
+            Halt::SetAside(_) => self.place.set_aside(),
+            Halt::Decommissioned { .. } => self.place.empty(),
+        };
+        if let Err(why) = done {
+            // The next start finds the same records, and the same peers tell it the same.
+            tracing::error!(%why, "the records could not be set aside");
+        }
+        if matches!(halt, Halt::Decommissioned { .. }) {
+            // For a process that stays: whoever asks learns why it serves nothing.
+            self.view.send_modify(|view| {
+                let view = Arc::make_mut(view);
+                (view.role, view.ready, view.primary) = (RoleName::Stopping, false, None);
+                view.reason = "decommissioned: this node is no member any more; it may join again as a new one".into();
+            });
+        }
+        (halt, self.place)
+    }
+}
+
+impl Place {
+    fn set_aside(&self) -> Result<(), String> {
+        aside::set_aside(&self.directory, &self.node, &self.lock).map_err(|e| e.to_string())
+    }
+
+    fn empty(&self) -> Result<(), String> {
+        aside::empty(&self.directory, &self.node, &self.lock).map_err(|e| e.to_string())
     }
 }
 

@@ -1,114 +1,20 @@
 //! The state directory on a real file system: what a crash or damage may and may not do (protocol.md section 2).
 #![allow(clippy::unwrap_used, reason = "helpers outside of test functions fail tests too")]
 
+mod kit;
+
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ais_ha::{Genesis, HardState, Offer, Persist, Vote, Write};
-use ais_meta::state::Genesis as Founding;
-use ais_meta::{Address, Addresses, BucketName, Change, DiskId, Kind, Node, NodeId, Stamp, State, VoterId};
-use ais_node::disk::frame::FileKind;
+use ais_ha::{Genesis, HardState, Offer, Persist, Remembered};
+use ais_meta::{Stamp, VoterId};
+use ais_node::disk::frame::{self, FileKind, Header};
 use ais_node::disk::load::{self, Files, Found};
-use ais_node::disk::{DiskError, Lock, Opened, Report, Work, Writer, open};
+use ais_node::disk::{DiskError, Lock, Report, Wanted, Work, Writer, aside, open};
 use ais_node::hooks::NoHooks;
+use kit::{Dir, filled, first_state, g1, next_state, opened, path, vote, whole, work};
 use proptest::prelude::*;
-
-/// A directory that goes away with the test.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("ais-disk-{:016x}", getrandom::u64().unwrap()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-    fn state(&self) -> PathBuf {
-        self.0.join("state")
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
-}
-
-fn g1() -> NodeId {
-    "g1".parse().unwrap()
-}
-
-fn opened(directory: &Path) -> Opened {
-    open(directory, &g1(), Duration::ZERO).unwrap()
-}
-
-fn first_state() -> State {
-    let at = |port| Address { host: "127.0.0.1".into(), port };
-    let node = Node {
-        id: g1(),
-        disk: DiskId(7),
-        run: 1,
-        kind: Kind::Gateway,
-        addresses: Addresses { public: at(1), control: at(2), peer: at(3) },
-        flags: 0,
-        domain: String::new(),
-        extra: ais_meta::Extra::new(),
-    };
-    let founder = node.voter_id();
-    State::genesis(Founding { uuid: "test-cluster".parse().unwrap(), nodes: vec![node], founder, run: 1, created_s: 5 })
-        .unwrap()
-}
-
-/// The State after `state`, with one more bucket, and the way there.
-fn next_state(state: &State, name: &str) -> Write {
-    let mut draft = state.draft(state.stamp().next());
-    draft.change(&Change::CreateBucket {
-        name: BucketName::new("", name).unwrap(),
-        created_ns: 1,
-        props: Default::default(),
-    });
-    let (state, delta) = draft.finish().unwrap();
-    Write { state: Arc::new(state), deltas: vec![Arc::new(delta)] }
-}
-
-fn whole(state: &State) -> Write {
-    Write { state: Arc::new(state.clone()), deltas: Vec::new() }
-}
-
-fn work(write: Option<Write>, committed: Stamp) -> Work {
-    let mut work = Work::default();
-    let vote = write.as_ref().map(|w| load::promise_of(&w.state)).unwrap_or_default();
-    work.add(Persist { token: 1, vote, genesis: None, accepted: write, committed });
-    work
-}
-
-fn vote(promised: u64) -> Vote {
-    Vote { incarnation: 0, promised, voted_for: Some(VoterId::new("g2".parse().unwrap(), DiskId(9))) }
-}
-
-/// A directory with a promise, an offer, three accepted States of which the second is committed.
-fn filled(directory: &Path) -> (HardState, DiskId) {
-    let mut first = opened(directory);
-    let disk = first.disk;
-    let one = first_state();
-    let two = next_state(&one, "two");
-    let three = next_state(&two.state, "three");
-    first.store.write(&work(Some(whole(&one)), Stamp::default())).unwrap();
-    first.store.write(&work(Some(two.clone()), one.stamp())).unwrap();
-    first.store.write(&work(Some(three.clone()), two.state.stamp())).unwrap();
-    let genesis = Genesis::Formed("test-cluster".parse().unwrap());
-    let mut last = work(None, two.state.stamp());
-    (last.vote, last.genesis) = (vote(4), Some(genesis.clone()));
-    first.store.write(&last).unwrap();
-    let hard =
-        HardState { vote: vote(4), genesis, accepted: Some(three.state), committed: Some(two.state), remembered: None };
-    (hard, disk)
-}
-
-fn path(directory: &Path, file: FileKind) -> PathBuf {
-    directory.join(file.name())
-}
 
 #[test]
 fn everything_written_is_there_after_a_restart_and_the_run_is_raised() {
@@ -259,11 +165,10 @@ fn damaged_records_are_set_aside_and_the_disk_only_joins() {
         assert!(fresh.set_aside.is_some(), "{}", file.name());
         assert_ne!(fresh.disk, disk);
         assert_eq!(fresh.hard, HardState { genesis: Genesis::JoinOnly, ..HardState::default() });
-        let kept = fs::read_dir(dir.state()).unwrap().filter(|e| {
-            let name = e.as_ref().unwrap().file_name().to_string_lossy().into_owned();
-            name.starts_with(&format!("{}.bad-", file.name()))
-        });
-        assert_eq!(kept.count(), 1, "{} is kept", file.name());
+        let names = aside::names(&dir.state()).unwrap();
+        assert_eq!(names.len(), 4, "every file is kept: {names:?}");
+        let known = (file != FileKind::Genesis || fresh.join.is_some()).then(|| "test-cluster".parse().unwrap());
+        assert_eq!(fresh.join, known, "{}: the others name the cluster", file.name());
         let disk = fresh.disk;
         drop(fresh);
         let again = opened(&dir.state());
@@ -316,7 +221,7 @@ fn a_newer_format_stops_the_process_and_is_left_alone() {
     let sum = crc32c::crc32c(&bytes[..28]);
     bytes[28..32].copy_from_slice(&sum.to_le_bytes());
     fs::write(&file, &bytes).unwrap();
-    assert!(matches!(open(&dir.state(), &g1(), Duration::ZERO), Err(DiskError::Newer(_))));
+    assert!(matches!(open(&dir.state(), &Wanted::of(&g1())), Err(DiskError::Newer(_))));
     assert_eq!(fs::read(&file).unwrap(), bytes);
 }
 
@@ -324,11 +229,11 @@ fn a_newer_format_stops_the_process_and_is_left_alone() {
 fn one_process_at_a_time_and_one_node_for_ever() {
     let dir = Dir::new();
     let first = opened(&dir.state());
-    assert!(matches!(open(&dir.state(), &g1(), Duration::ZERO), Err(DiskError::Locked(_))));
+    assert!(matches!(open(&dir.state(), &Wanted::of(&g1())), Err(DiskError::Locked(_))));
     assert!(matches!(Lock::shared(&dir.state()), Err(DiskError::Locked(_))));
     drop(first);
     assert!(Lock::shared(&dir.state()).unwrap().is_some());
-    assert!(matches!(open(&dir.state(), &"g2".parse().unwrap(), Duration::ZERO), Err(DiskError::WrongNode { .. })));
+    assert!(matches!(open(&dir.state(), &Wanted::of(&"g2".parse().unwrap())), Err(DiskError::WrongNode { .. })));
 }
 
 #[test]
@@ -440,6 +345,164 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Commit),
         2 => Just(Step::Reopen),
     ]
+}
+
+/// All files of a disk whose `state` begins with a committed and an accepted snapshot, with changes after them.
+fn compacted() -> (Files, HardState) {
+    let dir = Dir::new();
+    let (mut hard, disk) = filled(&dir.state());
+    let mut files = Files::read(&dir.state()).unwrap();
+    let (committed, accepted) = (hard.committed.clone().unwrap(), hard.accepted.clone().unwrap());
+    let mut bytes = Header { disk, generation: 2 }.encode(FileKind::State).to_vec();
+    let mut push = |kind, payload: Vec<u8>| frame::push_record(&mut bytes, kind, &payload).unwrap();
+    push(frame::kind::COMMITTED, frame::encode("state", &committed.full()).unwrap());
+    push(frame::kind::FULL, frame::encode("state", &accepted.full()).unwrap());
+    let mut state = accepted;
+    for name in ["four", "five"] {
+        let write = next_state(&state, name);
+        push(frame::kind::DELTA, frame::encode("state", &*write.deltas[0]).unwrap());
+        state = write.state;
+    }
+    files.state = Some(bytes);
+    hard.accepted = Some(state);
+    (files, hard)
+}
+
+#[test]
+fn snapshots_and_changes_are_checked_at_every_offset() {
+    let (mut files, hard) = compacted();
+    let Found::Good(whole) = load::examine(&files).unwrap() else { panic!("the file reads") };
+    assert_eq!(load::hard_state(&whole), hard);
+    assert_eq!(
+        whole.state.records.iter().map(|r| r.0).collect::<Vec<_>>(),
+        [frame::kind::COMMITTED, frame::kind::FULL, frame::kind::DELTA, frame::kind::DELTA]
+    );
+    let good = files.state.clone().unwrap();
+    for at in 0..good.len() {
+        for mask in [1 << (at % 8), 0xff] {
+            files.state.as_mut().unwrap()[at] ^= mask;
+            assert!(matches!(load::examine(&files), Ok(Found::Bad(_))), "byte {at} flipped by {mask:x}");
+            files.state.as_mut().unwrap()[at] ^= mask;
+        }
+        for zeros in [false, true] {
+            let mut torn = good[..at].to_vec();
+            torn.resize(if zeros { good.len() } else { at }, 0);
+            files.state = Some(torn);
+            match load::examine(&files).unwrap() {
+                // Nothing noted the length of this generation: a shorter one reads as what was there before.
+                Found::Good(records) => {
+                    let read = records.state.accepted.map(|s| s.stamp());
+                    assert!(read <= hard.accepted.as_ref().map(|s| s.stamp()), "cut at {at}: {read:?}");
+                }
+                Found::Bad(_) => assert!(at < frame::HEADER, "cut at {at} is what a crash leaves"),
+                Found::Fresh => panic!("cut at {at} makes the disk new"),
+            }
+            files.state = Some(good.clone());
+        }
+    }
+}
+
+#[test]
+fn a_vote_cut_short_in_either_pair_leaves_the_one_before() {
+    let dir = Dir::new();
+    filled(&dir.state());
+    let mut disk = opened(&dir.state());
+    let mut pairs = std::collections::BTreeSet::new();
+    for promised in 9..13 {
+        let before = fs::read(path(&dir.state(), FileKind::Vote)).unwrap();
+        let mut higher = work(None, Stamp::default());
+        higher.vote = vote(promised);
+        disk.store.write(&higher).unwrap();
+        let after = fs::read(path(&dir.state(), FileKind::Vote)).unwrap();
+        let changed: Vec<usize> = (0..after.len()).filter(|i| before[*i] != after[*i]).collect();
+        let (first, last) = (changed[0], *changed.last().unwrap());
+        pairs.insert(first / 8192);
+        let mut files = Files::read(&dir.state()).unwrap();
+        for cut in first..=last {
+            for rest in [&before[cut..], &vec![0; before.len() - cut][..]] {
+                let mut torn = [&after[..cut], rest].concat();
+                // The other pair is not touched by this write.
+                let other = if first < 3 * 4096 { 3 * 4096..5 * 4096 } else { 4096..3 * 4096 };
+                torn[other.clone()].copy_from_slice(&before[other]);
+                files.vote = Some(torn);
+                let Found::Good(records) = load::examine(&files).unwrap() else {
+                    panic!("cut at {cut} costs the disk")
+                };
+                let read = load::hard_state(&records).vote.promised;
+                assert!(read == promised || read + 1 == promised || promised == 9 && read == 4, "cut at {cut}: {read}");
+            }
+        }
+    }
+    assert_eq!(pairs.len(), 2, "both pairs were written");
+}
+
+#[test]
+fn set_aside_records_are_bounded_and_the_newest_are_kept() {
+    let dir = Dir::new();
+    let mut last = Vec::new();
+    for round in 0..aside::SETS_MAX + 3 {
+        let mut disk = opened(&dir.state());
+        disk.store.write(&work(Some(whole(&first_state())), Stamp::default())).unwrap();
+        drop(disk);
+        let file = path(&dir.state(), FileKind::Vote);
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[20] ^= 1;
+        fs::write(&file, &bytes).unwrap();
+        assert!(opened(&dir.state()).set_aside.is_some());
+        last = aside::names(&dir.state()).unwrap();
+        assert_eq!(last.len(), 4 * (round + 1).min(aside::SETS_MAX), "{last:?}");
+        // Nothing else is ever taken for one of them.
+        fs::write(dir.state().join("notes.bad-1"), "mine").unwrap();
+    }
+    let newest = fs::read(dir.state().join(last.iter().rfind(|n| n.starts_with("vote")).unwrap())).unwrap();
+    assert!(newest.starts_with(b"AISvote"));
+    assert!(dir.state().join("notes.bad-1").exists());
+}
+
+#[test]
+fn whole_records_that_others_know_to_be_stale_are_set_aside() {
+    let dir = Dir::new();
+    let (hard, disk) = filled(&dir.state());
+    let held = opened(&dir.state());
+    aside::set_aside(&dir.state(), &g1(), &held.lock).unwrap();
+    drop(held);
+    let next = opened(&dir.state());
+    assert_ne!(next.disk, disk);
+    assert_eq!((next.hard.genesis.clone(), next.hard.accepted.clone()), (Genesis::JoinOnly, None));
+    assert_eq!(next.join.as_ref(), hard.accepted.as_ref().map(|s| s.uuid()));
+    assert_eq!(aside::names(&dir.state()).unwrap().len(), 4);
+    // Decommissioned, nothing is kept of it, and still it may only join.
+    aside::empty(&dir.state(), &g1(), &next.lock).unwrap();
+    drop(next);
+    let last = opened(&dir.state());
+    assert_eq!((last.hard.genesis, last.join.is_some()), (Genesis::JoinOnly, true));
+    assert_eq!(aside::names(&dir.state()).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_lost_directory_joins_what_copies_elsewhere_name_and_nothing_else() {
+    let uuid = |text: &str| text.parse::<ais_meta::ClusterUuid>().unwrap();
+    let remembered = Remembered { uuid: uuid("test-cluster"), peers: Vec::new() };
+    let (node, foreign) = (g1(), uuid("other-cluster"));
+    let wanted = Wanted { remembered: Some(remembered.clone()), ..Wanted::of(&node) };
+
+    let dir = Dir::new();
+    let refused = Wanted { cluster: Some(&foreign), ..wanted.clone() };
+    assert!(matches!(open(&dir.state(), &refused), Err(DiskError::Foreign { .. })));
+    assert!(!path(&dir.state(), FileKind::Identity).exists(), "a foreign disk is never formatted");
+    let fresh = open(&dir.state(), &wanted).unwrap();
+    assert_eq!((fresh.fresh, &fresh.hard.genesis), (true, &Genesis::JoinOnly));
+    assert_eq!((fresh.join.as_ref(), fresh.hard.remembered.as_ref()), (Some(&remembered.uuid), Some(&remembered)));
+    drop(fresh);
+    // A second start still knows.
+    let again = open(&dir.state(), &wanted).unwrap();
+    assert_eq!((again.fresh, again.join.as_ref()), (false, Some(&remembered.uuid)));
+    drop(again);
+
+    // A record that reads needs no copy.
+    let dir = Dir::new();
+    let (hard, _) = filled(&dir.state());
+    assert_eq!(open(&dir.state(), &wanted).unwrap().hard, hard);
 }
 
 proptest! {

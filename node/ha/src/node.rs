@@ -424,7 +424,10 @@ impl Node {
     }
 
     fn on_persisted(&mut self, token: Token, took_ms: u64) {
-        self.disk_ok = true;
+        if !self.disk_ok {
+            self.disk_ok = true;
+            self.reason.clear();
+        }
         self.sync_ms = took_ms;
         while let Some((t, ..)) = self.pending.front()
             && *t <= token

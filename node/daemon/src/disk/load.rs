@@ -2,21 +2,21 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ais_ha::{Genesis, HardState, Vote};
-use ais_meta::{DiskId, NodeId, Stamp, State};
+use ais_ha::{Genesis, HardState, Remembered, Vote};
+use ais_meta::{ClusterUuid, DiskId, NodeId, Stamp, State};
 
 use super::frame::{self, FileKind, FrameError};
 use super::states::{self, StateFile};
 use super::vote::{self, Record, VoteFile};
-use super::{DiskError, Identity, Store, small};
+use super::{DiskError, Identity, Store, aside, small};
 use crate::clock;
 
 /// How long a start waits for the lock: the process before may be at its last breath, and `inspect` holds it briefly.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
-const FILES: [FileKind; 4] = [FileKind::Identity, FileKind::Vote, FileKind::Genesis, FileKind::State];
+pub(super) const FILES: [FileKind; 4] = [FileKind::Identity, FileKind::Vote, FileKind::Genesis, FileKind::State];
 
 /// The directory's lock, held while this lives.
 pub struct Lock {
@@ -178,7 +178,8 @@ fn owner(files: &Files) -> Option<NodeId> {
     parsed.ok().map(|(_, identity)| identity.node)
 }
 
-/// What formatting leaves when a crash cuts it short: nobody ever acted on it.
+/// What formatting leaves when a crash cuts it short: nobody ever acted on it. Whether the disk may only join is
+/// decided again from what said so: copies elsewhere. Setting aside writes the identity first and is not mistaken.
 fn pristine(files: &Files) -> bool {
     let vote = files.vote.as_ref().is_none_or(|b| {
         vote::parse(b).is_ok_and(|p| p.record == Record { counter: p.record.counter, ..Record::default() })
@@ -187,9 +188,40 @@ fn pristine(files: &Files) -> bool {
         files.state.as_ref().is_none_or(|b| states::parse(b, Stamp::default()).is_ok_and(|p| p.accepted.is_none()));
     let genesis = files.genesis.as_ref().is_none_or(|b| {
         small::parse_value::<Genesis>(b, FileKind::Genesis, frame::kind::GENESIS)
-            .is_ok_and(|(_, g)| g == Genesis::Unformed)
+            .is_ok_and(|(_, g)| matches!(g, Genesis::Unformed | Genesis::JoinOnly))
     });
     vote && state && genesis
+}
+
+/// What a process expects of its state directory.
+#[derive(Clone, Debug)]
+pub struct Wanted<'a> {
+    /// The node that it is.
+    pub node: &'a NodeId,
+    /// The cluster to belong to, when given. A lost or damaged record of another one is not replaced.
+    pub cluster: Option<&'a ClusterUuid>,
+    /// What copies elsewhere remember (protocol.md section 7): a directory without records may then only join.
+    pub remembered: Option<Remembered>,
+    /// For tests: a slow disk.
+    pub fsync_delay: Duration,
+}
+
+impl<'a> Wanted<'a> {
+    /// Nothing but the node.
+    #[must_use]
+    pub fn of(node: &'a NodeId) -> Self {
+        Self { node, cluster: None, remembered: None, fsync_delay: Duration::ZERO }
+    }
+
+    /// A lost record's cluster, unless it is another one than the wanted.
+    fn joinable(&self, lost: Option<ClusterUuid>) -> Result<Option<ClusterUuid>, DiskError> {
+        match (lost, self.cluster) {
+            (Some(found), Some(wanted)) if found != *wanted => {
+                Err(DiskError::Foreign { found, wanted: wanted.clone() })
+            }
+            (lost, _) => Ok(lost),
+        }
+    }
 }
 
 /// A state directory that this process owns.
@@ -208,6 +240,8 @@ pub struct Opened {
     pub fresh: bool,
     /// Records were set aside now; the text says why.
     pub set_aside: Option<String>,
+    /// The cluster that a disk without record may join, when lost records named one.
+    pub join: Option<ClusterUuid>,
 }
 
 /// The promise that an accepted State implies (protocol.md rule 6).
@@ -221,41 +255,44 @@ pub fn promise_of(state: &State) -> Vote {
 ///
 /// # Errors
 /// [`DiskError`].
-pub fn open(directory: &Path, node: &NodeId, fsync_delay: Duration) -> Result<Opened, DiskError> {
+pub fn open(directory: &Path, wanted: &Wanted<'_>) -> Result<Opened, DiskError> {
     fs::create_dir_all(directory).map_err(DiskError::io("create", directory))?;
     let lock = Lock::exclusive(directory)?;
     for file in FILES {
         // Left by a crash before its rename: never counted.
-        let path = small::aside(directory, file);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(DiskError::io("remove", &path)(e)),
-            _ => {}
-        }
+        small::discard(directory, file)
+            .map_err(DiskError::io("remove what a crash left of", &directory.join(file.name())))?;
     }
     let writing = || DiskError::io("write", directory);
     let files = Files::read(directory)?;
-    if let Some(found) = owner(&files).filter(|found| found != node) {
-        return Err(DiskError::WrongNode { found, wanted: node.clone() });
+    if let Some(found) = owner(&files).filter(|found| found != wanted.node) {
+        return Err(DiskError::WrongNode { found, wanted: wanted.node.clone() });
     }
+    let remembered = || wanted.remembered.as_ref().map(|r| r.uuid.clone());
     let (found, fresh, set_aside) = match examine(&files)? {
         Found::Good(records) => (*records, false, None),
         Found::Fresh => {
-            format(directory, node).map_err(writing())?;
+            let join = wanted.joinable(remembered())?;
+            format(directory, wanted.node, join).map_err(writing())?;
             (again(directory)?, true, None)
         }
         Found::Bad(why) => {
-            put_aside(directory, node).map_err(writing())?;
+            let join = wanted.joinable(aside::cluster_of(&files).or_else(remembered))?;
+            aside::put_aside(directory, wanted.node, join).map_err(writing())?;
             (again(directory)?, false, Some(why))
         }
     };
-    let hard = hard_state(&found);
+    let mut hard = hard_state(&found);
+    let join = found.identity.cluster.clone().filter(|_| hard.genesis == Genesis::JoinOnly);
+    hard.remembered = wanted.remembered.clone().filter(|r| join.as_ref() == Some(&r.uuid));
     let run = found.vote.record.run + 1;
     let mut vote = VoteFile::open(directory, found.vote).map_err(writing())?;
     let state = StateFile::open(directory, found.state).map_err(writing())?;
     let record = Record { run, ..vote.durable().clone() };
     vote.write(&record).map_err(writing())?;
-    let store = Store { directory: directory.to_owned(), disk: found.disk, vote, state, fsync_delay };
-    Ok(Opened { lock, disk: found.disk, run, hard, store, fresh, set_aside })
+    let store =
+        Store { directory: directory.to_owned(), disk: found.disk, vote, state, fsync_delay: wanted.fsync_delay };
+    Ok(Opened { lock, disk: found.disk, run, hard, store, fresh, set_aside, join })
 }
 
 /// What the core starts from.
@@ -284,47 +321,35 @@ fn again(directory: &Path) -> Result<Records, DiskError> {
     }
 }
 
-fn fresh_disk() -> io::Result<DiskId> {
+pub(super) fn fresh_disk() -> io::Result<DiskId> {
     getrandom::u64().map(DiskId).map_err(io::Error::other)
 }
 
-fn write_identity(directory: &Path, disk: DiskId, node: &NodeId, join_only: bool) -> io::Result<()> {
-    let identity = Identity { node: node.clone(), formatted_unix_ms: clock::unix_ms(), join_only };
+pub(super) fn write_identity(
+    directory: &Path,
+    disk: DiskId,
+    node: &NodeId,
+    join_only: bool,
+    cluster: Option<ClusterUuid>,
+) -> io::Result<()> {
+    let identity = Identity { node: node.clone(), formatted_unix_ms: clock::unix_ms(), join_only, cluster };
     small::replace_value(directory, FileKind::Identity, frame::kind::IDENTITY, disk, &identity)
 }
 
-fn write_empty(directory: &Path, disk: DiskId, genesis: &Genesis) -> io::Result<()> {
+pub(super) fn write_empty(directory: &Path, disk: DiskId, genesis: &Genesis) -> io::Result<()> {
     VoteFile::create(directory, disk, Record { counter: 1, ..Record::default() })?;
     StateFile::create(directory, disk)?;
     small::replace_value(directory, FileKind::Genesis, frame::kind::GENESIS, disk, genesis)
 }
 
-/// The identity comes last: it makes the directory count.
-fn format(directory: &Path, node: &NodeId) -> io::Result<()> {
+/// The identity comes last: it makes the directory count. A node whose lost records named a cluster only joins that.
+fn format(directory: &Path, node: &NodeId, join: Option<ClusterUuid>) -> io::Result<()> {
     let disk = fresh_disk()?;
-    write_empty(directory, disk, &Genesis::Unformed)?;
-    write_identity(directory, disk, node, false)?;
+    let genesis = if join.is_some() { Genesis::JoinOnly } else { Genesis::Unformed };
+    write_empty(directory, disk, &genesis)?;
+    write_identity(directory, disk, node, join.is_some(), join)?;
     if let Some(parent) = directory.parent().filter(|p| !p.as_os_str().is_empty()) {
         small::sync_directory(parent)?;
     }
     Ok(())
-}
-
-/// The new identity comes first: from then on nothing of the old disk counts.
-fn put_aside(directory: &Path, node: &NodeId) -> io::Result<()> {
-    let disk = fresh_disk()?;
-    let bad = |file: FileKind| -> PathBuf { directory.join(format!("{}.bad-{}", file.name(), clock::unix_ms())) };
-    let identity = directory.join(FileKind::Identity.name());
-    if identity.exists() {
-        fs::hard_link(&identity, bad(FileKind::Identity))?;
-    }
-    write_identity(directory, disk, node, true)?;
-    for file in [FileKind::Vote, FileKind::Genesis, FileKind::State] {
-        let path = directory.join(file.name());
-        if path.exists() {
-            fs::rename(&path, bad(file))?;
-        }
-    }
-    small::sync_directory(directory)?;
-    write_empty(directory, disk, &Genesis::JoinOnly)
 }

@@ -7,11 +7,13 @@
 //! | `vote` | run, promise, commit stamp, durable length of `state` | in place, two pairs of slots in turn |
 //! | `genesis` | founding | as a whole, by rename |
 //! | `state` | accepted States | appended, compacted by rename |
+//! | `*.bad-SECONDS` | records that were set aside | never; the oldest of many are removed |
 //!
 //! Every file names the disk id that it belongs to; a file of another disk id is never used. That makes setting aside
 //! safe against a crash at any point: the new identity takes its place first, and whatever still bears the old id is
 //! set aside at the next start.
 
+pub mod aside;
 pub mod frame;
 pub mod load;
 pub mod small;
@@ -19,7 +21,7 @@ pub mod states;
 pub mod vote;
 pub mod writer;
 
-pub use load::{Lock, Opened, open};
+pub use load::{Lock, Opened, Wanted, open};
 pub use writer::{Report, Writer};
 
 use std::io;
@@ -27,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ais_ha::{Genesis, Persist, Vote, Write};
-use ais_meta::{DiskId, NodeId, Stamp};
+use ais_meta::{ClusterUuid, DiskId, NodeId, Stamp};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -54,6 +56,16 @@ pub enum DiskError {
     /// Its checksum is good but this program does not understand it; nothing was touched.
     #[error("{0}; the state directory was written by a newer version and is left as it is")]
     Newer(String),
+    /// Its lost records, or copies elsewhere, name another cluster than the configuration; nothing was touched.
+    #[error(
+        "what is left of this node's records belongs to cluster {found}, the configuration says {wanted}: correct it, or give the node an empty disk"
+    )]
+    Foreign {
+        /// Theirs.
+        found: ClusterUuid,
+        /// The configuration's.
+        wanted: ClusterUuid,
+    },
     /// It is another node's.
     #[error("the state directory belongs to node '{found}', this is node '{wanted}'")]
     WrongNode {
@@ -78,8 +90,11 @@ pub struct Identity {
     pub node: NodeId,
     /// When it was made: unix milliseconds, shown only.
     pub formatted_unix_ms: u64,
-    /// Made in place of records that did not read: the node may join, never found.
+    /// Made in place of records that were lost: the node may join, never found.
     pub join_only: bool,
+    /// The cluster that those named: the only one to join.
+    #[serde(default)]
+    pub cluster: Option<ClusterUuid>,
 }
 
 /// What waits to be written.

@@ -23,18 +23,48 @@ pub fn aside(directory: &Path, file: FileKind) -> PathBuf {
     directory.join(format!("{}.tmp", file.name()))
 }
 
+/// Removes what was written aside; fine when there is nothing.
+///
+/// # Errors
+/// IO.
+pub fn discard(directory: &Path, file: FileKind) -> io::Result<()> {
+    match fs::remove_file(aside(directory, file)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Writes `bytes` aside, durably. After an error the file itself is as it was, and the room is given back.
+///
+/// # Errors
+/// IO.
+pub fn prepare(directory: &Path, file: FileKind, bytes: &[u8]) -> io::Result<()> {
+    let write = || {
+        let mut out = File::create(aside(directory, file))?;
+        out.write_all(bytes)?;
+        out.sync_all()
+    };
+    write().inspect_err(|_| drop(discard(directory, file)))
+}
+
+/// Puts what was prepared in place of the file. After an error it is open which one has the name.
+///
+/// # Errors
+/// IO.
+pub fn put(directory: &Path, file: FileKind) -> io::Result<PathBuf> {
+    let path = directory.join(file.name());
+    fs::rename(aside(directory, file), &path)?;
+    sync_directory(directory)?;
+    Ok(path)
+}
+
 /// Puts `bytes` in place of the file, durably, or leaves the old one.
 ///
 /// # Errors
 /// IO.
 pub fn replace(directory: &Path, file: FileKind, bytes: &[u8]) -> io::Result<PathBuf> {
-    let (temporary, path) = (aside(directory, file), directory.join(file.name()));
-    let mut out = File::create(&temporary)?;
-    out.write_all(bytes)?;
-    out.sync_all()?;
-    fs::rename(&temporary, &path)?;
-    sync_directory(directory)?;
-    Ok(path)
+    prepare(directory, file, bytes)?;
+    put(directory, file)
 }
 
 /// Puts a value in place of the file.

@@ -33,6 +33,8 @@ pub struct StateFile {
     committed: Option<Arc<State>>,
     /// Accepted ones that may turn out to be committed.
     recent: BTreeMap<Stamp, Arc<State>>,
+    /// Appended bytes after which it is compacted.
+    compact_at: u64,
     /// A sync failed: what the old file holds is not known any more, only writing all of it anew is safe.
     suspect: bool,
 }
@@ -55,6 +57,7 @@ impl StateFile {
             accepted: None,
             committed: None,
             recent: BTreeMap::new(),
+            compact_at: COMPACT_MIN,
             suspect: false,
         })
     }
@@ -82,6 +85,7 @@ impl StateFile {
             accepted: parsed.accepted,
             committed: parsed.committed,
             recent,
+            compact_at: COMPACT_MIN.max(2 * parsed.snapshot),
             suspect: false,
         })
     }
@@ -109,8 +113,19 @@ impl StateFile {
         }
         let appended = self.length.saturating_sub(frame::HEADER as u64 + self.snapshot);
         let bytes = self.append_bytes(writes)?;
-        if self.suspect || appended + bytes.len() as u64 > COMPACT_MIN.max(2 * self.snapshot) {
+        let appended = appended + bytes.len() as u64;
+        if self.suspect {
             return self.rewrite(&last.state);
+        }
+        if appended > self.compact_at {
+            match self.rewrite(&last.state) {
+                // No room for a second file: nothing is lost, the first one goes on while it can.
+                Err(error) if !self.suspect => {
+                    tracing::warn!(%error, "the state file cannot be compacted now");
+                    self.compact_at = appended + COMPACT_MIN;
+                }
+                done => return done,
+            }
         }
         if let Err(error) = self.file.write_all_at(&bytes, self.length) {
             // Gives the room back; should that fail too, the next try writes over it.
@@ -159,8 +174,6 @@ impl StateFile {
 
     /// Compaction: the newest committed State and the accepted one, in a new file.
     fn rewrite(&mut self, accepted: &Arc<State>) -> io::Result<()> {
-        // Until the end of this call it is open which file has the name.
-        self.suspect = true;
         let generation = self.generation + 1;
         let mut bytes = Header { disk: self.disk, generation }.encode(FileKind::State).to_vec();
         match &self.committed {
@@ -171,11 +184,15 @@ impl StateFile {
             }
             None => push(&mut bytes, frame::kind::FULL, &accepted.full())?,
         }
-        let path = small::replace(&self.directory, FileKind::State, &bytes)?;
+        small::prepare(&self.directory, FileKind::State, &bytes)?;
+        // Until the end of this call it is open which file has the name.
+        self.suspect = true;
+        let path = small::put(&self.directory, FileKind::State)?;
         self.file = File::options().read(true).write(true).open(path)?;
         self.generation = generation;
         self.length = bytes.len() as u64;
         self.snapshot = self.length - frame::HEADER as u64;
+        self.compact_at = COMPACT_MIN.max(2 * self.snapshot);
         self.accepted = Some(Arc::clone(accepted));
         self.suspect = false;
         Ok(())

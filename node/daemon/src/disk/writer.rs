@@ -14,6 +14,11 @@ use crate::hooks::Hooks;
 /// Between tries after a failure: a full disk must be noticed to have room again soon.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// A sync that takes longer is worth a warning (protocol.md section 8).
+pub const SLOW: Duration = Duration::from_millis(50);
+/// Between warnings of a disk that stays slow.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
 /// What the thread tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
@@ -35,6 +40,10 @@ pub enum Report {
 struct Queue {
     /// Latest hard state wins: what waits is one piece of work, so the queue is bounded by construction.
     work: Option<Work>,
+    /// When the oldest of it was submitted.
+    since: Option<Instant>,
+    /// When the oldest of what the thread writes now was submitted.
+    writing_since: Option<Instant>,
     closed: bool,
 }
 
@@ -72,22 +81,35 @@ impl Writer {
 
     /// Queues one change of the hard state; never blocks on the disk.
     pub fn submit(&self, persist: Persist) {
-        self.shared.lock().work.get_or_insert_default().add(persist);
+        let mut queue = self.shared.lock();
+        queue.work.get_or_insert_default().add(persist);
+        queue.since.get_or_insert_with(Instant::now);
+        drop(queue);
         self.shared.wake.notify_one();
     }
 
-    /// Ends the thread after the work that is queued, unless the disk hangs for longer than `patience`.
-    pub fn close(mut self, patience: Duration) {
+    /// Since when the oldest work that is not durable waits.
+    #[must_use]
+    pub fn waiting_since(&self) -> Option<Instant> {
+        let queue = self.shared.lock();
+        queue.writing_since.or(queue.since)
+    }
+
+    /// Ends the thread after the work that is queued, unless the disk hangs for longer than `patience`: false then,
+    /// and the thread may still write.
+    pub fn close(mut self, patience: Duration) -> bool {
         self.shared.lock().closed = true;
         self.shared.wake.notify_one();
         let deadline = Instant::now() + patience;
-        let Some(thread) = self.thread.take() else { return };
+        let Some(thread) = self.thread.take() else { return true };
         while !thread.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
-        if thread.is_finished() && thread.join().is_err() {
+        let ended = thread.is_finished();
+        if ended && thread.join().is_err() {
             tracing::error!("the disk thread panicked");
         }
+        ended
     }
 }
 
@@ -102,6 +124,7 @@ fn run(shared: &Shared, mut store: Store, reports: &mpsc::Sender<Report>, hooks:
     let mut failing: Option<String> = None;
     // Work of a failed try; later work is put on top of it.
     let mut held: Option<Work> = None;
+    let mut warned: Option<Instant> = None;
     loop {
         let Some(work) = next(shared, &mut held) else { return };
         let start = Instant::now();
@@ -109,6 +132,8 @@ fn run(shared: &Shared, mut store: Store, reports: &mpsc::Sender<Report>, hooks:
             Ok(()) => {
                 let took = start.elapsed();
                 hooks.fsync(took);
+                warn_if_slow(took, &mut warned);
+                shared.lock().writing_since = None;
                 if failing.take().is_some() {
                     tracing::info!("the state directory can be written again");
                 }
@@ -137,11 +162,24 @@ fn run(shared: &Shared, mut store: Store, reports: &mpsc::Sender<Report>, hooks:
     }
 }
 
+/// Once when it begins, again while it lasts.
+fn warn_if_slow(took: Duration, warned: &mut Option<Instant>) {
+    if took > SLOW && warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
+        tracing::warn!(
+            took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "the state directory's disk is slow: every write and every election waits for it"
+        );
+        *warned = Some(Instant::now());
+    }
+}
+
 /// Waits for work; `None` when there is none and will be none.
 fn next(shared: &Shared, held: &mut Option<Work>) -> Option<Work> {
     let mut queue = shared.lock();
     loop {
         let fresh = queue.work.take();
+        let since = queue.since.take();
+        queue.writing_since = queue.writing_since.or(since);
         match (held.take(), fresh) {
             (Some(mut old), Some(new)) => {
                 old.stack(new);

@@ -140,6 +140,10 @@ fn obey(script: &Mutex<Script>, view: &watch::Sender<Arc<View>>, command: Comman
             }
             let _ = done.send(script.fresh);
         }
+        Command::Recover { stamp, done } => {
+            script.asked.push(format!("recover {stamp}"));
+            drop(done.send(Err(ais_ha::RecoverRefused::NotFormed)));
+        }
         Command::Poke => script.asked.push("poke".to_owned()),
     }
 }
