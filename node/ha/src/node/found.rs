@@ -332,14 +332,24 @@ impl Node {
     }
 
     /// A learner that hears no primary may have left the Smap without having been told, and nobody dials a learner
-    /// that left: the Smap that it knows is no proof of being in.
+    /// that left: the Smap that it knows is no proof of being in. Nor is its seat, for a voter, once nobody was heard
+    /// for `evict_smap`: it may have gone to somebody else meanwhile.
     fn is_forgotten(&self) -> bool {
         let seated = || self.newest().is_some_and(|s| s.electorate().iter().any(|v| v.id == self.me.id));
-        matches!(self.role, Role::Follower) && self.down().is_some() && !seated()
+        let waits = matches!(self.role, Role::Follower | Role::Candidate(_)) && self.down().is_some();
+        waits && (self.now >= self.unheard_until() || !seated())
+    }
+
+    fn unheard_until(&self) -> Millis {
+        self.leader.as_ref().map_or(self.alone_since, |l| l.heard) + self.config.timers.evict_smap_ms
     }
 
     pub(super) fn join_due(&self) -> Option<Millis> {
-        self.wants_in().then_some(self.join.next)
+        if self.wants_in() {
+            return Some(self.join.next);
+        }
+        let waits = matches!(self.role, Role::Follower) && self.down().is_some() && self.stop.is_none();
+        waits.then(|| self.unheard_until()).filter(|at| *at > self.now)
     }
 
     /// Asks the primary, or any gateway of our cluster, which says who the primary is.

@@ -1,5 +1,7 @@
 //! Who votes, as the primary decides it (protocol.md section 4): what it knows, put before [`crate::electorate`].
 
+use std::sync::Arc;
+
 use ais_meta::node::flags;
 use ais_meta::state::Draft;
 use ais_meta::{Kind, Node as Member, State, Voter, VoterId};
@@ -68,7 +70,10 @@ impl Node {
         if !serves || self.live.is_stopping(&id) || state.electorate().iter().any(|v| v.id == id) {
             return None;
         }
-        let fit = self.is_current(&id, lead) && self.returns.is_stable(&node.id, self.now);
+        // In the cluster map first, and only then a voter: whether it flaps is known once that is published.
+        let same = |n: &Arc<Member>| (n.disk, n.run) == (node.disk, node.run);
+        let is_in = self.published.as_ref().is_some_and(|s| s.nodes().get(&node.id).is_some_and(same));
+        let fit = is_in && self.is_current(&id, lead) && self.returns.is_stable(&node.id, self.now);
         Some(Newcomer { voter: Voter::from(node), domain: node.domain.clone(), fit })
     }
 

@@ -32,6 +32,7 @@ pub struct Machine {
     waiting: VecDeque<Persist>,
     inbox: VecDeque<Input>,
     electable: bool,
+    domain: String,
     shown: String,
 }
 
@@ -52,6 +53,7 @@ pub struct World {
     discovery: Discovery,
     uuid: String,
     timers: Timers,
+    voters: usize,
     trace: bool,
     kept: Vec<(String, Packet)>,
     keep: Vec<String>,
@@ -81,6 +83,7 @@ impl World {
             discovery: Discovery::default(),
             uuid: "uuid-of-story".to_owned(),
             timers: Timers::default(),
+            voters: 5,
             trace: false,
             kept: Vec::new(),
             keep: Vec::new(),
@@ -109,6 +112,7 @@ impl World {
             waiting: VecDeque::new(),
             inbox: VecDeque::new(),
             electable: true,
+            domain: String::new(),
             shown: String::new(),
         })
     }
@@ -125,7 +129,7 @@ impl World {
     fn boot(&mut self, name: &str) {
         self.boots += 1;
         let (boots, discovery, timers, now) = (self.boots, self.discovery.clone(), self.timers.clone(), self.now);
-        let uuid = self.uuid.parse().unwrap();
+        let (uuid, voters) = (self.uuid.parse().unwrap(), self.voters);
         let m = self.machine(name);
         assert!(m.node.is_none(), "{name} runs already");
         (m.run, m.boot, m.frozen) = (m.run + 1, boots, false);
@@ -136,7 +140,7 @@ impl World {
             kind: if name.starts_with('t') { Kind::Target } else { Kind::Gateway },
             addresses: Addresses { public: port(name), control: port(name), peer: port(name) },
             flags: if m.electable { 0 } else { flags::NON_ELECTABLE },
-            domain: String::new(),
+            domain: m.domain.clone(),
             extra: Extra::new(),
         };
         let config = Config {
@@ -145,7 +149,7 @@ impl World {
             uuid: Some(uuid),
             fresh_uuid: "uuid-generated".parse().unwrap(),
             seed: boots,
-            voters: 5,
+            voters,
             timers,
             discovery,
             started_unix_s: 0,

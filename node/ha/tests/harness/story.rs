@@ -54,6 +54,10 @@ impl World {
             ["uuid", uuid] => (*uuid).clone_into(&mut self.uuid),
             ["non-electable", name] => self.machine(name).electable = false,
             ["electable", name] => self.machine(name).electable = true,
+            ["domain", domain, names @ ..] => {
+                names.iter().for_each(|n| (*domain).clone_into(&mut self.machine(n).domain));
+            }
+            ["setting-voters", n] => self.voters = n.parse().unwrap(),
             ["boot", names @ ..] => names.iter().for_each(|n| self.boot(n)),
             ["wait", ms] => self.run(ms.parse().unwrap()),
             ["wait-primary", ms] => self.wait_primary(ms.parse().unwrap()),
@@ -183,8 +187,14 @@ impl World {
             ["unformed", name] => assert!(!self.genesis(name).is_formed(), "{:?}", self.genesis(name)),
             ["down", name] => assert!(self.machines[*name].node.is_none(), "{name} runs"),
             ["agree"] => self.expect_agreement(),
+            ["peer", at, name, yes] => {
+                let known = self.view(at).peers.contains_key(&id(name));
+                assert_eq!(known, *yes == "yes", "{:?}", self.view(at).peers.keys());
+            }
+            ["role", name, role] => assert_eq!(self.view(name).role.as_str(), *role, "{context}"),
             ["voters", names @ ..] => {
-                let at = self.running().first().cloned().unwrap();
+                let first = || self.running().first().cloned().unwrap();
+                let at = self.primary().first().cloned().unwrap_or_else(first);
                 let state = self.view(&at).published.unwrap();
                 let voters: Vec<String> = state.electorate().iter().map(|v| v.id.node.to_string()).collect();
                 assert_eq!(voters, *names, "{context}");
