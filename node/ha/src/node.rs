@@ -12,6 +12,7 @@
 //! | `replicate.rs` | brings members up to date, as primary |
 //! | `recent.rs` | keeps the newest steps, to bring others up to date |
 //! | `request.rs` | carries clients' mutations to the primary, as gateway |
+//! | `transactions.rs` | finishes membership transactions, as primary; obeys them |
 
 mod elect;
 mod follow;
@@ -23,6 +24,7 @@ mod recent;
 mod replicate;
 mod request;
 mod seats;
+mod transactions;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -66,6 +68,8 @@ pub struct Stats {
     pub voters_removed: u64,
     /// Whole States sent because a base was missing.
     pub fulls: u64,
+    /// Membership transactions finished.
+    pub transactions: u64,
     /// Milliseconds from noticing that the primary is down to our first committed State, last time.
     pub last_failover_ms: u64,
 }
@@ -168,6 +172,8 @@ pub struct Node {
     join: found::Joining,
     requests: request::Requests,
     stop: Option<handover::Stop>,
+    /// A State with the `stopping` flag was published by this very process.
+    winding_down: bool,
     halted: bool,
     stats: Stats,
     shown: Option<(crate::io::RoleName, Option<VoterId>, u64, String)>,
@@ -235,6 +241,7 @@ impl Node {
             reason: String::new(),
             join: found::Joining::new(now),
             stop: None,
+            winding_down: false,
             halted: false,
             stats: Stats::default(),
             shown: None,
@@ -296,6 +303,10 @@ impl Node {
 
     /// Whatever time or the last input made due.
     fn advance(&mut self) {
+        self.obey();
+        if self.halted {
+            return;
+        }
         self.advance_outside();
         self.advance_join();
         self.advance_leader();

@@ -89,6 +89,7 @@ impl Node {
             Some(Some(successor)) if !self.is_me(successor) => SUCCESSOR_MS,
             _ => 0,
         };
+        let held = self.stand_back_ms().max(held);
         Some((since + held + rank * self.config.timers.stagger_ms).max(self.not_before))
     }
 
@@ -213,6 +214,7 @@ impl Node {
         let stamp = state.stamp();
         self.register.commit(stamp);
         self.count_returns(&state);
+        self.note_stopping(&state);
         self.published = Some(state.clone());
         self.actions.push(Action::Publish(state));
         if let Some(l) = self.leader.as_ref().filter(|_| !matches!(self.role, Role::Leading(_))) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ais_meta::state::Genesis as NewState;
-use ais_meta::{Change, ClusterUuid, Full, NodeId, Outcome, RequestId, Stamp, State};
+use ais_meta::{Change, ClusterUuid, Full, NodeId, Outcome, Refusal, RequestId, Stamp, State};
 
 use super::handover::Watch;
 use super::members::holds;
@@ -402,6 +402,9 @@ impl Node {
 
     pub(super) fn on_join_reply(&mut self, reply: ForwardReply) {
         match reply {
+            ForwardReply::Settled { outcome: Outcome::Refused(why @ Refusal::DiskLost { options, .. }), .. } => {
+                self.on_lost_disk(options, &why);
+            }
             ForwardReply::Settled { outcome: Outcome::Refused(why), .. } => self.say_why(&format!("not let in: {why}")),
             ForwardReply::Settled { outcome: Outcome::Done | Outcome::Began(_), .. } => {
                 self.reason.clear();

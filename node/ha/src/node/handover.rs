@@ -307,12 +307,7 @@ impl Node {
     }
 
     fn end(&mut self) {
-        let peers: Vec<NodeId> = self.live.everybody().cloned().collect();
-        for peer in peers {
-            self.tell(&peer, Message::Stopping);
-        }
-        self.halted = true;
-        self.actions.push(Action::Halt(Halt::Stopped));
+        self.end_with(Halt::Stopped);
     }
 
     // ---- calls that wait for the successor

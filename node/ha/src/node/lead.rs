@@ -9,6 +9,7 @@ use ais_meta::{Change, Delta, Digest, Full, NodeId, Outcome, RequestId, Stamp, S
 use super::handover::Transfer;
 use super::members::JoinAsk;
 use super::replicate::Progress;
+use super::transactions::Farewells;
 use super::{Leader, Node, Role, slot};
 use crate::io::{ForwardReply, Message, Millis, Sender, Write};
 use crate::mutant::Mutant;
@@ -72,6 +73,7 @@ pub(super) struct Lead {
     /// When each voter was heard of, or had its seat first: by disk, whoever has the node's name now (section 4).
     pub(super) seats: BTreeMap<VoterId, Millis>,
     pub(super) transfer: Option<Transfer>,
+    pub(super) farewells: Farewells,
     /// Committed at the last heartbeat: who has that is caught up.
     pub(super) mark: Stamp,
 }
@@ -149,6 +151,7 @@ impl Node {
             joins: BTreeMap::new(),
             seats: BTreeMap::new(),
             transfer: None,
+            farewells: Farewells::default(),
             mark: Stamp::default(),
         };
         self.role = Role::Leading(Box::new(lead));
@@ -471,6 +474,7 @@ impl Node {
         self.sync_members();
         self.replicate();
         self.keep_members();
+        self.keep_farewells();
         if let Some(lead) = self.lead() {
             lead.mark = commit;
         }
@@ -525,6 +529,7 @@ impl Node {
             lead.publishing.push_back(publishing);
         }
         self.edit_members(&mut draft, &me.id);
+        self.edit_transaction(&mut draft);
         if draft.is_edited() {
             self.write(draft, asked);
         }

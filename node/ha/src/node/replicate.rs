@@ -125,6 +125,9 @@ impl Node {
             lead.tip.electorate().iter().map(|v| (v.id.node.clone(), v.id.clone())).collect();
         wanted.extend(lead.tip.nodes().values().map(|n| (n.id.clone(), n.voter_id())));
         wanted.extend(lead.joins.iter().map(|(id, j)| (id.clone(), j.node.voter_id())));
+        for (node, id) in lead.farewells.members() {
+            wanted.entry(node).or_insert(id);
+        }
         wanted.remove(&me.node);
         lead.members.retain(|node, p| wanted.get(node) == Some(&p.id));
         for (node, id) in wanted {

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use ais_ha::{Input, Redial, Reply};
-use ais_meta::{Change, DiskId, Outcome, RequestId, VoterId};
+use ais_meta::{Change, DiskId, MemberAction, MemberOptions, Outcome, RequestId, VoterId};
 
 use super::{World, id};
 
@@ -94,6 +94,14 @@ impl World {
             ["stop", names @ ..] => names.iter().for_each(|n| self.feed(n, Input::Stop)),
             ["pull", name] => self.feed(name, Input::Pull { nonce: 1 }),
             ["stopping", gateway] => self.propose(gateway, None, Change::Stopping { stopping: true }),
+            [
+                action @ ("start-maintenance" | "stop-maintenance" | "shutdown-node" | "decommission-node"
+                | "rm-unsafe"),
+                gateway,
+                rest @ ..,
+            ] => {
+                self.membership(action, gateway, rest);
+            }
             ["bucket", gateway, name] => self.bucket(gateway, None, name),
             ["bucket", gateway, name, "as", client] => self.bucket(gateway, Some(client), name),
             ["transfer", via, to, rest @ ..] => self.transfer(via, to, rest),
@@ -152,6 +160,20 @@ impl World {
         self.propose(gateway, client, change);
     }
 
+    /// Nodes, and words that begin with `+`: options.
+    fn membership(&mut self, action: &str, gateway: &str, rest: &[&str]) {
+        let has = |option: &str| rest.contains(&option);
+        let options = MemberOptions {
+            skip_rebalance: has("+skip-rebalance"),
+            rm_user_data: has("+rm-user-data"),
+            keep_initial_config: has("+keep-initial-config"),
+            no_shutdown: has("+no-shutdown"),
+        };
+        let nodes = rest.iter().filter(|w| !w.starts_with('+')).map(|n| id(n)).collect();
+        let action = MemberAction::named(action).unwrap();
+        self.propose(gateway, None, Change::Membership { action, nodes, options });
+    }
+
     fn propose(&mut self, gateway: &str, client: Option<&str>, change: Change) {
         let own = || RequestId::Client(client.unwrap_or_default().to_owned());
         let node = self.machine(gateway).node.as_mut().unwrap();
@@ -203,6 +225,22 @@ impl World {
                 let at = self.primary()[0].clone();
                 let state = self.view(&at).published.unwrap();
                 assert_eq!(state.nodes().contains_key(&id(name)), *yes == "yes", "{context}");
+            }
+            ["flags", name, flags] => {
+                let at = self.running().first().cloned().unwrap();
+                let state = self.view(&at).published.unwrap();
+                let found = state.nodes().get(&id(name)).map(|n| n.flags.to_string());
+                assert_eq!(found.as_deref().unwrap_or("none"), *flags, "{context}");
+            }
+            ["transaction", action] => {
+                let at = self.running().first().cloned().unwrap();
+                let state = self.view(&at).published.unwrap();
+                let found = state.transaction().map_or("none", |t| t.action.as_str());
+                assert_eq!(found, *action, "{context}");
+            }
+            ["stopping", name, yes] => {
+                let found = self.view(name).published.is_some_and(|s| s.head().stopping);
+                assert_eq!(found, *yes == "yes", "{context}");
             }
             ["bucket", at, name, yes] => {
                 let has = self
