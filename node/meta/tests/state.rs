@@ -2,59 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use std::collections::BTreeMap;
+
 use ais_meta::node::flags;
-use ais_meta::state::{Genesis, StateError};
+use ais_meta::state::{StateError, TxnPhase};
 use ais_meta::{
-    Address, Addresses, BucketName, Change, Delta, Digest, DiskId, Draft, Full, Kind, Node, NodeId, Outcome, Refusal,
-    RequestId, State, Voter, VoterId,
+    BucketName, Change, Delta, Digest, DiskId, Draft, Full, Kind, MemberAction, MemberOptions, NodeId, Outcome,
+    Refusal, RequestId, State, Voter, VoterId,
 };
+use common::{create, destroy, edited, genesis, id, join, next, node, values};
 use proptest::prelude::*;
-
-fn node(id: &str, kind: Kind, disk: u64) -> Node {
-    let at = |port| Address { host: format!("{id}.example").into(), port };
-    Node {
-        id: id.parse().unwrap(),
-        disk: DiskId(disk),
-        run: 1,
-        kind,
-        addresses: Addresses { public: at(1), control: at(2), peer: at(3) },
-        flags: 0,
-        domain: String::new(),
-        extra: Default::default(),
-    }
-}
-
-fn genesis() -> State {
-    let nodes = ["g1", "g2", "g3"].map(|id| node(id, Kind::Gateway, 7)).to_vec();
-    let founder = nodes[0].voter_id();
-    State::genesis(Genesis { uuid: "cluster-1".parse().unwrap(), nodes, founder, run: 1, created_s: 5 }).unwrap()
-}
-
-fn next(state: &State, edit: impl FnOnce(&mut Draft)) -> (State, Delta) {
-    let mut draft = state.draft(state.stamp().next());
-    edit(&mut draft);
-    draft.finish().unwrap()
-}
-
-fn edited(state: &State, edit: impl FnOnce(&mut Draft)) -> State {
-    next(state, edit).0
-}
-
-fn create(name: &str) -> Change {
-    Change::CreateBucket { name: name.parse().unwrap(), created_ns: 1, props: Default::default() }
-}
-
-fn destroy(name: &str) -> Change {
-    Change::DestroyBucket { name: name.parse().unwrap() }
-}
-
-fn join(node: Node) -> Change {
-    Change::Join { node: Box::new(node) }
-}
-
-fn id(text: &str) -> NodeId {
-    text.parse().unwrap()
-}
 
 /// A whole State with its digest made right again: what a newer version might send.
 fn repaired(mut full: Full) -> Full {
@@ -166,17 +125,42 @@ fn a_voters_addresses_follow_its_place_in_the_map() {
 
 #[test]
 fn unknown_entries_and_fields_survive_edits_deltas_and_copies() {
-    let base = edited(&genesis(), |d| drop(d.change(&create("a"))));
+    let order = |action| Change::Membership { action, nodes: vec![id("t7")], options: MemberOptions::default() };
+    let base = edited(&genesis(), |d| {
+        d.change(&create("a"));
+        d.change(&join(node("t7", Kind::Target, 7)));
+        d.change(&order(MemberAction::Shutdown));
+        d.finish_transaction();
+        d.change(&order(MemberAction::StartMaintenance));
+        d.change(&order(MemberAction::Decommission));
+    });
     let mut full = base.full();
     full.entries.push(("txn/one".to_owned(), bytes::Bytes::from_static(b"not even messagepack")));
     full.entries.sort();
-    let kept = ["head", "smap", "bmd", "config", "rmd", "tokens", "smap/node/g2", "bmd/bucket//a"];
+    let kept = [
+        "head",
+        "smap",
+        "bmd",
+        "config",
+        "rmd",
+        "tokens",
+        "smap/node/g2",
+        "bmd/bucket//a",
+        "txn/current",
+        "txn/order/t7",
+    ];
     for key in kept {
         with_field(&mut full, key);
     }
     let newer = State::from_full(&repaired(full)).unwrap();
     let (edited, delta) = next(&newer, |d| {
         d.change(&create("b"));
+        let set = values(&[("mirror.copies", "3")]);
+        d.change(&Change::SetBucketProps { name: "a".parse().unwrap(), set, reset: true });
+        d.change(&Change::SetConfig { set: values(&[("log.level", "warn")]), reset: false });
+        let tokens = BTreeMap::from([("0".repeat(64), 9)]);
+        d.change(&Change::RevokeTokens { tokens, now_s: 1 });
+        d.advance_transaction(TxnPhase::Seats);
         d.change(&join(node("t1", Kind::Target, 3)));
         d.take_over(VoterId::new(id("g2"), DiskId(7)), 2);
     });
@@ -282,6 +266,57 @@ enum Edit {
     AddVoter(u8),
     RemoveVoter(u8),
     Settle(u8, u64),
+    Advance,
+    Finish,
+}
+
+/// Values that fit and values that do not.
+fn settings() -> impl Strategy<Value = Change> {
+    let some = prop::sample::select(vec![
+        ("mirror.copies", "3"),
+        ("mirror.enabled", "yes"),
+        ("checksum.type", "MD5"),
+        ("versioning.enabled", "false"),
+        ("versioning.synchronize", "true"),
+        ("access", "0x3"),
+        ("lru.dont_evict_time", "90m"),
+        ("ha.suspect_ms", "1600"),
+        ("ha.suspect_ms", "5000"),
+        ("auth.required_claims.aud", "a, b"),
+        ("nonsense", "1"),
+    ]);
+    let set = prop::collection::vec(some, 0..4).prop_map(|pairs| values(&pairs));
+    let name = |n: u8| format!("n{n}").parse::<BucketName>().unwrap();
+    let tokens = prop::collection::btree_map(0u8..4, 0i64..200, 0..4);
+    let hex = |n: u8| format!("{n:064x}");
+    prop_oneof![
+        (0u8..6, set.clone(), any::<bool>()).prop_map(move |(n, set, reset)| Change::SetBucketProps {
+            name: name(n),
+            set,
+            reset
+        }),
+        (0u8..6, set.clone()).prop_map(move |(n, props)| Change::CreateBucket { name: name(n), created_ns: 1, props }),
+        (0u8..6, 0u8..6).prop_map(move |(from, to)| Change::RenameBucket { from: name(from), to: name(to) }),
+        (set, any::<bool>()).prop_map(|(set, reset)| Change::SetConfig { set, reset }),
+        (tokens, 0i64..200).prop_map(move |(tokens, now_s)| Change::RevokeTokens {
+            tokens: tokens.into_iter().map(|(n, until_s)| (hex(n), until_s)).collect(),
+            now_s,
+        }),
+    ]
+}
+
+fn memberships() -> impl Strategy<Value = Change> {
+    let action = prop::sample::select(vec![
+        MemberAction::StartMaintenance,
+        MemberAction::StopMaintenance,
+        MemberAction::Shutdown,
+        MemberAction::Decommission,
+        MemberAction::RemoveUnsafe,
+    ]);
+    (action, prop::collection::vec(0u8..6, 0..3), any::<bool>()).prop_map(|(action, nodes, skip_rebalance)| {
+        let nodes = nodes.iter().map(|n| id(&format!("n{n}"))).collect();
+        Change::Membership { action, nodes, options: MemberOptions { skip_rebalance, ..MemberOptions::default() } }
+    })
 }
 
 fn edits() -> impl Strategy<Value = Vec<Vec<Edit>>> {
@@ -294,6 +329,8 @@ fn edits() -> impl Strategy<Value = Vec<Vec<Edit>>> {
         }),
         (0u8..6).prop_map(move |n| Change::Leave { node: id(&named(n)) }),
         any::<bool>().prop_map(|stopping| Change::Stopping { stopping }),
+        settings(),
+        memberships(),
     ];
     let edit = prop_oneof![
         6 => change.prop_map(Edit::Change),
@@ -301,14 +338,34 @@ fn edits() -> impl Strategy<Value = Vec<Vec<Edit>>> {
         1 => (0u8..6).prop_map(Edit::AddVoter),
         1 => (0u8..6).prop_map(Edit::RemoveVoter),
         2 => (0u8..3, 1u64..9).prop_map(|(n, seq)| Edit::Settle(n, seq)),
+        1 => Just(Edit::Advance),
+        1 => Just(Edit::Finish),
     ];
     prop::collection::vec(prop::collection::vec(edit, 0..5), 1..8)
+}
+
+/// All of the typed view that a mutation may edit.
+fn untouched(s: &State) -> impl PartialEq + std::fmt::Debug {
+    let members = (s.nodes().clone(), s.past().clone(), s.electorate().clone(), s.smap().clone(), s.orders().clone());
+    let rest = (s.config().clone(), s.rmd().clone(), s.tokens().clone(), s.transaction().cloned(), s.head().clone());
+    (members, s.buckets().clone(), s.bmd_version(), rest)
 }
 
 fn carry_out(draft: &mut Draft, edit: &Edit) {
     let voter = |n: &u8| VoterId::new(id(&format!("n{n}")), DiskId(1));
     match edit {
-        Edit::Change(change) => drop(draft.change(change)),
+        Edit::Change(change) => {
+            let before = draft.state().clone();
+            if let Outcome::Refused(why) = draft.change(change) {
+                assert_eq!(
+                    untouched(draft.state()),
+                    untouched(&before),
+                    "{change:?} was refused ({why}) and did something"
+                );
+            }
+        }
+        Edit::Advance => draft.advance_transaction(TxnPhase::Seats),
+        Edit::Finish => draft.finish_transaction(),
         Edit::TakeOver(n) => draft.take_over(voter(n), 2),
         Edit::AddVoter(n) => draft.add_voter(Voter::from(&node(&format!("n{n}"), Kind::Gateway, 1))),
         Edit::RemoveVoter(n) => draft.remove_voter(&voter(n)),
@@ -336,11 +393,7 @@ proptest! {
             for other in [&follower, &whole] {
                 prop_assert_eq!(other, &after);
                 prop_assert_eq!(other.full(), after.full());
-                prop_assert_eq!(other.nodes(), after.nodes());
-                prop_assert_eq!(other.buckets(), after.buckets());
-                prop_assert_eq!(other.electorate(), after.electorate());
-                prop_assert_eq!(other.smap(), after.smap());
-                prop_assert_eq!(other.past(), after.past());
+                prop_assert_eq!(untouched(other), untouched(&after));
             }
             prop_assert!(after.smap().version >= state.smap().version && after.bmd_version() >= state.bmd_version());
             prop_assert!(after.electorate().is_sorted_by(|a, b| a.id < b.id));

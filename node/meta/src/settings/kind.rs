@@ -167,11 +167,20 @@ fn scaled(number: &str, unit: u128) -> Option<u128> {
     exact.then_some(digits(whole)?.checked_mul(unit)?.checked_add(part / power)?)
 }
 
-/// As AIStore prints it: no zero parts.
+/// As AIStore prints it: no zero parts, fractions of seconds.
 fn duration(ms: u64) -> String {
-    let parts = [(ms / 3_600_000, "h"), (ms / 60_000 % 60, "m"), (ms / 1000 % 60, "s"), (ms % 1000, "ms")];
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    if ms < 1000 {
+        return format!("{ms}ms");
+    }
+    let (whole, fraction) = (ms / 1000 % 60, ms % 1000);
+    let seconds = format!("{whole}.{fraction:03}");
+    let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
+    let parts = [(ms / 3_600_000, "h"), (ms / 60_000 % 60, "m")];
     let text: String = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
-    if text.is_empty() { "0s".to_owned() } else { text }
+    if ms.is_multiple_of(60_000) { text } else { format!("{text}{seconds}s") }
 }
 
 fn size_bytes(text: &str) -> Option<u64> {
