@@ -46,7 +46,8 @@ fn registers() -> Vec<(&'static str, register::Bounds)> {
             ("large: 3 voters, a crash and a wiped disk", register::Bounds { crashes: 1, wipes: 1, ..base.clone() }),
             ("large: 3 voters, 3 epochs", register::Bounds { epochs: 3, ..base }),
             ("large: voters come and go, 3 epochs", register::Bounds { epochs: 3, ..grows.clone() }),
-            ("large: voters come and go, a crash", register::Bounds { crashes: 1, ..grows }),
+            ("large: voters come and go, a crash", register::Bounds { crashes: 1, ..grows.clone() }),
+            ("large: voters are replaced, 3 of 4", register::Bounds { nodes: 4, ..grows }),
         ];
     }
     vec![
@@ -54,7 +55,11 @@ fn registers() -> Vec<(&'static str, register::Bounds)> {
         ("3 voters, a wiped disk", register::Bounds { wipes: 1, writes: 2, ..base }),
         ("voters come and go, from 1 of 3", register::Bounds { voters: 1, ..grows.clone() }),
         ("voters come and go, from 2 of 3", register::Bounds { voters: 2, ..grows.clone() }),
-        ("voters come and go, from 3 of 3", grows),
+        ("voters come and go, from 3 of 3", grows.clone()),
+        (
+            "voters are replaced, 3 of 4; a voter and a learner stand",
+            register::Bounds { nodes: 4, writes: 2, stands: Some(&[(1, 2), (3, 2)]), ..grows },
+        ),
     ]
 }
 

@@ -447,7 +447,9 @@ impl Bounds {
                     }
                 }
                 let lawful = quorum::one_apart(now, &voters) || Mutant::TwoVotersAtOnce.on() && bits.count_ones() == 2;
-                if lawful && voters.contains(&w.nodes[node].id) {
+                // A primary without a seat may give itself one, or change others' first; it never removes its own.
+                let me = &w.nodes[node].id;
+                if lawful && !voters.is_empty() && (voters.contains(me) || !now.contains(me)) {
                     all.push(voters);
                 }
             }
@@ -565,12 +567,34 @@ impl Model for Bounds {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
+        let mut properties = vec![
             Property::always("invariants", |_, w: &World| w.broken.is_none()),
             Property::sometimes("a later epoch goes on", |m: &Self, w: &World| {
                 let first = w.issued().filter(|i| i.slot.stamp.epoch == m.epochs);
                 first.filter(|i| w.published(i)).count() > 1
             }),
-        ]
+        ];
+        if self.reconfigures {
+            properties.push(Property::sometimes("a voter comes, a voter goes", |_, w: &World| {
+                let change = |more: bool| {
+                    w.issued().filter(|i| w.published(i)).any(|i| {
+                        let before = i.parent.and_then(|(stamp, _)| w.issued().find(|b| b.slot.stamp == stamp));
+                        before.is_some_and(|b| match more {
+                            true => i.slot.voters.len() > b.slot.voters.len(),
+                            false => i.slot.voters.len() < b.slot.voters.len(),
+                        })
+                    })
+                };
+                change(true) && change(false)
+            }));
+            properties.push(Property::sometimes(
+                "somebody without a seat leads, and changes voters",
+                |_, w: &World| {
+                    let learner = |i: &Issued| i.slot.stamp.epoch > 1 && !i.slot.voters.contains(&i.primary);
+                    w.issued().filter(|i| learner(i)).any(|i| w.published(i))
+                },
+            ));
+        }
+        properties
     }
 }
