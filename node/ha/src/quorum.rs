@@ -13,6 +13,12 @@ pub fn names(electorate: &Electorate) -> Voters {
     electorate.iter().map(|v| v.id.clone()).collect()
 }
 
+/// Whether this voter has a seat.
+#[must_use]
+pub fn seats(electorate: &Electorate, id: &VoterId) -> bool {
+    electorate.iter().any(|v| v.id == *id)
+}
+
 /// How many of `size` voters decide.
 #[must_use]
 pub fn majority(size: usize) -> usize {
@@ -31,9 +37,9 @@ pub fn one_apart(before: &Voters, after: &Voters) -> bool {
 }
 
 /// The largest value that a majority reaches, given each voter's value (`None` reaches nothing).
-pub fn reached<T: Ord + Copy>(voters: &Voters, value: impl Fn(&VoterId) -> Option<T>) -> Option<T> {
-    let mut values: Vec<T> = voters.iter().filter_map(value).collect();
+pub fn reached<T: Ord + Copy>(electorate: &Electorate, value: impl Fn(&VoterId) -> Option<T>) -> Option<T> {
+    let mut values: Vec<T> = electorate.iter().filter_map(|v| value(&v.id)).collect();
     values.sort_unstable();
-    let need = majority(voters.len());
-    if voters.is_empty() || values.len() < need { None } else { Some(values[values.len() - need]) }
+    let need = majority(electorate.len());
+    if electorate.is_empty() || values.len() < need { None } else { Some(values[values.len() - need]) }
 }

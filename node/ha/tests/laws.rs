@@ -13,6 +13,12 @@ fn voter(n: u8) -> VoterId {
     VoterId::new(format!("n{n}").parse().unwrap(), DiskId(u64::from(n)))
 }
 
+fn seat(n: u8) -> ais_meta::Voter {
+    let at = |port| ais_meta::Address { host: "n".into(), port };
+    let addresses = ais_meta::Addresses { public: at(1), control: at(2), peer: at(3) };
+    ais_meta::Voter { id: voter(n), kind: ais_meta::Kind::Gateway, electable: true, addresses }
+}
+
 fn voters(set: &BTreeSet<u8>) -> Voters {
     set.iter().map(|n| voter(*n)).collect()
 }
@@ -77,7 +83,7 @@ proptest! {
     /// The value that a majority reaches: the largest x such that more than half have at least x.
     #[test]
     fn reached_is_the_largest_that_a_majority_has(values in prop::collection::vec(prop::option::of(0_u8..9), 1..7)) {
-        let all: Voters = (0_u8..).zip(&values).map(|(n, _)| voter(n)).collect();
+        let all: ais_meta::Electorate = (0_u8..).zip(&values).map(|(n, _)| seat(n)).collect();
         let value = |v: &VoterId| values[usize::try_from(v.disk.0).unwrap()];
         let has = |x: u8| 2 * values.iter().flatten().filter(|v| **v >= x).count() > values.len();
         let twin = (0..9).rev().find(|x| has(*x));

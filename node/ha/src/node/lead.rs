@@ -390,7 +390,7 @@ impl Node {
             if self.is_me(v) { own.then_some(self.now) } else { lead.rounds.answered(v) }
         };
         let electorates = [Some(&lead.tip), lead.committed.as_ref()];
-        let reached = electorates.into_iter().flatten().map(|s| quorum::reached(&quorum::names(s.electorate()), value));
+        let reached = electorates.into_iter().flatten().map(|s| quorum::reached(s.electorate(), value));
         let from = reached.min().flatten()?;
         let lease_ms = self.config.timers.lease_ms;
         Some(from + lease_ms - lease_ms / 10)

@@ -49,10 +49,9 @@ impl Node {
             return;
         };
         let (commit, tip, epoch) = (lead.commit_stamp(), lead.tip.clone(), lead.epoch);
-        let voters = quorum::names(tip.electorate());
         let mut out = Vec::new();
         for (node, p) in &mut lead.members {
-            let target = if voters.contains(&p.id) { tip.stamp() } else { commit };
+            let target = if quorum::seats(tip.electorate(), &p.id) { tip.stamp() } else { commit };
             let lost = p.acked < p.sent && now >= p.sent_at + retry_ms;
             if !self.live.is_connected(&p.id) || target == Stamp::default() || (p.sent >= Some(target) && !lost) {
                 continue;
@@ -139,13 +138,12 @@ impl Node {
         let Role::Leading(lead) = &self.role else {
             return BTreeMap::new();
         };
-        let voters = quorum::names(lead.tip.electorate());
         let view = |(node, p): (&NodeId, &Progress)| {
             let kind = self.find(&p.id).map_or(ais_meta::Kind::Gateway, |v| v.kind);
             let member = MemberView {
                 id: p.id.clone(),
                 kind,
-                voter: voters.contains(&p.id),
+                voter: quorum::seats(lead.tip.electorate(), &p.id),
                 connected: self.live.is_connected(&p.id),
                 acked: p.acked,
                 published: p.published,
@@ -156,7 +154,7 @@ impl Node {
         let own = MemberView {
             id: self.me.id.clone(),
             kind: self.config.member.kind,
-            voter: voters.contains(&self.me.id),
+            voter: quorum::seats(lead.tip.electorate(), &self.me.id),
             connected: true,
             acked: Some(self.durable.accepted),
             published: self.published.as_ref().map(|s| s.stamp()),

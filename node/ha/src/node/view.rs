@@ -52,7 +52,7 @@ impl Node {
     }
 
     fn role_name(&self) -> RoleName {
-        let seated = || self.newest().is_some_and(|s| quorum::names(s.electorate()).contains(&self.me.id));
+        let seated = || self.newest().is_some_and(|s| quorum::seats(s.electorate(), &self.me.id));
         match &self.role {
             _ if self.stop.is_some() => RoleName::Stopping,
             Role::Leading(lead) if lead.established() => RoleName::Primary,
