@@ -110,6 +110,15 @@ impl World {
         self.wiped.insert(disk.clone());
     }
 
+    /// Whether every State that is or may become the newest would still be remembered by more than half of its voters
+    /// if these disks were erased too. Otherwise only an administrator can help (protocol.md section 4).
+    #[must_use]
+    pub fn would_remember(&self, also: &[VoterId]) -> bool {
+        let gone = |v: &&VoterId| self.wiped.contains(*v) || also.contains(v);
+        let mut open = self.states.range(self.newest()..).map(|(_, fact)| &fact.voters);
+        open.all(|voters| 2 * voters.iter().filter(gone).count() < voters.len())
+    }
+
     /// Whether it was erased.
     #[must_use]
     pub fn is_wiped(&self, disk: &VoterId) -> bool {

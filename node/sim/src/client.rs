@@ -7,6 +7,7 @@ use ais_ha::{Input, Reply};
 use ais_meta::{BucketName, Change, Outcome, Refusal, RequestId};
 
 use crate::plan::Plan;
+use crate::seen::Seen;
 use crate::world::{Event, World, ms};
 
 /// A client gives up after this time.
@@ -139,7 +140,7 @@ impl World {
         let Some(mut busy) = self.clients.all[client].busy.take() else { return };
         (busy.gateway, busy.tries) = (gateway, busy.tries + 1);
         let change = match &busy.call {
-            Call::Create(name) => Change::CreateBucket { name: name.clone(), created_ns: 0, props: Default::default() },
+            Call::Create(name) => Change::CreateBucket { name: name.clone(), created_ns: self.wall_ns(), props: BTreeMap::new() },
             Call::Destroy(name) => Change::DestroyBucket { name: name.clone() },
             Call::Read { .. } => {
                 self.clients.nonces += 1;
@@ -154,7 +155,7 @@ impl World {
             busy.request = self.hosts[gateway].process.as_mut().and_then(|p| p.core.request_id());
         }
         let Some(request) = busy.request.clone() else {
-            self.counts.unavailable += 1;
+            self.counts.saw(Seen::Unavailable);
             return self.rest(client);
         };
         busy.maybe = true;
@@ -195,11 +196,11 @@ impl World {
                 ais_ha::invariant::violated("I10", format!("{request} for {name} was refused: {why}"))
             }
             Reply::Unavailable => {
-                self.counts.unavailable += 1;
+                self.counts.saw(Seen::Unavailable);
                 if only && create { self.record.never(name) } else { Ok(()) }
             }
             Reply::Unknown => {
-                self.counts.unknown += 1;
+                self.counts.saw(Seen::Unknown);
                 Ok(())
             }
         }
@@ -212,7 +213,7 @@ impl World {
         self.rest(client);
         let Call::Read { created, gone } = busy.call else { return Ok(()) };
         let Some(state) = self.served(node).cloned().filter(|_| fresh) else { return Ok(()) };
-        self.counts.reads += 1;
+        self.counts.saw(Seen::FreshRead);
         self.record.read(&self.hosts[node].voter(), &state, &created, &gone)
     }
 
@@ -264,11 +265,13 @@ impl World {
         self.record.asks_create(&name);
         self.input(
             gateway,
-            Input::Propose {
-                request,
-                change: Change::CreateBucket { name: name.clone(), created_ns: 0, props: Default::default() },
-            },
+            Input::Propose { request, change: Change::CreateBucket { name: name.clone(), created_ns: self.wall_ns(), props: BTreeMap::new() } },
         );
         Some(name)
+    }
+
+    /// What a gateway's wall clock says: anything.
+    fn wall_ns(&self) -> i64 {
+        if self.plan.wall_steps { i64::try_from(self.order.wrapping_mul(0x9e37_79b9_7f4a) >> 1).unwrap_or(0) } else { 0 }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Disk {
     /// Starts on it so far.
     pub(crate) run: u64,
     vote: Vote,
-    genesis: Genesis,
+    pub(crate) genesis: Genesis,
     accepted: Option<Arc<State>>,
     committed: Option<Arc<State>>,
     recent: BTreeMap<Stamp, Arc<State>>,
@@ -35,6 +35,8 @@ pub(crate) struct Disk {
     pub(crate) syncing: Option<Sync>,
     /// Nothing ends before then, microseconds.
     pub(crate) hangs_until: u64,
+    /// Nothing ends ever again, until somebody mends it and starts another process.
+    pub(crate) dead: bool,
     /// No room.
     pub(crate) full: bool,
     /// Range of one sync, microseconds.
@@ -67,6 +69,7 @@ impl Disk {
             queue: VecDeque::new(),
             syncing: None,
             hangs_until: 0,
+            dead: false,
             full: false,
             sync_us,
         }

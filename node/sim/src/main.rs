@@ -1,12 +1,14 @@
-//! `ais-sim`: runs seeds of the simulator and judges them; shows one; measures fail-overs; hunts known defects.
+//! `ais-sim`: runs seeds of the simulator and judges them; shows and shrinks one; measures fail-overs; hunts known
+//! defects.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use ais_sim::{Report, Totals, latency};
+use ais_sim::{Plan, Report, Totals, latency, run_plan, shrink};
 use anyhow::{Context, bail};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(about = "Deterministic simulator of the election core", version)]
@@ -18,22 +20,12 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Runs seeds and judges them; fails on a violation, or when too little happened.
-    Run {
-        /// First and one past the last.
-        #[arg(long, default_value = "0..1000")]
-        seeds: String,
-        /// This seed only.
-        #[arg(long, conflicts_with = "seeds")]
-        seed: Option<u64>,
-        /// With --seed: prints what happens, one line each.
-        #[arg(long, requires = "seed")]
-        trace: bool,
-        /// Threads.
-        #[arg(long, default_value_t = 2)]
-        jobs: usize,
-        /// Puts a known defect into the core and succeeds only if it is caught (build with `--features mutants`).
+    Run(Run),
+    /// Prints the plan that a seed stands for, as JSON.
+    Plan {
+        /// Which.
         #[arg(long)]
-        mutant: Option<String>,
+        seed: u64,
     },
     /// Measures fail-overs in a healthy world: 1 ms one way, 2 ms a sync.
     Latency {
@@ -43,11 +35,41 @@ enum Command {
     },
 }
 
+#[derive(Args)]
+struct Run {
+    /// First and one past the last.
+    #[arg(long, default_value = "0..1000")]
+    seeds: String,
+    /// This seed only.
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// This plan only: a JSON file.
+    #[arg(long, conflicts_with_all = ["seeds", "seed"])]
+    plan: Option<PathBuf>,
+    /// With --seed or --plan: prints what happens, one line each.
+    #[arg(long)]
+    trace: bool,
+    /// With --seed or --plan: looks for the smallest plan that breaks the same, prints it and what happens.
+    #[arg(long)]
+    shrink: bool,
+    /// Threads.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Ends after so many seconds, however far it is.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Writes a line to this file every minute.
+    #[arg(long)]
+    progress: Option<PathBuf>,
+    /// Puts a known defect into the core and succeeds only if it is caught (build with `--features mutants`).
+    #[arg(long)]
+    mutant: Option<String>,
+}
+
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Run { seed: Some(seed), trace, .. } => one(seed, trace),
-        Command::Run { seeds, jobs, mutant: Some(name), .. } => hunt(&range(&seeds)?, jobs, &name),
-        Command::Run { seeds, jobs, .. } => judge(&range(&seeds)?, jobs),
+        Command::Run(run) => run.run(),
+        Command::Plan { seed } => Ok(println!("{}", serde_json::to_string_pretty(&Plan::of(seed))?)),
         Command::Latency { runs } => latency_table(runs),
     }
 }
@@ -57,31 +79,53 @@ fn range(text: &str) -> anyhow::Result<std::ops::Range<u64>> {
     Ok(from.parse()?..to.parse()?)
 }
 
-fn one(seed: u64, trace: bool) -> anyhow::Result<()> {
-    let report = ais_sim::run_seed(seed, trace);
-    println!("seed {seed}: trace hash {:016x}, {} events", report.hash, report.counts.events);
-    match report.violation {
-        None => Ok(()),
-        Some(violation) => bail!("seed {seed}: {violation}"),
+impl Run {
+    fn run(&self) -> anyhow::Result<()> {
+        if let Some(name) = &self.mutant {
+            switch(name)?;
+        }
+        let plan = match (&self.plan, self.seed) {
+            (Some(file), _) => {
+                let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+                Some(serde_json::from_str(&text).with_context(|| format!("{} is no plan", file.display()))?)
+            }
+            (None, Some(seed)) => Some(Plan::of(seed)),
+            (None, None) => None,
+        };
+        match (plan, &self.mutant) {
+            (Some(plan), _) if self.shrink => smallest(&plan),
+            (Some(plan), _) => one(plan, self.trace),
+            (None, Some(name)) => self.hunt(name),
+            (None, None) => self.judge(),
+        }
     }
-}
 
-/// Runs them all, or until the first violation if `stop`.
-fn run(seeds: &std::ops::Range<u64>, jobs: usize, stop: bool) -> (Totals, Vec<Report>) {
-    let next = AtomicU64::new(seeds.start);
-    let sum = Mutex::new((Totals::default(), Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    let report = ais_sim::run_seed(seed, false);
-                    let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    sum.0.add(&report);
-                    if let Some(violation) = &report.violation {
+    /// Runs them all, or until the first violation if `stop`.
+    fn all(&self, stop: bool) -> anyhow::Result<(Totals, Vec<Report>)> {
+        let seeds = range(&self.seeds)?;
+        let next = AtomicU64::new(seeds.start);
+        let start = Instant::now();
+        let until = self.seconds.map(|s| start + Duration::from_secs(s));
+        let sum = Mutex::new((Totals::default(), Vec::new(), start));
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                scope.spawn(|| {
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= seeds.end || until.is_some_and(|until| Instant::now() >= until) {
+                            return;
+                        }
+                        let report = ais_sim::run_seed(seed, false);
+                        let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        sum.0.add(&report);
+                        if let Some(file) = self.progress.as_ref().filter(|_| sum.2.elapsed().as_secs() >= 60) {
+                            sum.2 = Instant::now();
+                            let line = format!("{}  violations {}\n", sum.0.line(start.elapsed()), sum.1.len());
+                            if let Err(e) = std::fs::write(file, line) {
+                                eprintln!("{}: {e}", file.display());
+                            }
+                        }
+                        let Some(violation) = &report.violation else { continue };
                         // At once: a long range may be cut short.
                         eprintln!("seed {seed}: {violation}");
                         // A defect may spin; that catches nothing.
@@ -93,60 +137,86 @@ fn run(seeds: &std::ops::Range<u64>, jobs: usize, stop: bool) -> (Totals, Vec<Re
                         }
                         sum.1.push(report);
                     }
-                }
-            });
+                });
+            }
+        });
+        let (totals, failed, _) = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok((totals, failed))
+    }
+
+    fn judge(&self) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let (totals, failed) = self.all(false)?;
+        print!("{}", totals.table(start.elapsed()));
+        for report in failed.iter().take(20) {
+            if let Some(violation) = &report.violation {
+                println!("seed {}: {violation}", report.seed);
+                println!("  again: ais-sim run --seed {} --shrink", report.seed);
+            }
         }
-    });
-    sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+        let missing = totals.missing();
+        for what in &missing {
+            println!("too little: {what}");
+        }
+        if failed.is_empty() && missing.is_empty() {
+            return Ok(());
+        }
+        bail!("{} of {} seeds violate an invariant; {} floors missed", failed.len(), totals.seeds, missing.len())
+    }
+
+    fn hunt(&self, name: &str) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let (totals, failed) = self.all(true)?;
+        let took = start.elapsed().as_secs_f64();
+        match failed.first().and_then(|r| r.violation.as_ref().map(|v| (r.seed, v))) {
+            Some((seed, violation)) => {
+                println!(
+                    "{name}: caught by {} in seed {seed}, after {} seeds, {took:.1} s",
+                    violation.invariant, totals.seeds
+                );
+                println!("  {violation}");
+                Ok(())
+            }
+            None => bail!("{name}: not caught in {} seeds, {took:.1} s", totals.seeds),
+        }
+    }
 }
 
-fn judge(seeds: &std::ops::Range<u64>, jobs: usize) -> anyhow::Result<()> {
-    let start = Instant::now();
-    let (totals, failed) = run(seeds, jobs, false);
-    print!("{}", totals.table(start.elapsed()));
-    for report in failed.iter().take(20) {
-        if let Some(violation) = &report.violation {
-            println!("seed {}: {violation}", report.seed);
-            println!("  again: ais-sim run --seed {} --trace", report.seed);
-        }
+fn one(plan: Plan, trace: bool) -> anyhow::Result<()> {
+    let seed = plan.seed;
+    let report = run_plan(plan, trace);
+    println!("seed {seed}: trace hash {:016x}, {} events", report.hash, report.counts.events);
+    match report.violation {
+        None => Ok(()),
+        Some(violation) => bail!("seed {seed}: {violation}"),
     }
-    let missing = totals.missing();
-    for what in &missing {
-        println!("too little: {what}");
-    }
-    if failed.is_empty() && missing.is_empty() {
+}
+
+fn smallest(plan: &Plan) -> anyhow::Result<()> {
+    let Some(shrunk) = shrink::shrink(plan) else {
+        println!("seed {}: nothing is violated", plan.seed);
         return Ok(());
+    };
+    let report = run_plan(shrunk.plan.clone(), true);
+    println!("{}", serde_json::to_string_pretty(&shrunk.plan)?);
+    println!("{} of {} faults are left, after {} runs", shrunk.plan.faults.len(), plan.faults.len(), shrunk.runs);
+    match report.violation {
+        None => bail!("the smallest plan breaks nothing: a run is not a function of its plan"),
+        Some(violation) => bail!("seed {}: {violation}", plan.seed),
     }
-    bail!("{} of {} seeds violate an invariant; {} floors missed", failed.len(), totals.seeds, missing.len())
 }
 
 #[cfg(feature = "mutants")]
-fn hunt(seeds: &std::ops::Range<u64>, jobs: usize, name: &str) -> anyhow::Result<()> {
+fn switch(name: &str) -> anyhow::Result<()> {
     use ais_ha::mutant::{Mutant, set};
     let names: Vec<String> = Mutant::ALL.iter().map(|m| format!("{m:?}")).collect();
     let found = Mutant::ALL.iter().find(|m| format!("{m:?}") == name);
-    let mutant = found.with_context(|| format!("no defect is named {name}; there are {}", names.join(", ")))?;
-    set(Some(*mutant));
-    let start = Instant::now();
-    let (totals, failed) = run(seeds, jobs, true);
-    set(None);
-    match failed.first().and_then(|r| r.violation.as_ref().map(|v| (r.seed, v))) {
-        Some((seed, violation)) => {
-            println!(
-                "{name}: caught by {} in seed {seed}, after {} seeds, {:.1?}",
-                violation.invariant,
-                totals.seeds,
-                start.elapsed()
-            );
-            println!("  {violation}");
-            Ok(())
-        }
-        None => bail!("{name}: not caught in {} seeds", totals.seeds),
-    }
+    set(Some(*found.with_context(|| format!("no defect is named {name}; there are {}", names.join(", ")))?));
+    Ok(())
 }
 
 #[cfg(not(feature = "mutants"))]
-fn hunt(_: &std::ops::Range<u64>, _: usize, name: &str) -> anyhow::Result<()> {
+fn switch(name: &str) -> anyhow::Result<()> {
     bail!("{name} is not in this build: cargo build --release -p ais-sim --features mutants")
 }
 

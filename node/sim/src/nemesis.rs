@@ -1,143 +1,190 @@
-//! Faults.
+//! Carrying out the faults of a plan. Nothing is drawn here that the plan could say.
 
-use ais_ha::Input;
-use ais_meta::DiskId;
+use ais_ha::{Action, Genesis, Input};
+use ais_meta::{DiskId, VoterId};
 
 use crate::disk::Disk;
+use crate::fault::{Moment, Strike, Who};
+use crate::rng::Rng;
 use crate::world::{Event, Micros, World, ms};
 
-/// Kinds of fault, in the order of [`crate::Counts::faults`].
-pub const KINDS: [&str; 16] = [
-    "kill",
-    "bounce",
-    "stop",
-    "pause",
-    "cut one way",
-    "cut both ways",
-    "isolate",
-    "split",
-    "reset",
-    "slow disk",
-    "hung disk",
-    "full disk",
-    "wipe",
-    "hand-over",
-    "reset and isolate",
-    "late answers",
-];
-
-/// The end of a fault.
+/// A part of a fault that comes later, mostly its end.
 #[derive(Clone, Debug)]
-pub(crate) enum Mend {
+pub(crate) enum Later {
     Resume(usize),
     Links(Vec<(usize, usize)>),
     Fast(usize),
     Room(usize),
+    /// Gets its share of the processor again.
+    Brisk(usize),
     /// Not an end: its outgoing links are cut now, for so long.
     Silence(usize, Micros),
+    /// One more round of a storm.
+    Storm {
+        side: u64,
+        times: u32,
+        gap_us: Micros,
+    },
+    /// One more hand-over.
+    HandOver {
+        times: u32,
+        gap_us: Micros,
+    },
 }
 
 /// What the faults have done that limits further ones.
 #[derive(Default)]
 pub(crate) struct Nemesis {
-    pub(crate) wiped_voters: usize,
     nonce: u64,
     /// Cuts in force.
     cuts: Vec<(usize, usize)>,
+    /// Somebody is killed at this moment, and back after.
+    armed: Option<(Moment, Micros)>,
 }
 
 impl World {
-    /// Schedules the first fault.
-    pub(crate) fn begin_faults(&mut self, from: Micros) {
-        self.at(from, Event::Fault);
-    }
-
-    fn victim(&mut self) -> usize {
-        match self.primary() {
-            Some(primary) if self.rng.chance(500) => primary,
-            _ => self.rng.index(self.hosts.len()),
-        }
-    }
-
-    pub(crate) fn on_fault(&mut self) {
+    pub(crate) fn on_fault(&mut self, at: usize) {
+        let Some(fault) = self.plan.faults.get(at).cloned() else { return };
         if self.calm {
             return;
         }
-        let kind = self.rng.index(KINDS.len());
-        let victim = self.victim();
-        if self.strike(kind, victim) {
-            self.counts.faults[kind] += 1;
-            self.trace.note(self.now, &format!("fault: {} of {}", KINDS[kind], self.hosts[victim].id));
+        let kind = fault.strike.kind();
+        self.trace.note(self.now, || format!("fault: {:?}", fault.strike));
+        if self.strike(fault.strike) {
+            self.counts.struck(kind);
+        } else {
+            self.trace.note(self.now, || "not possible now".to_owned());
         }
-        let mean = self.plan.fault_us;
-        let next = self.rng.between(mean / 4, mean * 7 / 4);
-        self.after(next, Event::Fault);
+        if let Some(next) = self.plan.faults.get(at + 1) {
+            let when = next.at_us;
+            self.at(when, Event::Fault { at: at + 1 });
+        }
+    }
+
+    /// Which node that is now.
+    pub(crate) fn who(&self, who: Who) -> usize {
+        let all = self.hosts.len();
+        match (who, self.primary()) {
+            (Who::Primary(_), Some(primary)) => primary,
+            (Who::Other(at), Some(primary)) if all > 1 => {
+                let at = at % (all - 1);
+                if at < primary { at } else { at + 1 }
+            }
+            (Who::Primary(at) | Who::Node(at) | Who::Other(at), _) => at % all,
+        }
+    }
+
+    fn is_up(&self, node: usize) -> bool {
+        self.hosts[node].process.is_some()
     }
 
     /// False: not possible now.
-    pub(crate) fn strike(&mut self, kind: usize, victim: usize) -> bool {
-        let lasts = self.rng.skewed(ms(50), ms(9000));
-        let alive = self.hosts[victim].process.is_some();
-        match kind {
-            0 | 1 if alive => {
-                self.end_process(victim);
-                let back = if kind == 0 { lasts } else { self.rng.between(ms(1), ms(20)) };
-                self.after(back, Event::Start { node: victim });
-            }
-            2 if alive => self.stop(victim),
-            3 if alive => {
-                if let Some(process) = &mut self.hosts[victim].process {
-                    process.paused = true;
+    pub(crate) fn strike(&mut self, strike: Strike) -> bool {
+        match strike {
+            Strike::Kill { who, back_us } => self.kill(self.who(who), back_us),
+            Strike::KillAt { moment, back_us } => self.nemesis.armed = Some((moment, back_us)),
+            Strike::Stop { who } => return self.term(self.who(who), 0),
+            Strike::Leave { who, back_us } => return self.term(self.who(who), back_us),
+            Strike::Pause { who, lasts_us } => return self.pause(self.who(who), lasts_us),
+            Strike::StopTheWorld { lasts_us } => {
+                for node in 0..self.hosts.len() {
+                    self.pause(node, lasts_us);
                 }
-                self.after(lasts, Event::Mend(Mend::Resume(victim)));
             }
-            4 | 5 => {
-                let other = self.rng.index(self.hosts.len());
-                if other == victim {
+            Strike::Starve { who, step_us, lasts_us } => return self.starve(self.who(who), step_us, lasts_us),
+            Strike::Cut { from, to, both, lasts_us } => return self.cut_pair(from, to, both, lasts_us),
+            Strike::Isolate { who, deaf, mute, lasts_us } => {
+                let node = self.who(who);
+                let mut links: Vec<_> = self.others(node).map(|o| (node, o)).collect();
+                links.retain(|_| !deaf || mute);
+                links.extend(self.others(node).map(|o| (o, node)).filter(|_| !mute || deaf));
+                self.cut_all(links, lasts_us);
+            }
+            Strike::Split { side, lasts_us } => {
+                let all = (0..self.hosts.len()).flat_map(|a| (0..self.hosts.len()).map(move |b| (a, b)));
+                let links = all.filter(|(a, b)| (side >> a & 1) != (side >> b & 1)).collect();
+                self.cut_all(links, lasts_us);
+            }
+            Strike::Reset { a, b } => {
+                let (a, b) = (self.who(a), self.who(b));
+                if a == b {
                     return false;
                 }
-                let mut links = vec![(victim, other)];
-                if kind == 5 {
-                    links.push((other, victim));
+                self.reset(a, b);
+            }
+            Strike::Sever { who, lasts_us } => self.sever(self.who(who), lasts_us),
+            Strike::LateAnswers { who, held_us, after_us, silent_us } => {
+                let node = self.who(who);
+                self.cut_all(self.others(node).map(|o| (o, node)).collect(), held_us);
+                // Its last round is still on its way out.
+                self.after(after_us, Event::Later(Later::Silence(node, silent_us)));
+            }
+            Strike::HandOver { via, to, deaf_us } => return self.hand_over(via, to, deaf_us),
+            Strike::HandOvers { times, gap_us } => self.on_later(Later::HandOver { times, gap_us }),
+            Strike::Storm { side, times, gap_us } => self.on_later(Later::Storm { side, times, gap_us }),
+            Strike::JoinInElection { who, back_us } => return self.join_in_election(self.who(who), back_us),
+            Strike::Move { who, back_us } => {
+                let node = self.who(who);
+                self.hosts[node].moves += 1;
+                self.kill(node, back_us);
+            }
+            Strike::AllDown { orderly, down_us, order } => self.all_down(orderly, down_us, order),
+            strike => return self.strike_disk(&strike),
+        }
+        true
+    }
+
+    fn strike_disk(&mut self, strike: &Strike) -> bool {
+        let now = self.now;
+        match *strike {
+            Strike::SlowDisk { who, high_us, lasts_us } => {
+                let node = self.who(who);
+                self.hosts[node].disk.sync_us = (ms(20), high_us.max(ms(20)));
+                self.after(lasts_us, Event::Later(Later::Fast(node)));
+            }
+            Strike::HungDisk { who, lasts_us } => {
+                let node = self.who(who);
+                self.hosts[node].disk.hangs_until = now + lasts_us;
+            }
+            Strike::DeadDisk { who } => {
+                let node = self.who(who);
+                if self.hosts.iter().any(|h| h.disk.dead) {
+                    return false;
                 }
-                self.cut_all(links, lasts);
+                self.hosts[node].disk.dead = true;
             }
-            6 => {
-                let one_way = self.rng.chance(300);
-                let others = (0..self.hosts.len()).filter(|o| *o != victim);
-                let links = others.flat_map(|o| [(victim, o), (o, victim)]);
-                let links = links.filter(|(from, _)| !one_way || *from == victim).collect();
-                self.cut_all(links, lasts);
+            Strike::FullDisk { who, lasts_us } => {
+                let node = self.who(who);
+                self.hosts[node].disk.full = true;
+                self.after(lasts_us, Event::Later(Later::Room(node)));
             }
-            7 => {
-                let side: Vec<bool> = (0..self.hosts.len()).map(|_| self.rng.chance(500)).collect();
-                let all = (0..side.len()).flat_map(|a| (0..side.len()).map(move |b| (a, b)));
-                let links = all.filter(|(a, b)| side[*a] != side[*b]).collect();
-                self.cut_all(links, lasts);
+            Strike::Wipe { who, back_us } => return self.wipe(&[self.who(who)], back_us, &Genesis::Unformed),
+            Strike::Torn { who, back_us } => return self.wipe(&[self.who(who)], back_us, &Genesis::JoinOnly),
+            Strike::WipeTwo { a, b, back_us } => {
+                let (a, b) = (self.who(a), self.who(b));
+                return a != b && self.wipe(&[a, b], back_us, &Genesis::Unformed);
             }
-            8 => {
-                let other = self.rng.index(self.hosts.len());
-                if other != victim {
-                    self.reset(victim, other);
-                }
-            }
-            9 => {
-                let high = ms(self.rng.between(50, 3000));
-                self.hosts[victim].disk.sync_us = (ms(20), high);
-                self.after(lasts, Event::Mend(Mend::Fast(victim)));
-            }
-            10 => self.hosts[victim].disk.hangs_until = self.now + lasts,
-            11 => {
-                self.hosts[victim].disk.full = true;
-                self.after(lasts, Event::Mend(Mend::Room(victim)));
-            }
-            12 => return self.wipe(victim),
-            13 => return self.hand_over(victim),
-            14 => self.sever(victim, lasts),
-            15 => self.delay_answers(victim),
             _ => return false,
         }
         true
+    }
+
+    fn others(&self, node: usize) -> impl Iterator<Item = usize> + use<> {
+        (0..self.hosts.len()).filter(move |o| *o != node)
+    }
+
+    pub(crate) fn kill(&mut self, node: usize, back_us: Micros) {
+        self.end_process(node);
+        self.after(back_us, Event::Start { node });
+    }
+
+    fn term(&mut self, node: usize, away_us: Micros) -> bool {
+        let up = self.is_up(node);
+        if up {
+            self.hosts[node].away_until = self.now + away_us;
+            self.stop(node);
+        }
+        up
     }
 
     pub(crate) fn stop(&mut self, node: usize) {
@@ -147,94 +194,163 @@ impl World {
         self.input(node, Input::Stop);
     }
 
-    fn cut_all(&mut self, links: Vec<(usize, usize)>, lasts: Micros) {
+    pub(crate) fn pause(&mut self, node: usize, lasts_us: Micros) -> bool {
+        if let Some(process) = &mut self.hosts[node].process {
+            process.paused = true;
+        }
+        self.after(lasts_us, Event::Later(Later::Resume(node)));
+        self.is_up(node)
+    }
+
+    fn starve(&mut self, node: usize, step_us: Micros, lasts_us: Micros) -> bool {
+        if let Some(process) = &mut self.hosts[node].process {
+            process.step_us = step_us;
+        }
+        self.after(lasts_us, Event::Later(Later::Brisk(node)));
+        self.is_up(node)
+    }
+
+    fn cut_pair(&mut self, from: Who, to: Who, both: bool, lasts_us: Micros) -> bool {
+        let (from, to) = (self.who(from), self.who(to));
+        if from == to {
+            return false;
+        }
+        let mut links = vec![(from, to)];
+        links.extend(both.then_some((to, from)));
+        self.cut_all(links, lasts_us);
+        true
+    }
+
+    fn cut_all(&mut self, links: Vec<(usize, usize)>, lasts_us: Micros) {
         for (from, to) in &links {
             self.cut(*from, *to);
         }
         self.nemesis.cuts.extend(links.iter().copied());
-        self.after(lasts, Event::Mend(Mend::Links(links)));
+        self.after(lasts_us, Event::Later(Later::Links(links)));
     }
 
     /// Connections are reset, and then nothing gets through: a redial that times out says nothing about the process.
-    fn sever(&mut self, node: usize, lasts: Micros) {
-        let others: Vec<usize> = (0..self.hosts.len()).filter(|o| *o != node).collect();
-        for other in &others {
-            self.reset(node, *other);
+    fn sever(&mut self, node: usize, lasts_us: Micros) {
+        for other in self.others(node) {
+            self.reset(node, other);
         }
-        self.cut_all(others.iter().flat_map(|o| [(node, *o), (*o, node)]).collect(), lasts);
+        self.cut_all(self.others(node).flat_map(|o| [(node, o), (o, node)]).collect(), lasts_us);
     }
 
-    /// What others answered arrives late, and meanwhile they hear nothing new.
-    fn delay_answers(&mut self, node: usize) {
-        let others: Vec<usize> = (0..self.hosts.len()).filter(|o| *o != node).collect();
-        let (held, silent) = (ms(self.rng.between(300, 1700)), ms(self.rng.between(2500, 5000)));
-        self.cut_all(others.iter().map(|o| (*o, node)).collect(), held);
-        // Its last round is still on its way out.
-        let delay = ms(self.rng.between(1, 300));
-        self.after(delay, Event::Mend(Mend::Silence(node, silent)));
-    }
-
-    /// A new disk under the old name. Never so many voters that their majority forgets: that is an administrator's
-    /// recovery, and none while the cluster is being founded or is small.
-    fn wipe(&mut self, node: usize) -> bool {
-        let voter = self.hosts[node].voter();
-        let newest = self.hosts.iter().filter_map(|h| h.disk.accepted()).max_by_key(|s| s.stamp());
-        let Some(newest) = newest else { return false };
-        let size = self.hosts.iter().filter_map(|h| h.disk.accepted()).map(|s| s.electorate().len()).min().unwrap_or(0);
-        let votes =
-            self.hosts.iter().filter_map(|h| h.disk.accepted()).any(|s| s.electorate().iter().any(|v| v.id == voter));
-        let proposed = newest.electorate().iter().any(|v| v.id == voter) || votes;
-        if self.record.commits() < 3 || (proposed && (self.nemesis.wiped_voters + 1) * 2 >= size) {
+    fn join_in_election(&mut self, node: usize, back_us: Micros) -> bool {
+        let Some(primary) = self.primary() else { return false };
+        if primary == node || self.hosts.len() < 4 {
             return false;
         }
-        // Without a record, nobody electable would be left that knows the cluster.
-        let other = |v: &ais_meta::Voter| v.electable && v.id != voter && !self.record.is_wiped(&v.id);
-        if !newest.electorate().iter().any(other) {
-            return false;
-        }
-        // A seat that is being given away right now would be lost beside those that are counted.
-        if !proposed && self.primary().is_none() {
-            return false;
-        }
-        self.nemesis.wiped_voters += usize::from(proposed);
-        self.end_process(node);
-        let fresh = DiskId(self.rng.bits());
-        let (sync_us, bytes) = (self.plan.sync_us, self.hosts[node].disk.keeps_bytes());
-        if ais_ha::mutant::Mutant::WipedKeepsId.on() {
-            let (id, run) = (self.hosts[node].disk.id, self.hosts[node].disk.run);
-            self.record.wiped(&voter);
-            self.hosts[node].disk = Disk::format(id, sync_us, bytes);
-            self.hosts[node].disk.run = run;
-        } else {
-            self.record.wiped(&voter);
-            self.hosts[node].disk = Disk::format(fresh, sync_us, bytes);
-        }
-        let back = self.rng.skewed(ms(5), ms(4000));
-        self.after(back, Event::Start { node });
+        // It is starting while the others find that the primary is gone.
+        self.kill(node, ms(20));
+        self.kill(primary, back_us.max(ms(20)));
         true
     }
 
-    fn hand_over(&mut self, to: usize) -> bool {
-        let gateway = self.rng.index(self.plan.gateways);
-        let to = if to < self.plan.gateways { to } else { self.rng.index(self.plan.gateways) };
-        if self.hosts[gateway].process.is_none() {
+    fn all_down(&mut self, orderly: bool, down_us: Micros, order: u64) {
+        let mut rng = Rng::new(order);
+        for node in 0..self.hosts.len() {
+            let back_us = down_us + rng.between(0, ms(3000));
+            if orderly {
+                self.term(node, back_us);
+            } else {
+                self.kill(node, back_us);
+            }
+        }
+    }
+
+    /// New disks under old names. Never so many that nobody would remember what a majority acknowledged: that is an
+    /// administrator's recovery; and none while the cluster is being founded.
+    fn wipe(&mut self, nodes: &[usize], back_us: Micros, genesis: &Genesis) -> bool {
+        let voters: Vec<VoterId> = nodes.iter().map(|node| self.hosts[*node].voter()).collect();
+        if self.record.commits() < 3 || !self.record.would_remember(&voters) {
             return false;
         }
-        if let Some(primary) = self.primary().filter(|p| *p != to && self.rng.chance(300)) {
-            // The successor's word does not reach the old primary.
-            let lasts = ms(self.rng.between(500, 3000));
-            self.cut_all(vec![(to, primary)], lasts);
+        // Somebody who may lead must know the cluster at once.
+        let knows = |v: &&ais_meta::Voter| v.electable && !voters.contains(&v.id) && !self.record.is_wiped(&v.id);
+        if self.known.last_key_value().is_none_or(|(_, state)| state.electorate().iter().find(knows).is_none()) {
+            return false;
         }
+        for (node, voter) in nodes.iter().zip(voters) {
+            self.end_process(*node);
+            self.record.wiped(&voter);
+            self.format(*node, genesis.clone());
+            self.after(back_us, Event::Start { node: *node });
+        }
+        true
+    }
+
+    fn format(&mut self, node: usize, genesis: Genesis) {
+        let fresh = DiskId(self.rng.bits());
+        let disk = &mut self.hosts[node].disk;
+        let (id, run) = if ais_ha::mutant::Mutant::WipedKeepsId.on() { (disk.id, disk.run) } else { (fresh, 0) };
+        let bytes = disk.keeps_bytes();
+        *disk = Disk::format(id, self.plan.sync_us, bytes);
+        (disk.run, disk.genesis) = (run, genesis);
+    }
+
+    /// The process found that its record must not be used: as the daemon, it goes on with a new disk id and may only
+    /// join.
+    pub(crate) fn set_aside(&mut self, node: usize) {
+        self.counts.saw(crate::seen::Seen::SetAside);
+        let voter = self.hosts[node].voter();
+        self.end_process(node);
+        self.record.wiped(&voter);
+        self.format(node, Genesis::JoinOnly);
+        self.after(ms(500), Event::Start { node });
+    }
+
+    fn hand_over(&mut self, via: usize, to: usize, deaf_us: Micros) -> bool {
+        let (via, to) = (via % self.plan.gateways, to % self.plan.gateways);
+        if !self.is_up(via) {
+            return false;
+        }
+        if deaf_us > 0
+            && let Some(primary) = self.primary().filter(|p| *p != to)
+        {
+            self.cut_all(vec![(to, primary)], deaf_us);
+        }
+        self.transfer(via, to);
+        true
+    }
+
+    /// Asks for a hand-over; gives the name of the call.
+    pub(crate) fn transfer(&mut self, via: usize, to: usize) -> u64 {
         self.nemesis.nonce += 1;
         let (nonce, to) = (self.nemesis.nonce, self.hosts[to].id.clone());
-        self.input(gateway, Input::Transfer { nonce, to, expected_primary: None, expected_epoch: None });
-        true
+        self.input(via, Input::Transfer { nonce, to, expected_primary: None, expected_epoch: None });
+        nonce
     }
 
-    pub(crate) fn on_mend(&mut self, mend: Mend) {
-        match mend {
-            Mend::Resume(node) => self.resume(node),
-            Mend::Links(links) => {
+    /// Whether somebody waits for this to kill the process.
+    pub(crate) fn is_fatal(&self, node: usize, action: &Action) -> bool {
+        let Some((moment, _)) = self.nemesis.armed else { return false };
+        match (moment, action) {
+            (Moment::Commit, Action::Publish(_)) => self.leads(node),
+            (Moment::Answer, Action::Send { packet, .. }) => {
+                matches!(packet.message, ais_ha::Message::Forwarded { .. }) && self.leads(node)
+            }
+            (Moment::Resign, Action::Send { packet, .. }) => {
+                matches!(packet.message, ais_ha::Message::Resign { .. })
+            }
+            (Moment::Accept, Action::Persist(p)) => p.accepted.is_some(),
+            (Moment::Promise, Action::Persist(p)) => p.accepted.is_none() && p.vote.promised > 1,
+            _ => false,
+        }
+    }
+
+    /// It was killed between two actions of one step.
+    pub(crate) fn die(&mut self, node: usize) {
+        if let Some((_, back_us)) = self.nemesis.armed.take() {
+            self.kill(node, back_us);
+        }
+    }
+
+    pub(crate) fn on_later(&mut self, later: Later) {
+        match later {
+            Later::Resume(node) => self.resume(node),
+            Later::Links(links) => {
                 for (from, to) in links {
                     if let Some(at) = self.nemesis.cuts.iter().position(|c| *c == (from, to)) {
                         self.nemesis.cuts.swap_remove(at);
@@ -242,33 +358,60 @@ impl World {
                     }
                 }
             }
-            Mend::Fast(node) => self.hosts[node].disk.sync_us = self.plan.sync_us,
-            Mend::Silence(..) if self.calm => {}
-            Mend::Silence(node, lasts) => {
-                self.cut_all((0..self.hosts.len()).filter(|o| *o != node).map(|o| (node, o)).collect(), lasts);
+            Later::Fast(node) => self.hosts[node].disk.sync_us = self.plan.sync_us,
+            Later::Room(node) => self.hosts[node].disk.full = false,
+            Later::Brisk(node) => {
+                if let Some(process) = &mut self.hosts[node].process {
+                    process.step_us = 0;
+                }
             }
-            Mend::Room(node) => self.hosts[node].disk.full = false,
+            _ if self.calm => {}
+            Later::Silence(node, lasts) => {
+                self.cut_all(self.others(node).map(|o| (node, o)).collect(), lasts);
+            }
+            Later::Storm { side, times, gap_us } => {
+                for node in (0..self.hosts.len()).filter(|n| side >> n & 1 == 1) {
+                    self.kill(node, gap_us / 3);
+                }
+                if times > 1 {
+                    self.after(gap_us, Event::Later(Later::Storm { side, times: times - 1, gap_us }));
+                }
+            }
+            Later::HandOver { times, gap_us } => {
+                let next = self.primary().map_or(0, |p| p + 1) % self.plan.gateways;
+                self.hand_over(next, next, 0);
+                if times > 1 {
+                    self.after(gap_us, Event::Later(Later::HandOver { times: times - 1, gap_us }));
+                }
+            }
         }
     }
 
     /// Everything works again; who is down comes up.
     pub(crate) fn heal(&mut self) {
         self.calm = true;
-        self.trace.note(self.now, "everything heals");
+        self.nemesis.armed = None;
+        self.trace.note(self.now, || "everything heals".to_owned());
         for (from, to) in std::mem::take(&mut self.nemesis.cuts) {
             self.mend(from, to);
         }
         for node in 0..self.hosts.len() {
+            if self.hosts[node].disk.dead {
+                // Only another process on a mended disk goes on.
+                self.end_process(node);
+                self.hosts[node].disk.dead = false;
+            }
             let now = self.now;
             let disk = &mut self.hosts[node].disk;
             (disk.sync_us, disk.full, disk.hangs_until) = (self.plan.sync_us, false, disk.hangs_until.min(now));
             if let Some(number) = disk.syncing.as_ref().map(|s| s.number) {
                 self.after(0, Event::Synced { node, number });
             }
+            self.on_later(Later::Brisk(node));
             if self.hosts[node].process.as_ref().is_some_and(|p| p.paused) {
                 self.resume(node);
             }
-            if self.hosts[node].process.is_none() {
+            if !self.is_up(node) {
                 self.after(ms(1), Event::Start { node });
             }
         }

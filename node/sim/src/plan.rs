@@ -1,18 +1,40 @@
-//! What one seed stands for.
+//! What one run is: a world and the faults that come over it. Data: drawn from a seed ([`crate::draw`]), or read from
+//! a file that keeps its meaning when the drawing changes.
 
 use ais_meta::Kind;
+use serde::{Deserialize, Serialize};
 
-use crate::rng::Rng;
+use crate::fault::Fault;
 use crate::world::{Micros, ms};
 
 /// Virtual time of the faults.
 pub const FAULTS_END: Micros = ms(47_000);
 
+/// What a run is about; some checks make sense in some classes only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Everything at once.
+    #[default]
+    Chaos,
+    /// Faults that must not depose the primary (L4): one member besides it at a time.
+    Benign,
+    /// Voters stay away for long, lose their disks, and are replaced.
+    Electorate,
+    /// Processes and disks that come back as they were.
+    Identity,
+    /// A majority loses its disks for good.
+    Recovery,
+}
+
 /// A world in advance.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The seed.
+    /// Of chance: latencies, syncs, clients.
     pub seed: u64,
+    /// What it is about.
+    #[serde(default)]
+    pub class: Class,
     /// Gateways.
     pub gateways: usize,
     /// Targets.
@@ -45,69 +67,37 @@ pub struct Plan {
     pub whole_book: bool,
     /// This gateway never leads.
     pub non_electable: Option<usize>,
+    /// Silence after which a voter is replaced.
+    #[serde(default = "sixty_seconds")]
+    pub evict_voter_ms: u64,
     /// Clients.
     pub clients: usize,
     /// Mean pause between a client's calls.
     pub pause_us: Micros,
-    /// Mean pause between faults.
-    pub fault_us: Micros,
     /// Who was stopped in order is started again.
     pub restart_stopped: bool,
-    /// Faults may come while the cluster is being founded.
-    pub early_faults: bool,
-    /// Silence after which a voter is replaced: short in some worlds, so that it happens.
-    pub evict_voter_ms: u64,
+    /// Wall clocks are wrong, and step at every start; nothing may depend on them.
+    #[serde(default)]
+    pub wall_steps: bool,
+    /// The faults end then; `None`: when enough happened.
+    #[serde(default)]
+    pub heal_us: Option<Micros>,
+    /// What comes over it, in order of time.
+    pub faults: Vec<Fault>,
+}
+
+fn sixty_seconds() -> u64 {
+    60_000
 }
 
 impl Plan {
-    /// The world of a seed.
-    #[must_use]
-    pub fn of(seed: u64) -> Self {
-        let mut rng = Rng::new(seed);
-        let shapes = [(3, 3), (3, 3), (3, 0), (2, 1), (2, 1), (5, 3), (1, 0), (1, 2), (4, 1), (2, 3)];
-        let (gateways, targets) = shapes[rng.index(shapes.len())];
-        let voters = if rng.chance(700) { 5 } else { 3 };
-        let founders = founders(gateways, voters);
-        let late = rng.chance(400);
-        let start = |at: usize, rng: &mut Rng| match () {
-            () if at >= founders && late && rng.chance(500) => rng.between(ms(2000), ms(40_000)),
-            () => rng.between(0, ms(1500)),
-        };
-        let starts = (0..gateways + targets).map(|at| start(at, &mut rng)).collect();
-        let latency_us = [(100, 500), (100, 2000), (500, 5000), (1000, 40_000)][rng.index(4)];
-        let sync_us = [(200, 2000), (500, 10_000), (1000, 40_000), (5000, 120_000)][rng.index(4)];
-        Self {
-            seed,
-            gateways,
-            targets,
-            voters,
-            initial: (0..founders).collect(),
-            starts,
-            drift_ppm: if rng.chance(300) { 30_000 } else { 5000 },
-            latency_us,
-            spikes: rng.chance(300),
-            loss: if rng.chance(400) { rng.between(1, 40) } else { 0 },
-            duplicates: if rng.chance(400) { rng.between(1, 40) } else { 0 },
-            sync_us,
-            bytes: rng.chance(125),
-            uuid_given: rng.chance(500),
-            primary_ep: rng.chance(300).then(|| rng.index(founders)),
-            whole_book: rng.chance(700),
-            non_electable: (gateways > founders && rng.chance(300)).then_some(gateways - 1),
-            clients: 4,
-            pause_us: ms(rng.between(300, 900)),
-            fault_us: ms(rng.between(1200, 5000)),
-            restart_stopped: true,
-            early_faults: rng.chance(300),
-            evict_voter_ms: [60_000, 15_000, 4000][rng.index(3)],
-        }
-    }
-
     /// A healthy world: 1 ms one way, 2 ms a sync, no faults but those that a scenario makes.
     #[must_use]
     pub fn healthy(seed: u64, gateways: usize, targets: usize) -> Self {
         let founders = founders(gateways, 5);
         Self {
+            seed,
+            class: Class::Chaos,
             gateways,
             targets,
             voters: 5,
@@ -124,11 +114,20 @@ impl Plan {
             primary_ep: None,
             whole_book: true,
             non_electable: None,
+            evict_voter_ms: sixty_seconds(),
             clients: 0,
+            pause_us: ms(600),
             restart_stopped: false,
-            evict_voter_ms: 60_000,
-            ..Self::of(seed)
+            wall_steps: false,
+            heal_us: None,
+            faults: Vec::new(),
         }
+    }
+
+    /// How many nodes.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.gateways + self.targets
     }
 
     /// Kind and name of a node.
@@ -143,7 +142,7 @@ impl Plan {
 }
 
 /// How many gateways found together: the largest odd number there is room for; two stay two.
-fn founders(gateways: usize, voters: usize) -> usize {
+pub(crate) fn founders(gateways: usize, voters: usize) -> usize {
     match gateways.min(voters) {
         2 => 2,
         most => most.div_ceil(2) * 2 - 1,

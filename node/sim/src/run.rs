@@ -1,14 +1,19 @@
 //! One run: found, hurt, heal, and require that everything comes together again.
 
+use ais_ha::Transferred;
 use ais_ha::invariant::{Verdict, Violation, violated};
 use ais_meta::BucketName;
 
-use crate::plan::{FAULTS_END, Plan};
-use crate::world::{Counts, Micros, World, ms};
+use crate::counts::Counts;
+use crate::plan::{Class, FAULTS_END, Plan};
+use crate::seen::Seen;
+use crate::world::{Micros, World, ms};
 
 /// After the faults, a fresh update through every gateway commits within this time (L1), and all nodes serve the same
 /// State (L2): a started process waits out one lease, a joiner backs off up to 5 s.
 const CONVERGE: Micros = ms(12_000);
+/// Then a hand-over to an electable gateway ends well within this time (L3).
+const PREFER: Micros = ms(10_000);
 /// A run counts with this many faults and mutations.
 pub(crate) const FAULTS_MIN: u64 = 5;
 /// See [`FAULTS_MIN`].
@@ -17,23 +22,27 @@ pub(crate) const MUTATIONS_MIN: u64 = 50;
 const LONGEST: Micros = ms(300_000);
 /// Least length of a run.
 const LENGTH: Micros = ms(60_000);
+/// In a benign world the cluster is complete by then.
+const SETTLED: Micros = ms(11_900);
 
-/// What came of a seed.
+/// What came of a plan.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The seed.
+    /// Its seed.
     pub seed: u64,
     /// How often what happened.
     pub counts: Counts,
     /// Virtual time.
     pub virtual_us: Micros,
+    /// When the faults ended, if they did.
+    pub healed_us: Option<Micros>,
     /// Hash of the transcript.
     pub hash: u64,
     /// What broke.
     pub violation: Option<Violation>,
 }
 
-/// Runs a seed.
+/// Runs what a seed stands for.
 #[must_use]
 pub fn run_seed(seed: u64, show: bool) -> Report {
     run_plan(Plan::of(seed), show)
@@ -44,29 +53,85 @@ pub fn run_seed(seed: u64, show: bool) -> Report {
 pub fn run_plan(plan: Plan, show: bool) -> Report {
     let seed = plan.seed;
     let mut world = World::new(plan, show);
-    let violation = world.live().err();
+    let mut healed_us = None;
+    let violation = world.live(&mut healed_us).err();
     world.count_all();
-    Report { seed, counts: world.counts, virtual_us: world.now, hash: world.trace.hash(), violation }
+    let hash = world.trace.hash();
+    Report { seed, counts: world.counts, virtual_us: world.now, healed_us, hash, violation }
 }
 
 impl World {
-    fn live(&mut self) -> Verdict {
-        let first = if self.plan.early_faults { ms(100) } else { ms(3000) };
-        self.begin_faults(first);
-        self.run_until(FAULTS_END)?;
+    fn live(&mut self, healed_us: &mut Option<Micros>) -> Verdict {
+        let benign = self.plan.class == Class::Benign;
+        if benign {
+            self.run_until(SETTLED)?;
+        }
+        let led = (self.primary(), self.record.newest().epoch);
+        self.run_until(self.plan.heal_us.unwrap_or(FAULTS_END))?;
         // A founding held up by faults takes its share of the time: the run is longer then.
-        while self.is_thin() && self.now < LONGEST {
+        while self.plan.heal_us.is_none() && self.is_thin() && self.now < LONGEST {
             self.run_until(self.now + ms(1000))?;
         }
         self.heal();
-        let healed = self.now;
-        self.converge(healed + CONVERGE)?;
+        *healed_us = Some(self.now);
+        self.converge(self.now + CONVERGE)?;
+        if benign {
+            self.undeposed(led)?;
+        }
+        self.prefer()?;
         self.run_until(LENGTH.max(self.now))?;
         self.record.settle()
     }
 
     fn is_thin(&self) -> bool {
-        self.counts.faults.iter().sum::<u64>() < FAULTS_MIN || self.counts.mutations < MUTATIONS_MIN
+        self.counts.strikes() < FAULTS_MIN || self.counts.mutations < MUTATIONS_MIN
+    }
+
+    /// L4: nothing that befell the others took the lead from a healthy primary.
+    fn undeposed(&mut self, (primary, epoch): (Option<usize>, u64)) -> Verdict {
+        let now = self.record.newest().epoch;
+        if primary.is_none() || (now == epoch && self.primary() == primary) {
+            self.counts.saw(Seen::Undeposed);
+            return Ok(());
+        }
+        let what = format!("{primary:?} led epoch {epoch} in health; epoch {now} is of {:?}", self.primary());
+        violated("L4", what)
+    }
+
+    /// L3: whoever is preferred and may lead does so when asked.
+    fn prefer(&mut self) -> Verdict {
+        let Some(primary) = self.primary() else { return violated("L3", "nobody leads") };
+        let may = |g: &usize| {
+            let state = self.served(*g).filter(|_| *g != primary);
+            state.and_then(|s| s.nodes().get(&self.hosts[*g].id)).is_some_and(|n| n.electable())
+        };
+        let able: Vec<usize> = (0..self.plan.gateways).filter(may).collect();
+        let Some(to) = self.rng.pick(&able) else { return Ok(()) };
+        let via = self.rng.index(self.plan.gateways);
+        let until = self.now + PREFER;
+        let mut nonce = self.transfer(via, to);
+        let mut told = Vec::new();
+        while self.now < until {
+            self.run_until(self.now + ms(20))?;
+            let Some((_, result)) = self.transfers.iter().find(|(n, _)| *n == nonce).cloned() else { continue };
+            match result {
+                Transferred::Done { .. } if self.leads(to) => {
+                    self.counts.saw(Seen::Preferred);
+                    return Ok(());
+                }
+                // Another may be under way, or a member is still catching up: whoever wants it asks again.
+                Transferred::Busy(_) | Transferred::NotEligible(_) | Transferred::NoPrimary => {
+                    told.push(result);
+                    self.run_until(self.now + ms(500))?;
+                    nonce = self.transfer(via, to);
+                }
+                other => {
+                    told.push(other);
+                    break;
+                }
+            }
+        }
+        violated("L3", format!("{} did not become primary: {told:?}", self.hosts[to].id))
     }
 
     /// L1, L2 and the rest of "everything works again".

@@ -1,9 +1,13 @@
 //! Disks in time: records queue up, a sync covers all that wait, and what is durable is told to the record of facts.
 
+use std::sync::Arc;
+
 use ais_ha::invariant::{self, Verdict, violated};
 use ais_ha::{Input, Persist};
+use ais_meta::{Kind, Stamp, State, Voter};
 
 use crate::disk::Sync;
+use crate::seen::Seen;
 use crate::world::{Event, World, ms};
 
 impl World {
@@ -11,7 +15,7 @@ impl World {
         // State(1,1) is told only once it is durable: a founder that dies before may write another.
         if let Some(write) = persist.accepted.as_ref().filter(|w| w.state.stamp().epoch > 1) {
             let parent = write.deltas.last().map(|d| d.base);
-            self.record.wrote(&write.state, parent)?;
+            self.wrote(&write.state, parent)?;
         }
         self.hosts[node].disk.queue.push_back(persist);
         self.sync(node);
@@ -39,6 +43,9 @@ impl World {
     pub(crate) fn on_synced(&mut self, node: usize, number: u64) -> Verdict {
         let now = self.now;
         let disk = &mut self.hosts[node].disk;
+        if disk.dead {
+            return Ok(());
+        }
         let Some(sync) = disk.syncing.take_if(|s| s.number == number) else { return Ok(()) };
         if disk.hangs_until > now {
             let until = disk.hangs_until;
@@ -61,21 +68,64 @@ impl World {
         Ok(())
     }
 
+    /// A State is on its way to a disk.
+    fn wrote(&mut self, state: &Arc<State>, parent: Option<Stamp>) -> Verdict {
+        self.record.wrote(state, parent)?;
+        if self.known.contains_key(&state.stamp()) {
+            return Ok(());
+        }
+        if let Some(before) = parent.and_then(|p| self.known.get(&p)).cloned() {
+            self.count_members(&before, state);
+        }
+        self.known.insert(state.stamp(), state.clone());
+        Ok(())
+    }
+
+    /// What a new State does to Smap and electorate.
+    fn count_members(&mut self, before: &State, state: &State) {
+        let c = &mut self.counts;
+        if before.electorate() != state.electorate() {
+            let has = |s: &State, v: &Voter| s.electorate().iter().any(|w| w.id == v.id);
+            let added = state.electorate().iter().find(|v| !has(before, v));
+            let removed = before.electorate().iter().find(|v| !has(state, v));
+            match (added, removed) {
+                (Some(_), Some(_)) => c.saw(Seen::VoterSwapped),
+                (Some(added), None) => {
+                    c.saw(Seen::VoterAdded);
+                    if added.kind == Kind::Target {
+                        c.saw(Seen::Witness);
+                    }
+                }
+                (None, Some(_)) => c.saw(Seen::VoterRemoved),
+                (None, None) => {}
+            }
+        }
+        if before.nodes().len() > state.nodes().len() {
+            c.saw(Seen::Left);
+        }
+        if before.nodes().len() < state.nodes().len() {
+            c.saw(Seen::CameBack);
+        }
+    }
+
     /// All States of `records` and the promises of the first `votes` of them are durable now.
     pub(crate) fn write_down(&mut self, node: usize, records: &[Persist], votes: usize) -> Verdict {
         let voter = self.hosts[node].voter();
-        let disk = &mut self.hosts[node].disk;
         for (at, persist) in records.iter().enumerate() {
+            let disk = &mut self.hosts[node].disk;
             disk.write_state(persist).or_else(|why| violated("replay", format!("{voter}: {why}")))?;
             if at < votes {
                 disk.write_vote(persist);
             }
             let accepted = disk.accepted().map(|s| s.stamp()).unwrap_or_default();
             if let Some(write) = persist.accepted.as_ref().filter(|w| w.state.stamp().epoch == 1) {
-                self.record.wrote(&write.state, write.deltas.last().map(|d| d.base))?;
+                self.wrote(&write.state, write.deltas.last().map(|d| d.base))?;
             }
+            let disk = &self.hosts[node].disk;
             let now = invariant::Disk { promised: disk.promised(), accepted, committed: disk.committed() };
-            self.record.stored(&voter, now, persist.accepted.as_ref().map(|w| &*w.state))?;
+            // I4 holds, so the State as it was first seen will do.
+            let state = persist.accepted.as_ref().map(|w| self.known.get(&w.state.stamp()).unwrap_or(&w.state));
+            self.record.stored(&voter, now, state.map(|s| &**s))?;
         }
         Ok(())
     }

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::nemesis::KINDS;
+use crate::counts::Counts;
+use crate::fault::KINDS;
 use crate::run::{FAULTS_MIN, MUTATIONS_MIN, Report};
-use crate::world::Counts;
+use crate::seen::SEEN;
 
 /// Sums.
 #[derive(Clone, Debug, Default)]
@@ -24,68 +25,59 @@ impl Totals {
         self.seeds += 1;
         self.virtual_us += report.virtual_us;
         self.counts.add(&report.counts);
-        let faults: u64 = report.counts.faults.iter().sum();
-        self.thin +=
-            u64::from(report.violation.is_none() && (faults < FAULTS_MIN || report.counts.mutations < MUTATIONS_MIN));
+        let few = report.counts.strikes() < FAULTS_MIN || report.counts.mutations < MUTATIONS_MIN;
+        self.thin += u64::from(report.violation.is_none() && few);
     }
 
-    /// What was expected of so many seeds and did not happen.
+    /// What was expected of so many seeds and did not happen. Floors are per thousand seeds and are rounded down.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
-        let (c, s) = (&self.counts, &self.counts.stats);
-        let mut floors = vec![
-            ("commits", s.commits, 40),
-            ("elections", s.elections, 2),
-            ("wins", s.wins, 2),
-            ("mutations settled", c.settled, 30),
-            ("fresh reads", c.reads, 2),
-            ("voters added", s.voters_added, 1),
-            ("voters removed", s.voters_removed, 0),
-        ];
-        floors.extend(KINDS.iter().zip(c.faults).map(|(kind, count)| (*kind, count, 0)));
-        let enough = |(_, count, per): &(&str, u64, u64)| *count >= (per * self.seeds).max(self.seeds / 10);
-        let mut missing: Vec<String> =
-            floors.into_iter().filter(|f| !enough(f)).map(|(what, count, _)| format!("{what}: {count}")).collect();
+        let c = &self.counts;
+        let own = [("commits", c.commits, 20_000), ("mutations settled", c.settled, 20_000)];
+        let faults = KINDS.iter().zip(c.faults).map(|((name, floor), count)| (*name, count, *floor));
+        let seen = SEEN.iter().zip(c.seen).map(|((name, floor), count)| (*name, count, *floor));
+        let all = own.into_iter().chain(faults).chain(seen);
+        let mut missing: Vec<String> = all
+            .map(|(name, count, floor)| (name, count, floor * self.seeds / 1000))
+            .filter(|(_, count, need)| count < need)
+            .map(|(name, count, need)| format!("{name}: {count} of {need}"))
+            .collect();
         if self.thin > 0 {
-            missing.push(format!("{} runs with fewer than 5 faults or 50 mutations", self.thin));
+            missing.push(format!("{} runs with fewer than {FAULTS_MIN} faults or {MUTATIONS_MIN} mutations", self.thin));
         }
         missing
     }
 
-    /// For people.
+    /// One line: how far a long run is.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "shown only")]
-    pub fn table(&self, wall: Duration) -> String {
-        let (c, s) = (&self.counts, &self.counts.stats);
-        let seconds = self.virtual_us as f64 / 1e6;
-        let mut text = format!(
-            "seeds {}  virtual {seconds:.0} s  wall {:.1} s  {:.0} virtual s/s  events {}\n",
+    pub fn line(&self, wall: Duration) -> String {
+        let (c, seconds, wall_s) = (&self.counts, self.virtual_us as f64 / 1e6, wall.as_secs_f64().max(1e-9));
+        format!(
+            "seeds {}  virtual {seconds:.0} s  wall {wall_s:.1} s  {:.0} virtual s/s  events {}  faults {}",
             self.seeds,
-            wall.as_secs_f64(),
-            seconds / wall.as_secs_f64().max(1e-9),
-            c.events
-        );
+            seconds / wall_s,
+            c.events,
+            c.strikes()
+        )
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn table(&self, wall: Duration) -> String {
+        let c = &self.counts;
+        let mut text = format!("{}\n", self.line(wall));
         let _ = writeln!(
             text,
-            "commits {}  pre-votes {}  elections {}  wins {}  resigns {}  lapses {}  adoptions {}  voters added {} removed {}  whole States {}",
-            s.commits,
-            s.pre_votes,
-            s.elections,
-            s.wins,
-            s.resigns,
-            s.lapses,
-            s.adoptions,
-            s.voters_added,
-            s.voters_removed,
-            s.fulls
+            "commits {}  mutations {}: settled {}, abandoned {}",
+            c.commits, c.mutations, c.settled, c.abandoned
         );
-        let _ = writeln!(
-            text,
-            "mutations {}: settled {}  unknown {}  unavailable {}  abandoned {}; fresh reads {}; hand-overs done {}",
-            c.mutations, c.settled, c.unknown, c.unavailable, c.abandoned, c.reads, c.transferred
-        );
-        let faults: Vec<String> = KINDS.iter().zip(c.faults).map(|(kind, count)| format!("{kind} {count}")).collect();
-        let _ = writeln!(text, "faults: {}", faults.join("  "));
+        let named = |all: &[(&str, u64)], counts: &[u64]| {
+            let parts: Vec<String> = all.iter().zip(counts).map(|((name, _), n)| format!("{name} {n}")).collect();
+            parts.join(" | ")
+        };
+        let _ = writeln!(text, "faults: {}", named(&KINDS, &c.faults));
+        let _ = writeln!(text, "rules: {}", named(SEEN, &c.seen));
         text
     }
 }

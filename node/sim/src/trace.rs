@@ -30,10 +30,10 @@ impl Trace {
         }
     }
 
-    pub(crate) fn note(&mut self, now: Micros, text: &str) {
-        self.mix(&[now, text.len() as u64]);
+    pub(crate) fn note(&mut self, now: Micros, text: impl FnOnce() -> String) {
+        self.mix(&[now, 0]);
         if self.show {
-            println!("{:>10.3} -- {text}", ms(now));
+            println!("{:>10.3} -- {}", ms(now), text());
         }
     }
 

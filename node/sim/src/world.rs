@@ -1,18 +1,22 @@
 //! The world: virtual time, one queue of events, and the production core at every node.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use ais_ha::invariant::{self, Verdict, violated};
-use ais_ha::{Action, Config, Discovery, Halt, Input, Message, Node, Packet, Persist, PrimaryEp, Sender, Stats};
-use ais_meta::{Address, Addresses, BootId, ClusterUuid, DiskId, Kind, Node as Member, NodeId, Stamp, State, VoterId};
+use ais_ha::{Action, Halt, Input, Message, Packet, Sender, Transferred};
+use ais_meta::{DiskId, NodeId, Stamp, State};
 
 use crate::client::Clients;
+use crate::counts::Counts;
 use crate::disk::Disk;
+use crate::fault::Fault;
+use crate::host::Host;
 use crate::net::{Link, Wire};
 use crate::plan::Plan;
 use crate::rng::Rng;
+use crate::seen::Seen;
 use crate::trace::Trace;
 
 /// Microseconds of virtual time.
@@ -34,6 +38,8 @@ pub(crate) enum Event {
     Timer { node: usize },
     /// Something for the process of this run arrives at the node.
     Arrive { node: usize, run: u64, input: Input },
+    /// A starved process is done with the head of its inbox.
+    Work { node: usize, run: u64 },
     /// A dial is tried.
     Dial { from: usize, to: usize, run: u64 },
     /// A dial came through.
@@ -48,122 +54,10 @@ pub(crate) enum Event {
     Client { client: usize, turn: u64 },
     /// A process starts.
     Start { node: usize },
-    /// The next fault.
-    Fault,
-    /// A fault ends.
-    Mend(crate::nemesis::Mend),
-}
-
-/// A running process.
-pub(crate) struct Process {
-    pub(crate) core: Node,
-    pub(crate) run: u64,
-    pub(crate) boot: BootId,
-    /// Stopped by a signal: nothing is processed, what arrives waits.
-    pub(crate) paused: bool,
-    inbox: VecDeque<Input>,
-    timer: Option<Micros>,
-    pub(crate) published: Option<Arc<State>>,
-    /// Has taken the clients' and the network's first input.
-    pub(crate) stopping: bool,
-}
-
-/// A machine: a name, a disk, a clock, at most one process.
-pub(crate) struct Host {
-    pub(crate) id: NodeId,
-    pub(crate) kind: Kind,
-    pub(crate) disk: Disk,
-    pub(crate) process: Option<Process>,
-    clock_ms: u64,
-    drift_ppm: i64,
-    /// Whom it dials.
-    pub(crate) book: Vec<usize>,
-    /// Comes up for the first time at.
-    pub(crate) since: Micros,
-}
-
-impl Host {
-    /// Its monotonic clock.
-    pub(crate) fn clock(&self, now: Micros) -> u64 {
-        self.clock_ms + self.scale(now) / 1000
-    }
-    fn scale(&self, now: Micros) -> u64 {
-        let skew = i128::from(now) * i128::from(self.drift_ppm) / 1_000_000;
-        u64::try_from(i128::from(now) + skew).unwrap_or(0)
-    }
-    /// When its clock shows `at`, or soon after.
-    fn when(&self, at: u64) -> Micros {
-        let local_us = i128::from(at.saturating_sub(self.clock_ms)) * 1000;
-        let real = local_us * 1_000_000 / i128::from(1_000_000 + self.drift_ppm) + 1;
-        u64::try_from(real).unwrap_or(0)
-    }
-    pub(crate) fn voter(&self) -> VoterId {
-        VoterId::new(self.id.clone(), self.disk.id)
-    }
-    pub(crate) fn sender(&self) -> Option<Sender> {
-        self.process.as_ref().map(|p| Sender { id: self.voter(), run: p.run, boot: p.boot })
-    }
-    pub(crate) fn run(&self) -> Option<u64> {
-        self.process.as_ref().map(|p| p.run)
-    }
-}
-
-/// How often each thing happened.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    /// By [`crate::nemesis::KINDS`].
-    pub faults: [u64; crate::nemesis::KINDS.len()],
-    /// Summed over all processes.
-    pub stats: Stats,
-    /// Events processed.
-    pub events: u64,
-    /// Mutations that clients asked for.
-    pub mutations: u64,
-    /// Answered from a committed State.
-    pub settled: u64,
-    /// 504.
-    pub unknown: u64,
-    /// 503.
-    pub unavailable: u64,
-    /// The gateway died first, or the client gave up.
-    pub abandoned: u64,
-    /// Reads that were fresh.
-    pub reads: u64,
-    /// Hand-overs that ended well.
-    pub transferred: u64,
-}
-
-impl Counts {
-    /// Adds those of another run.
-    pub fn add(&mut self, other: &Self) {
-        for (sum, count) in self.faults.iter_mut().zip(other.faults) {
-            *sum += count;
-        }
-        self.add_stats(&other.stats);
-        self.events += other.events;
-        self.mutations += other.mutations;
-        self.settled += other.settled;
-        self.unknown += other.unknown;
-        self.unavailable += other.unavailable;
-        self.abandoned += other.abandoned;
-        self.reads += other.reads;
-        self.transferred += other.transferred;
-    }
-
-    fn add_stats(&mut self, s: &Stats) {
-        let t = &mut self.stats;
-        t.pre_votes += s.pre_votes;
-        t.elections += s.elections;
-        t.wins += s.wins;
-        t.commits += s.commits;
-        t.settled += s.settled;
-        t.lapses += s.lapses;
-        t.resigns += s.resigns;
-        t.adoptions += s.adoptions;
-        t.voters_added += s.voters_added;
-        t.voters_removed += s.voters_removed;
-        t.fulls += s.fulls;
-    }
+    /// The next fault of the plan.
+    Fault { at: usize },
+    /// A part of a fault, or its end.
+    Later(crate::nemesis::Later),
 }
 
 /// Everything.
@@ -181,13 +75,15 @@ pub struct World {
     pub(crate) wire_count: u64,
     pub(crate) clients: Clients,
     pub(crate) record: invariant::World,
+    /// Every State once: what nodes decode for themselves is shared again, so that comparing is cheap.
+    pub(crate) known: BTreeMap<Stamp, Arc<State>>,
     pub(crate) counts: Counts,
     pub(crate) trace: Trace,
     /// No more faults.
     pub(crate) calm: bool,
     pub(crate) failed: Option<invariant::Violation>,
     pub(crate) halted: Vec<usize>,
-    pub(crate) transfers: Vec<(u64, ais_ha::Transferred)>,
+    pub(crate) transfers: Vec<(u64, Transferred)>,
     pub(crate) nemesis: crate::nemesis::Nemesis,
 }
 
@@ -196,19 +92,8 @@ impl World {
     #[must_use]
     pub fn new(plan: Plan, show: bool) -> Self {
         let mut rng = Rng::new(plan.seed ^ 0x5eed);
-        let count = plan.gateways + plan.targets;
-        let mut hosts = Vec::with_capacity(count);
-        for at in 0..count {
-            let (kind, name) = plan.name(at);
-            let id: NodeId = name.parse().expect("a generated name is a node id");
-            let disk = Disk::format(DiskId(rng.bits()), plan.sync_us, plan.bytes);
-            let drift = i64::try_from(rng.between(0, 2 * plan.drift_ppm)).unwrap_or(0);
-            let drift_ppm = drift - i64::try_from(plan.drift_ppm).unwrap_or(0);
-            let all = 0..count;
-            let book = all.filter(|other| *other != at && (plan.whole_book || *other < plan.gateways)).collect();
-            let (clock_ms, since) = (rng.between(1, 1_000_000), plan.starts[at]);
-            hosts.push(Host { id, kind, disk, process: None, clock_ms, drift_ppm, book, since });
-        }
+        let count = plan.nodes();
+        let hosts: Vec<Host> = (0..count).map(|at| Self::host(&plan, at, &mut rng)).collect();
         let links = (0..count).map(|_| (0..count).map(|_| Link::new(&plan, &mut rng)).collect()).collect();
         let mut world = Self {
             now: 0,
@@ -218,6 +103,7 @@ impl World {
             order: 0,
             clients: Clients::new(&plan),
             record: invariant::World::default(),
+            known: BTreeMap::new(),
             counts: Counts::default(),
             trace: Trace::new(show),
             hosts,
@@ -239,7 +125,22 @@ impl World {
             let first = world.rng.between(0, ms(2000));
             world.at(first, Event::Client { client, turn: 0 });
         }
+        if let Some(Fault { at_us, .. }) = world.plan.faults.first() {
+            world.at(*at_us, Event::Fault { at: 0 });
+        }
         world
+    }
+
+    fn host(plan: &Plan, at: usize, rng: &mut Rng) -> Host {
+        let (kind, name) = plan.name(at);
+        let id: NodeId = name.parse().expect("a generated name is a node id");
+        let disk = Disk::format(DiskId(rng.bits()), plan.sync_us, plan.bytes);
+        let drift = i64::try_from(rng.between(0, 2 * plan.drift_ppm)).unwrap_or(0);
+        let drift_ppm = drift - i64::try_from(plan.drift_ppm).unwrap_or(0);
+        let all = 0..plan.nodes();
+        let book = all.filter(|other| *other != at && (plan.whole_book || *other < plan.gateways)).collect();
+        let (clock_ms, since) = (rng.between(1, 1_000_000), plan.starts[at]);
+        Host { id, kind, disk, process: None, clock_ms, drift_ppm, book, since, moves: 0, away_until: 0 }
     }
 
     pub(crate) fn at(&mut self, when: Micros, event: Event) {
@@ -254,7 +155,7 @@ impl World {
     }
 
     pub(crate) fn after(&mut self, delay: Micros, event: Event) {
-        self.at(self.now + delay, event);
+        self.at(self.now.saturating_add(delay), event);
     }
 
     /// Runs until then, or until something is violated.
@@ -292,6 +193,7 @@ impl World {
                     self.input(node, input);
                 }
             }
+            Event::Work { node, run } => self.on_work(node, run),
             Event::Dial { from, to, run } => self.on_dial(from, to, run),
             Event::Dialled { from, to, from_run, to_run } => self.on_dialled(from, to, from_run, to_run),
             Event::Redial { from, run, peer } => self.on_redial(from, run, &peer),
@@ -299,8 +201,8 @@ impl World {
             Event::Synced { node, number } => return self.on_synced(node, number),
             Event::Client { client, turn } => return self.on_client(client, turn),
             Event::Start { node } => return self.start(node),
-            Event::Fault => self.on_fault(),
-            Event::Mend(mend) => self.on_mend(mend),
+            Event::Fault { at } => self.on_fault(at),
+            Event::Later(later) => self.on_later(later),
         }
         while let Some(node) = self.halted.pop() {
             self.end_process(node);
@@ -320,33 +222,54 @@ impl World {
         }
         process.timer = None;
         if !process.paused {
-            self.step(node, Input::Tick);
+            self.input(node, Input::Tick);
         }
     }
 
-    /// Hands an input to the node, or lets it wait while its process is paused.
+    /// Hands an input to the node, or lets it wait while its process is paused or slow.
     pub(crate) fn input(&mut self, node: usize, input: Input) {
         let Some(process) = &mut self.hosts[node].process else { return };
+        if process.is_prompt() {
+            return self.step(node, input);
+        }
+        process.inbox.push_back(input);
+        self.work(node);
+    }
+
+    fn work(&mut self, node: usize) {
+        let Some(process) = &mut self.hosts[node].process else { return };
+        if !process.paused && !process.busy && !process.inbox.is_empty() {
+            process.busy = true;
+            let (delay, run) = (process.step_us, process.run);
+            self.after(delay, Event::Work { node, run });
+        }
+    }
+
+    fn on_work(&mut self, node: usize, run: u64) {
+        let Some(process) = self.hosts[node].process.as_mut().filter(|p| p.run == run) else { return };
+        process.busy = false;
         if process.paused {
-            process.inbox.push_back(input);
-        } else {
+            return;
+        }
+        if let Some(input) = process.inbox.pop_front() {
             self.step(node, input);
         }
+        self.work(node);
     }
 
     pub(crate) fn resume(&mut self, node: usize) {
         let Some(process) = &mut self.hosts[node].process else { return };
         process.paused = false;
-        let waiting = std::mem::take(&mut process.inbox);
-        for input in waiting {
-            self.input(node, input);
-        }
-        self.input(node, Input::Tick);
+        process.inbox.push_back(Input::Tick);
+        self.work(node);
     }
 
     fn step(&mut self, node: usize, input: Input) {
         if self.failed.is_some() {
             return;
+        }
+        if let Some(what) = Seen::heard(&input) {
+            self.counts.saw(what);
         }
         self.trace.input(self.now, &self.hosts[node].id, node, &input);
         let host = &mut self.hosts[node];
@@ -354,9 +277,13 @@ impl World {
         let Some(process) = &mut host.process else { return };
         let actions = process.core.step(clock, input);
         for action in actions {
+            let fatal = self.is_fatal(node, &action);
             if let Err(violation) = self.carry_out(node, action) {
                 self.failed = Some(violation);
                 return;
+            }
+            if fatal {
+                return self.die(node);
             }
         }
         self.arm(node);
@@ -396,6 +323,9 @@ impl World {
         match action {
             Action::Persist(persist) => return self.persist(node, persist),
             Action::Send { to, packet } => {
+                if let Some(what) = Seen::sent(&packet) {
+                    self.counts.saw(what);
+                }
                 self.check_said(node, &packet)?;
                 if let Some(to) = self.find(&to) {
                     self.send(node, to, packet);
@@ -403,11 +333,12 @@ impl World {
             }
             Action::Reply { request, reply } => return self.on_reply(node, &request, &reply),
             Action::Transferred { nonce, result } => {
-                self.counts.transferred += u64::from(matches!(result, ais_ha::Transferred::Done { .. }));
+                if matches!(result, Transferred::Done { .. }) {
+                    self.counts.saw(Seen::HandedOver);
+                }
                 self.transfers.push((nonce, result));
             }
             Action::Pulled { nonce, fresh } => return self.on_pulled(node, nonce, fresh),
-            Action::Recovered { .. } => {}
             Action::Publish(state) => {
                 let host = &mut self.hosts[node];
                 let voter = host.voter();
@@ -417,10 +348,9 @@ impl World {
                 return self.record.published((voter, run), &state);
             }
             Action::RoleChanged => self.refresh_book(node),
+            Action::Recovered { .. } => {}
             Action::Halt(Halt::Stopped | Halt::Shutdown | Halt::Decommissioned { .. }) => self.halted.push(node),
-            Action::Halt(Halt::SetAside(why)) => {
-                return violated("asserted", format!("{} is told to set its record aside: {why}", self.hosts[node].id));
-            }
+            Action::Halt(Halt::SetAside(_)) => self.set_aside(node),
             Action::Halt(Halt::Broken(why)) => return violated("asserted", format!("{}: {why}", self.hosts[node].id)),
         }
         Ok(())
@@ -428,23 +358,23 @@ impl World {
 
     /// I5, I7: whatever a node says it holds is on its disk.
     fn check_said(&mut self, node: usize, packet: &Packet) -> Verdict {
-        let voter = self.hosts[node].voter();
+        let voter = || self.hosts[node].voter();
         match &packet.message {
             Message::Appended { stamp, digest, .. } => {
-                self.record.acknowledged(&voter, stamp.epoch, Some((*stamp, Some(*digest))))
+                self.record.acknowledged(&voter(), stamp.epoch, Some((*stamp, Some(*digest))))
             }
             Message::HeartbeatAck { holds, accepted, .. } => {
                 let promised = if *holds { packet.epoch } else { 0 };
-                self.record.acknowledged(&voter, promised, Some((*accepted, None)))
+                self.record.acknowledged(&voter(), promised, Some((*accepted, None)))
             }
             Message::Promise { accepted } => {
                 let accepted = accepted.as_ref().map(|a| (a.stamp, Some(a.digest)));
-                self.record.acknowledged(&voter, packet.epoch, accepted)
+                self.record.acknowledged(&voter(), packet.epoch, accepted)
             }
             Message::Append { body: ais_ha::AppendBody::Deltas(steps), .. } => {
                 steps.iter().try_for_each(|d| self.record.followed(d.stamp, d.base))
             }
-            Message::Prepare { .. } => self.record.acknowledged(&voter, packet.epoch, None),
+            Message::Prepare { .. } => self.record.acknowledged(&voter(), packet.epoch, None),
             _ => Ok(()),
         }
     }
@@ -469,100 +399,6 @@ impl World {
         }
     }
 
-    // ---- processes
-
-    fn start(&mut self, node: usize) -> Verdict {
-        if self.hosts[node].process.is_some() {
-            return Ok(());
-        }
-        let boot = BootId(self.rng.bits());
-        let fresh = format!("fresh-{:016x}", self.rng.bits());
-        let seed = self.rng.bits();
-        let host = &mut self.hosts[node];
-        host.disk.run += 1;
-        let run = host.disk.run;
-        let at = |port| Address { host: host.id.as_str().into(), port };
-        let addresses = Addresses { public: at(51080), control: at(51082), peer: at(51084) };
-        let member = Member {
-            id: host.id.clone(),
-            disk: host.disk.id,
-            run,
-            kind: host.kind,
-            addresses,
-            flags: if self.plan.non_electable == Some(node) { ais_meta::node::flags::NON_ELECTABLE } else { 0 },
-            domain: String::new(),
-            extra: ais_meta::Extra::new(),
-        };
-        let named = |at: &usize| self.plan.name(*at).1.parse::<NodeId>();
-        let primary_ep = match self.plan.primary_ep {
-            Some(named) if named == node => PrimaryEp::Us,
-            Some(at) => named(&at).map_or(PrimaryEp::Unknown, PrimaryEp::Peer),
-            None => PrimaryEp::Unset,
-        };
-        let config = Config {
-            member,
-            boot,
-            uuid: self.plan.uuid_given.then(|| "simulated-cluster".parse::<ClusterUuid>().ok()).flatten(),
-            fresh_uuid: fresh.parse().expect("a generated name is a uuid"),
-            seed,
-            voters: self.plan.voters,
-            timers: ais_ha::Timers { evict_voter_ms: self.plan.evict_voter_ms, ..ais_ha::Timers::default() },
-            discovery: Discovery {
-                initial_voters: self.plan.initial.iter().filter_map(|at| named(at).ok()).collect(),
-                formed: false,
-                primary_ep,
-                standalone: self.plan.gateways == 1,
-            },
-            started_unix_s: 1_700_000_000,
-        };
-        let hard = host.disk.load().or_else(|why| violated("replay", why))?;
-        let clock = host.clock(self.now);
-        let core = Node::boot(config, hard, clock);
-        let (inbox, timer, published) = (VecDeque::new(), None, None);
-        host.process = Some(Process { core, run, boot, paused: false, inbox, timer, published, stopping: false });
-        self.trace.note(self.now, &format!("{} starts, run {run}", self.hosts[node].id));
-        self.input(node, Input::Tick);
-        for to in self.hosts[node].book.clone() {
-            let delay = self.rng.between(0, 2000);
-            self.after(delay, Event::Dial { from: node, to, run });
-        }
-        Ok(())
-    }
-
-    /// The process is gone: the kernel ends its connections, un-synced writes may be lost.
-    pub(crate) fn end_process(&mut self, node: usize) {
-        let Some(sender) = self.hosts[node].sender() else { return };
-        self.trace.note(self.now, &format!("{} ends", self.hosts[node].id));
-        if let Some(process) = self.hosts[node].process.take() {
-            self.counts.add_stats(&process.core.stats());
-        }
-        self.tear(node);
-        self.hang_up(node, &sender);
-        self.clients_lose(node);
-    }
-
-    fn tear(&mut self, node: usize) {
-        let waiting = self.hosts[node].disk.queue.len();
-        let (states, both) = (self.rng.between(0, waiting as u64), self.rng.bits());
-        let states = usize::try_from(states).unwrap_or(0);
-        let votes = usize::try_from(both % (states as u64 + 1)).unwrap_or(0);
-        let queue: Vec<Persist> = std::mem::take(&mut self.hosts[node].disk.queue).into();
-        self.hosts[node].disk.syncing = None;
-        // A State reaches the disk before the promise that goes with it.
-        if let Err(violation) = self.write_down(node, &queue[..states], votes) {
-            self.failed = Some(violation);
-        }
-    }
-
-    /// Adds the counters of everybody who still runs.
-    pub(crate) fn count_all(&mut self) {
-        for node in 0..self.hosts.len() {
-            if let Some(stats) = self.hosts[node].process.as_ref().map(|p| p.core.stats()) {
-                self.counts.add_stats(&stats);
-            }
-        }
-    }
-
     // ---- looking
 
     /// Who leads, in the opinion of the one with the highest epoch.
@@ -572,6 +408,12 @@ impl World {
             process.core.lease_valid(h.clock(self.now)).map(|epoch| (epoch, at))
         };
         self.hosts.iter().enumerate().filter_map(leads).max().map(|(_, at)| at)
+    }
+
+    /// Whether this node believes to lead.
+    pub(crate) fn leads(&self, node: usize) -> bool {
+        let host = &self.hosts[node];
+        host.process.as_ref().is_some_and(|p| p.core.lease_valid(host.clock(self.now)).is_some())
     }
 
     /// The newest State that this node serves.

@@ -1,34 +1,42 @@
 //! A small range for every `cargo test`; `ais-sim run` does the large one.
 
-use ais_sim::{Totals, latency, run_seed};
+use ais_sim::{Plan, Totals, latency, run_plan, run_seed, shrink};
 
 #[test]
 fn two_hundred_seeds_hold_every_invariant() {
     let mut totals = Totals::default();
     for seed in 20_000..20_200 {
         let report = run_seed(seed, false);
-        assert!(report.violation.is_none(), "ais-sim run --seed {seed} --trace: {:?}", report.violation);
+        assert!(report.violation.is_none(), "ais-sim run --seed {seed} --shrink: {:?}", report.violation);
         totals.add(&report);
     }
     assert_eq!(totals.missing(), Vec::<String>::new());
 }
 
 #[test]
-fn one_seed_is_one_history() {
+fn one_plan_is_one_history() {
     for seed in [1, 17, 99] {
-        let (first, second) = (run_seed(seed, false), run_seed(seed, false));
+        let text = serde_json::to_string(&Plan::of(seed)).expect("a plan is data");
+        let read: Plan = serde_json::from_str(&text).expect("a plan is data");
+        assert_eq!(read, Plan::of(seed));
+        let (first, second) = (run_seed(seed, false), run_plan(read, false));
         assert_eq!(first.hash, second.hash, "seed {seed}");
         assert_eq!(first.counts.events, second.counts.events, "seed {seed}");
     }
 }
 
+/// Wall clocks may be years off and step at each start: nothing happens differently.
 #[test]
-fn a_healthy_primary_is_not_deposed() {
-    for seed in 0..20 {
-        if let Err(violation) = latency::undisturbed(seed) {
-            panic!("seed {seed}: {violation}");
-        }
+fn wall_clocks_decide_nothing() {
+    for seed in 0..30 {
+        let run = |wall_steps| run_plan(Plan { wall_steps, ..Plan::of(seed) }, false);
+        assert_eq!(run(false).hash, run(true).hash, "seed {seed}");
     }
+}
+
+#[test]
+fn what_breaks_nothing_does_not_shrink() {
+    assert!(shrink::shrink(&Plan::of(5)).is_none());
 }
 
 #[test]
