@@ -174,7 +174,7 @@ impl Plan {
                 times: 4,
                 gap_us: ms(rng.between(20, 1500)),
             },
-            31 => Strike::JoinInElection { who, back_us },
+            31 => Strike::JoinInElection { who: Who::Other(rng.index(16)), back_us },
             32 => Strike::Move { who, back_us: rng.skewed(ms(5), ms(4000)) },
             33 => Strike::AllDown { orderly: rng.chance(500), down_us: rng.skewed(ms(10), ms(4000)), order: rng.bits() },
             34 => Strike::Torn { who, back_us: rng.skewed(ms(5), ms(4000)) },

@@ -23,6 +23,7 @@ const FOUND: &[(&str, &str)] = &[
     ("told-by-founder-only", "L1: a bound voter could be told only by the founder, whose disk was lost"),
     ("stopping-counted-as-dead", "I9: a primary that had begun to stop counted as dead when its connection was reset"),
     ("join-acknowledges-given-ids", "I10: a join acknowledged ids that were given out but not yet proposed"),
+    ("evicted-candidate", "L2: an electable learner that stood when it was evicted went on standing, and never asked to join"),
 ];
 
 /// Each plan is run under so many seeds.
