@@ -140,7 +140,9 @@ impl World {
         let Some(mut busy) = self.clients.all[client].busy.take() else { return };
         (busy.gateway, busy.tries) = (gateway, busy.tries + 1);
         let change = match &busy.call {
-            Call::Create(name) => Change::CreateBucket { name: name.clone(), created_ns: self.wall_ns(), props: BTreeMap::new() },
+            Call::Create(name) => {
+                Change::CreateBucket { name: name.clone(), created_ns: self.wall_ns(), props: BTreeMap::new() }
+            }
             Call::Destroy(name) => Change::DestroyBucket { name: name.clone() },
             Call::Read { .. } => {
                 self.clients.nonces += 1;
@@ -265,13 +267,20 @@ impl World {
         self.record.asks_create(&name);
         self.input(
             gateway,
-            Input::Propose { request, change: Change::CreateBucket { name: name.clone(), created_ns: self.wall_ns(), props: BTreeMap::new() } },
+            Input::Propose {
+                request,
+                change: Change::CreateBucket { name: name.clone(), created_ns: self.wall_ns(), props: BTreeMap::new() },
+            },
         );
         Some(name)
     }
 
     /// What a gateway's wall clock says: anything.
     fn wall_ns(&self) -> i64 {
-        if self.plan.wall_steps { i64::try_from(self.order.wrapping_mul(0x9e37_79b9_7f4a) >> 1).unwrap_or(0) } else { 0 }
+        if self.plan.wall_steps {
+            i64::try_from(self.order.wrapping_mul(0x9e37_79b9_7f4a) >> 1).unwrap_or(0)
+        } else {
+            0
+        }
     }
 }

@@ -26,7 +26,8 @@ impl Plan {
         let (gateways, targets) = shapes[rng.index(shapes.len())];
         let voters = if rng.chance(700) { 5 } else { 3 };
         let initial = founders(gateways, voters);
-        let late = rng.chance(400);
+        // A benign world has its electorate complete before anything happens: two voters cannot miss one.
+        let late = rng.chance(400) && class != Class::Benign;
         let start = |at: usize, rng: &mut Rng| match () {
             () if at >= initial && late && rng.chance(500) => rng.between(ms(2000), ms(40_000)),
             () => rng.between(0, ms(1500)),
@@ -176,7 +177,9 @@ impl Plan {
             },
             31 => Strike::JoinInElection { who: Who::Other(rng.index(16)), back_us },
             32 => Strike::Move { who, back_us: rng.skewed(ms(5), ms(4000)) },
-            33 => Strike::AllDown { orderly: rng.chance(500), down_us: rng.skewed(ms(10), ms(4000)), order: rng.bits() },
+            33 => {
+                Strike::AllDown { orderly: rng.chance(500), down_us: rng.skewed(ms(10), ms(4000)), order: rng.bits() }
+            }
             34 => Strike::Torn { who, back_us: rng.skewed(ms(5), ms(4000)) },
             35 => Strike::DeadDisk { who },
             _ => Strike::WipeTwo { a: who, b: node(rng), back_us: rng.skewed(ms(5), ms(4000)) },

@@ -132,7 +132,8 @@ impl World {
         let fresh = format!("fresh-{:016x}", self.rng.bits());
         let seed = self.rng.bits();
         // A wall clock that is years off, another way at each start.
-        let skew_s = if self.plan.wall_steps { i64::try_from(seed % 400_000_000).unwrap_or(0) - 200_000_000 } else { 0 };
+        let skew_s =
+            if self.plan.wall_steps { i64::try_from(seed % 400_000_000).unwrap_or(0) - 200_000_000 } else { 0 };
         let host = &mut self.hosts[node];
         host.disk.run += 1;
         let run = host.disk.run;

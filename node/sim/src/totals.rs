@@ -16,7 +16,7 @@ pub struct Totals {
     virtual_us: u64,
     counts: Counts,
     /// Runs with too few faults or mutations to count.
-    thin: u64,
+    thin: Vec<u64>,
 }
 
 impl Totals {
@@ -26,7 +26,9 @@ impl Totals {
         self.virtual_us += report.virtual_us;
         self.counts.add(&report.counts);
         let few = report.counts.strikes() < FAULTS_MIN || report.counts.mutations < MUTATIONS_MIN;
-        self.thin += u64::from(report.violation.is_none() && few);
+        if report.violation.is_none() && few {
+            self.thin.push(report.seed);
+        }
     }
 
     /// What was expected of so many seeds and did not happen. Floors are per thousand seeds and are rounded down.
@@ -42,8 +44,11 @@ impl Totals {
             .filter(|(_, count, need)| count < need)
             .map(|(name, count, need)| format!("{name}: {count} of {need}"))
             .collect();
-        if self.thin > 0 {
-            missing.push(format!("{} runs with fewer than {FAULTS_MIN} faults or {MUTATIONS_MIN} mutations", self.thin));
+        if !self.thin.is_empty() {
+            let (runs, some) = (self.thin.len(), &self.thin[..self.thin.len().min(5)]);
+            missing.push(format!(
+                "{runs} runs with fewer than {FAULTS_MIN} faults or {MUTATIONS_MIN} mutations: {some:?}"
+            ));
         }
         missing
     }

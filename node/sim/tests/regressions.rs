@@ -13,7 +13,10 @@ const FOUND: &[(&str, &str)] = &[
     ),
     ("several-missed-states", "replay: the same over several missed States"),
     ("sole-voter-wiped", "a sole initial voter whose disk was wiped founds again (no plan may do that to it)"),
-    ("second-ended-connection", "L2: a follower's second ended connection: the primary thought it unreachable for ever"),
+    (
+        "second-ended-connection",
+        "L2: a follower's second ended connection: the primary thought it unreachable for ever",
+    ),
     ("founding-hello-lost", "L1: founding waited for ever for a hello that was lost"),
     ("promised-winners-epoch", "L2: a candidate that promised the winner's epoch to itself never followed in it"),
     ("missed-formed", "L1: an initial voter that missed the word 'formed' was never told again"),
@@ -23,7 +26,10 @@ const FOUND: &[(&str, &str)] = &[
     ("told-by-founder-only", "L1: a bound voter could be told only by the founder, whose disk was lost"),
     ("stopping-counted-as-dead", "I9: a primary that had begun to stop counted as dead when its connection was reset"),
     ("join-acknowledges-given-ids", "I10: a join acknowledged ids that were given out but not yet proposed"),
-    ("evicted-candidate", "L2: an electable learner that stood when it was evicted went on standing, and never asked to join"),
+    (
+        "evicted-candidate",
+        "L2: an electable learner that stood when it was evicted went on standing, and never asked to join",
+    ),
 ];
 
 /// Each plan is run under so many seeds.
