@@ -69,7 +69,10 @@ struct Run {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Run(run) => run.run(),
-        Command::Plan { seed } => Ok(println!("{}", serde_json::to_string_pretty(&Plan::of(seed))?)),
+        Command::Plan { seed } => {
+            println!("{}", serde_json::to_string_pretty(&Plan::of(seed))?);
+            Ok(())
+        }
         Command::Latency { runs } => latency_table(runs),
     }
 }

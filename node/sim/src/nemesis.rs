@@ -267,9 +267,14 @@ impl World {
         if self.record.commits() < 3 || !self.record.would_remember(&voters) {
             return false;
         }
-        // Somebody who may lead must know the cluster at once.
-        let knows = |v: &&ais_meta::Voter| v.electable && !voters.contains(&v.id) && !self.record.is_wiped(&v.id);
-        if self.known.last_key_value().is_none_or(|(_, state)| state.electorate().iter().find(knows).is_none()) {
+        // Somebody who may lead must know who votes now.
+        let newest = self.record.newest();
+        let knows = |v: &ais_meta::Voter| {
+            let host = self.hosts.iter().find(|h| h.voter() == v.id);
+            let held = host.and_then(|h| h.disk.accepted()).is_some_and(|s| s.stamp() >= newest);
+            v.electable && held && !voters.contains(&v.id)
+        };
+        if !self.known.last_key_value().is_some_and(|(_, state)| state.electorate().iter().any(knows)) {
             return false;
         }
         for (node, voter) in nodes.iter().zip(voters) {
