@@ -128,6 +128,12 @@ pub fn create_bucket(gateway: &str, name: &str, id: Option<&str>) -> Result<Repl
     mutate(gateway, "POST", name, "create-bck", id)
 }
 
+/// Makes a bucket, or gives up after a time.
+pub fn create_bucket_within(gateway: &str, name: &str, timeout: Duration) -> Result<Reply, Failure> {
+    let body = br#"{"action":"create-bck","name":"","value":null}"#;
+    http::call(gateway, Call { method: "POST", target: &bucket_target(name), headers: &[], body }, timeout)
+}
+
 /// Destroys a bucket.
 pub fn delete_bucket(gateway: &str, name: &str, id: Option<&str>) -> Result<Reply, Failure> {
     mutate(gateway, "DELETE", name, "destroy-bck", id)
@@ -176,7 +182,13 @@ pub fn set_primary(address: &str, id: &str, query: &str) -> Result<Reply, Failur
 
 /// A signed `GET /v1/ha/view`; the reply's signature is checked.
 pub fn view(control: &str, secret: &Secret) -> Result<View> {
-    let reply = signed(control, secret, "GET", "/v1/ha/view", LOOK_TIMEOUT)?;
+    view_skewed(control, secret, 0)
+}
+
+/// As [`view`], to a node whose wall clock is so far ahead.
+pub fn view_skewed(control: &str, secret: &Secret, skew_ms: i64) -> Result<View> {
+    let ask = Signed { method: "GET", target: "/v1/ha/view", body: b"", skew_ms, timeout: LOOK_TIMEOUT };
+    let reply = ask.send(control, secret)?;
     if !reply.is_success() {
         bail!("the view of {control}: {} {}", reply.status, reply.text());
     }
@@ -185,16 +197,41 @@ pub fn view(control: &str, secret: &Secret) -> Result<View> {
 
 /// A signed call without a body to a control port; the reply's signature is checked.
 pub fn signed(control: &str, secret: &Secret, method: &str, target: &str, timeout: Duration) -> Result<Reply> {
-    let request = auth::Request { method, path_and_query: target, body: b"" };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
-    let nonce = nonce()?;
-    let header = auth::sign(secret, request, u64::try_from(now.as_millis())?, nonce);
-    let headers = [(auth::HEADER, header.as_str())];
-    let reply = http::call(control, Call { method, target, headers: &headers, body: b"" }, timeout)?;
-    let answer = reply.header("ais-auth");
-    auth::verify_reply(secret, nonce, reply.status, &reply.body, answer)
-        .with_context(|| format!("the reply of {control} ({}) to {method} {target}: {}", reply.status, reply.text()))?;
-    Ok(reply)
+    Signed { method, target, body: b"", skew_ms: 0, timeout }.send(control, secret)
+}
+
+/// A signed call to a control port.
+#[derive(Debug, Clone, Copy)]
+pub struct Signed<'a> {
+    /// `GET`, ...
+    pub method: &'a str,
+    /// Path and query.
+    pub target: &'a str,
+    /// Body.
+    pub body: &'a [u8],
+    /// How far the callee's clock is ahead of this machine's, in milliseconds.
+    pub skew_ms: i64,
+    /// For the whole call.
+    pub timeout: Duration,
+}
+
+impl Signed<'_> {
+    /// Sends it; the reply's signature is checked.
+    pub fn send(self, control: &str, secret: &Secret) -> Result<Reply> {
+        let Self { method, target, body, skew_ms, timeout } = self;
+        let request = auth::Request { method, path_and_query: target, body };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+        let now_ms = u64::try_from(now.as_millis())?.saturating_add_signed(skew_ms);
+        let nonce = nonce()?;
+        let header = auth::sign(secret, request, now_ms, nonce);
+        let headers = [(auth::HEADER, header.as_str())];
+        let reply = http::call(control, Call { method, target, headers: &headers, body }, timeout)?;
+        let answer = reply.header("ais-auth");
+        auth::verify_reply(secret, nonce, reply.status, &reply.body, answer).with_context(|| {
+            format!("the reply of {control} ({}) to {method} {target}: {}", reply.status, reply.text())
+        })?;
+        Ok(reply)
+    }
 }
 
 fn nonce() -> Result<auth::Nonce> {

@@ -6,6 +6,7 @@
 mod check;
 mod clients;
 mod pool;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,8 +14,9 @@ use std::time::Duration;
 use ais_meta::Stamp;
 
 pub use self::check::{Report, check};
-pub use self::clients::{Load, Options, Random, Watch};
+pub use self::clients::{Load, Options, Random, Watch, Watched};
 pub use self::pool::Pool;
+pub use self::views::Views;
 use crate::client::View;
 
 /// What was asked.
@@ -82,7 +84,7 @@ pub struct Op {
 pub struct Sample {
     /// Since the load began.
     pub at: Duration,
-    /// The view.
+    /// The view; members and electorate are left out.
     pub view: View,
 }
 

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail, ensure};
+use serde_json::Value;
 
-use crate::client;
+use crate::client::{self, View};
 use crate::history::{self, History, Load, Options, Pool, Report, Watch};
-use crate::processes::{LocalCluster, Spec};
+use crate::processes::{self, AGREE_TIMEOUT, Kind, LOOK_EVERY, LocalCluster, Node, Spec};
+use crate::wait::Wait;
 
 /// How many broken rules are shown.
 const SHOWN_MAX: usize = 8;
@@ -38,9 +41,11 @@ impl Scene {
     pub fn on(cluster: LocalCluster) -> Result<Self> {
         let pool = Pool::new(cluster.survivors(""));
         let prefix = "h".to_owned();
-        let load = Load::start(&pool, &Options::new(&prefix));
-        let controls = cluster.nodes.iter().map(|node| node.control.clone()).collect();
-        let watch = Watch::start(controls, cluster.secret().clone(), load.started());
+        let gateways = cluster.survivors("").len();
+        let options = if cluster.in_namespaces() { Options::sticky(&prefix, gateways) } else { Options::new(&prefix) };
+        let load = Load::start(&pool, &options);
+        let watched = cluster.nodes.iter().map(Node::watched).collect();
+        let watch = Watch::start(watched, cluster.secret().clone(), load.started());
         let scene = Self { cluster, pool, slow: BTreeSet::new(), load, watch, prefix };
         // Something must have been written before the first fault.
         scene.write_for(WARM_UP);
@@ -65,6 +70,56 @@ impl Scene {
         Ok(back)
     }
 
+    /// Waits until these nodes follow one primary, one of them, of a higher epoch than `epoch`; its id and epoch.
+    pub fn led_among(&mut self, ids: &[String], epoch: u64) -> Result<(String, u64)> {
+        let what = format!("a primary after epoch {epoch} among {ids:?}");
+        let end = Wait::new(what, AGREE_TIMEOUT).every(LOOK_EVERY);
+        end.until(|| {
+            let views = ids.iter().map(|id| self.cluster.node(id)?.view()).collect::<Result<Vec<View>>>()?;
+            let leader = processes::led(&views).map_err(|why| anyhow!("{why}"))?;
+            ensure!(leader.epoch() > epoch, "{} leads epoch {}", leader.node_id, leader.epoch());
+            Ok(Some((leader.node_id.clone(), leader.epoch())))
+        })
+    }
+
+    /// Makes a bucket through this gateway, trying for as long as the harness waits for anything; how long it took.
+    pub fn commit_through(&self, id: &str) -> Result<Duration> {
+        let (address, begin) = (self.cluster.node(id)?.public.clone(), Instant::now());
+        Wait::new(format!("a commit through {id}"), AGREE_TIMEOUT).every(LOOK_EVERY).until(|| {
+            let reply = client::create_bucket(&address, &self.fresh_name(), None)?;
+            ensure!(reply.is_success(), "{}: {}", reply.status, reply.text());
+            Ok(Some(begin.elapsed()))
+        })
+    }
+
+    /// A name that no client of the history uses.
+    pub fn fresh_name(&self) -> String {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        format!("own-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The ids of all nodes that can answer, but these.
+    pub fn others(&self, not: &[&str]) -> Vec<String> {
+        let running = self.cluster.nodes.iter().filter(|node| node.answers());
+        running.map(|node| node.id.clone()).filter(|id| !not.contains(&id.as_str())).collect()
+    }
+
+    /// Adds a node that is not started yet, and looks at it from now on.
+    pub fn add(&mut self, id: &str, kind: Kind, more: &[(&str, Value)]) -> Result<()> {
+        self.cluster.add(id, kind, more)?;
+        self.watch.add(self.cluster.node(id)?.watched());
+        Ok(())
+    }
+
+    /// A node listens elsewhere from its next start on.
+    pub fn readdress(&mut self, id: &str) -> Result<()> {
+        self.cluster.readdress(id)?;
+        let node = self.cluster.node(id)?;
+        self.pool.readdress(id, &node.public);
+        self.watch.add(node.watched());
+        Ok(())
+    }
+
     /// Lets the clients write for a while.
     pub fn write_for(&self, time: Duration) {
         std::thread::sleep(time);
@@ -83,7 +138,11 @@ impl Scene {
         match history::check(&history) {
             Ok(report) if report.done == 0 => bail!("the clients wrote nothing"),
             Ok(report) => {
-                for op in history.ops.iter().filter(|op| !op.said.is_empty()).take(SHOWN_MAX) {
+                // A write without an answer is the rarer and the worse.
+                let lost = |mutation: bool| {
+                    history.ops.iter().filter(move |op| !op.said.is_empty() && op.action.is_mutation() == mutation)
+                };
+                for op in lost(true).chain(lost(false)).take(SHOWN_MAX) {
                     eprintln!("a call without a certain answer: {op:?}");
                 }
                 cluster.finish();

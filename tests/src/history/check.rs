@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ais_meta::Stamp;
 
-use super::{Action, Answer, History, Op};
+use super::{Action, Answer, History, Op, Views};
 
 /// What a good history held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -249,33 +249,10 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// One primary an epoch; promises and published stamps never fall.
     fn views(&mut self) {
-        let mut primaries: BTreeMap<(u32, u64), (String, u64)> = BTreeMap::new();
-        let mut promised: BTreeMap<(String, String), u64> = BTreeMap::new();
-        let mut published: BTreeMap<(String, String), Stamp> = BTreeMap::new();
-        for sample in &self.history.samples {
-            let view = &sample.view;
-            if let Some(stamp) = view.stamp {
-                let process = (format!("{}/{}", view.node_id, view.disk_id), view.run);
-                if view.leads() {
-                    let known = primaries.entry((stamp.incarnation, stamp.epoch)).or_insert_with(|| process.clone());
-                    if *known != process {
-                        self.wrong.push(format!("epoch {} had two primaries: {known:?} and {process:?}", stamp.epoch));
-                    }
-                }
-                let last = published.entry((view.node_id.clone(), view.boot_id.clone())).or_insert(stamp);
-                if stamp < *last {
-                    self.wrong.push(format!("{} published {last}, then {stamp}", view.node_id));
-                }
-                *last = stamp;
-            }
-            let last = promised.entry((view.node_id.clone(), view.disk_id.clone())).or_default();
-            if view.promised < *last {
-                self.wrong.push(format!("{} had promised {last}, then {}", view.node_id, view.promised));
-            }
-            *last = view.promised;
-        }
+        let mut views = Views::default();
+        self.history.samples.iter().for_each(|sample| views.add(&sample.view));
+        self.wrong.extend(views.wrong);
     }
 
     fn count(&mut self, requests: &[Request<'_>]) {

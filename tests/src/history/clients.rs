@@ -1,7 +1,7 @@
 //! The clients and the watcher of views.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,10 @@ use crate::http::{Failure, Reply};
 
 /// Calls of one request until an answer is known.
 const ATTEMPTS_MAX: usize = 8;
+/// Between two looks at a node.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// Of a sticky client's calls, one in so many goes elsewhere.
+const ELSEWHERE_ONE_IN: usize = 20;
 /// Before a call is tried again because nobody listened.
 const AGAIN_AFTER: Duration = Duration::from_millis(5);
 
@@ -46,12 +50,19 @@ pub struct Options {
     pub pause: Duration,
     /// Begins the name of every bucket.
     pub prefix: String,
+    /// Each client has a gateway that it mostly calls: one whose gateway is cut off does not hold up the others.
+    pub sticky: bool,
 }
 
 impl Options {
     /// Three clients.
     pub fn new(prefix: &str) -> Self {
-        Self { clients: 3, pause: Duration::from_millis(10), prefix: prefix.to_owned() }
+        Self { clients: 3, pause: Duration::from_millis(10), prefix: prefix.to_owned(), sticky: false }
+    }
+
+    /// Two clients for each of so many gateways.
+    pub fn sticky(prefix: &str, gateways: usize) -> Self {
+        Self { clients: 2 * gateways, pause: Duration::from_millis(25), sticky: true, ..Self::new(prefix) }
     }
 }
 
@@ -70,7 +81,8 @@ impl Load {
         let threads = (0..options.clients).map(|number| {
             let random = Random::new(u64::from(std::process::id()) << 8 | number as u64);
             let name = format!("{}{number}", options.prefix);
-            let mut client = Client { name, pool: pool.clone(), random, start, ops: Vec::new(), stop: stop.clone() };
+            let (pool, stop, home) = (pool.clone(), stop.clone(), options.sticky.then_some(number));
+            let mut client = Client { name, pool, random, home, start, ops: Vec::new(), stop };
             let pause = options.pause;
             std::thread::spawn(move || {
                 let mut count = 0u64;
@@ -105,6 +117,7 @@ struct Client {
     name: String,
     pool: Arc<Pool>,
     random: Random,
+    home: Option<usize>,
     start: Instant,
     ops: Vec<Op>,
     stop: Arc<AtomicBool>,
@@ -160,6 +173,14 @@ impl Client {
         None
     }
 
+    fn pick(&mut self, not: Option<&str>) -> Option<Use> {
+        let home = self.home.filter(|_| self.random.below(ELSEWHERE_ONE_IN) > 0);
+        match home.and_then(|home| self.pool.nth(home)) {
+            Some(gateway) => Some(gateway),
+            None => self.pool.pick(&mut self.random, not),
+        }
+    }
+
     /// One call that reached a gateway; its answer and the gateway. `None` when the load ends before one listened.
     fn once(
         &mut self,
@@ -170,7 +191,7 @@ impl Client {
     ) -> Option<(Answer, String)> {
         loop {
             let invoked = self.start.elapsed();
-            let gateway = self.pool.pick(&mut self.random, not)?;
+            let gateway = self.pick(not)?;
             let result = send(&gateway, action, bucket, request);
             if matches!(result, Err(Failure::NotSent(_))) {
                 // Like the SDK: nothing was sent, try again. It had no effect and is no part of the history.
@@ -223,48 +244,61 @@ fn judge(action: Action, bucket: &str, result: &Result<Reply, Failure>) -> Answe
     }
 }
 
+/// A node to look at.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// Control address.
+    pub control: String,
+    /// How far its wall clock is ahead, in milliseconds.
+    pub skew_ms: Arc<AtomicI64>,
+}
+
 /// Takes samples of all nodes' views.
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Vec<Sample>>,
+    secret: Secret,
+    start: Instant,
+    threads: Vec<JoinHandle<Vec<Sample>>>,
 }
 
 impl Watch {
-    /// Starts it for these control addresses; `start` is the load's.
-    pub fn start(controls: Vec<String>, secret: Secret, start: Instant) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        // A paused node must not keep the others from being looked at: a thread each.
-        let each = move |control: String, secret: Secret, stop: Arc<AtomicBool>| {
-            let mut samples: Vec<Sample> = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
-                if let Ok(view) = client::view(&control, &secret)
-                    && samples.last().is_none_or(|last| last.view != view)
-                {
-                    samples.push(Sample { at: start.elapsed(), view });
-                }
-                std::thread::sleep(Duration::from_millis(25));
-            }
-            samples
-        };
-        let threads: Vec<JoinHandle<Vec<Sample>>> = controls
-            .into_iter()
-            .map(|control| {
-                let (secret, stop) = (secret.clone(), stop.clone());
-                std::thread::spawn(move || each(control, secret, stop))
-            })
-            .collect();
-        let thread = std::thread::spawn(move || {
-            let mut all: Vec<Sample> = threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect();
-            all.sort_by_key(|sample| sample.at);
-            all
-        });
-        Self { stop, thread }
+    /// Starts it for these nodes; `start` is the load's.
+    pub fn start(nodes: Vec<Watched>, secret: Secret, start: Instant) -> Self {
+        let mut watch = Self { stop: Arc::new(AtomicBool::new(false)), secret, start, threads: Vec::new() };
+        nodes.into_iter().for_each(|node| watch.add(node));
+        watch
+    }
+
+    /// Another node; a thread each: a paused one must not keep the others from being looked at.
+    pub fn add(&mut self, node: Watched) {
+        let (stop, secret, start) = (self.stop.clone(), self.secret.clone(), self.start);
+        self.threads.push(std::thread::spawn(move || watch_one(&node, &secret, start, &stop)));
     }
 
     /// Ends it and gives the samples.
     pub fn stop(self) -> Result<Vec<Sample>> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().ok().context("the watcher panicked")
+        let mut all = Vec::new();
+        for thread in self.threads {
+            all.extend(thread.join().ok().context("the watcher panicked")?);
+        }
+        all.sort_by_key(|sample| sample.at);
+        Ok(all)
     }
+}
+
+fn watch_one(node: &Watched, secret: &Secret, start: Instant, stop: &AtomicBool) -> Vec<Sample> {
+    let mut samples: Vec<Sample> = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok(mut view) = client::view_skewed(&node.control, secret, node.skew_ms.load(Ordering::Relaxed)) {
+            // What is not judged only takes memory.
+            (view.members, view.electorate) = (Vec::new(), Vec::new());
+            if samples.last().is_none_or(|last| last.view != view) {
+                samples.push(Sample { at: start.elapsed(), view });
+            }
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    samples
 }

@@ -55,6 +55,14 @@ impl Pool {
         })
     }
 
+    /// The gateway at this place, counted round; `None` while it is closed.
+    pub fn nth(&self, place: usize) -> Option<Use> {
+        self.with(|entries| {
+            let entry = entries.get(place % entries.len().max(1)).filter(|entry| entry.open)?;
+            Some(Use { id: entry.id.clone(), address: entry.address.clone(), _call: entry.calls.clone() })
+        })
+    }
+
     /// Takes a gateway out and waits until no call is under way there.
     pub fn close(&self, id: &str) -> Result<()> {
         let idle = || self.with(|entries| entries.iter().all(|e| e.id != id || Arc::strong_count(&e.calls) == 1));

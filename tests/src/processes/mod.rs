@@ -1,10 +1,14 @@
-//! Gateways and targets as processes on loopback.
+//! Gateways and targets as processes, on loopback or in network namespaces.
 
+pub mod fabric;
 mod node;
 mod ports;
+mod starve;
+pub mod volume;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -13,14 +17,23 @@ use ais_meta::auth::Secret;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use self::fabric::Fabric;
+use self::node::Place;
 pub use self::node::{Kind, Node};
 use self::ports::Ports;
+pub use self::starve::Starved;
+use self::volume::Volume;
 use crate::client::View;
 use crate::wait::Wait;
 
 /// How long a cluster of the harness may take to agree, failover and growth of the electorate included.
 pub const AGREE_TIMEOUT: Duration = Duration::from_secs(20);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Public, control and peer port of a node that has a network of its own: the defaults.
+pub const NAMESPACE_PORTS: [u16; 3] = [51_080, 51_082, 51_084];
+/// Begins the name of a harness's folder; its pid follows.
+pub const TEMPORARY: &str = "aiscluster-";
+/// Between two looks at all nodes.
+pub const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -41,6 +54,12 @@ pub struct Spec {
     pub dir: Option<PathBuf>,
     /// Processes survive the harness.
     pub own_session: bool,
+    /// Each node has a network namespace and an address of its own.
+    pub namespaces: bool,
+    /// Each state directory is a small file system of its own.
+    pub volumes: bool,
+    /// More of every node's environment.
+    pub env: Vec<(String, String)>,
 }
 
 impl Spec {
@@ -55,7 +74,24 @@ impl Spec {
             cluster_uuid: None,
             dir: None,
             own_session: false,
+            namespaces: false,
+            volumes: false,
+            env: Vec::new(),
         }
+    }
+
+    /// Gives each node a network namespace.
+    #[must_use]
+    pub fn in_namespaces(mut self) -> Self {
+        self.namespaces = true;
+        self
+    }
+
+    /// Gives each node a small disk.
+    #[must_use]
+    pub fn on_volumes(mut self) -> Self {
+        self.volumes = true;
+        self
     }
 
     /// Adds a key of every node's configuration.
@@ -77,9 +113,17 @@ pub struct LocalCluster {
     secret: Secret,
     spec: Spec,
     dir: PathBuf,
-    ports: Ports,
+    net: Net,
+    volumes: BTreeMap<String, Volume>,
     binary: PathBuf,
     keep: bool,
+}
+
+/// Where nodes get their addresses from.
+#[derive(Debug)]
+enum Net {
+    Loopback(Ports),
+    Namespaces(Fabric),
 }
 
 impl LocalCluster {
@@ -105,8 +149,9 @@ impl LocalCluster {
         fs::write(dir.join("secret"), &key)?;
         let secret = Secret::from_file_content(key.as_bytes()).context("the secret is too short")?;
         let (gateways, targets, prefix) = (spec.gateways, spec.targets, spec.prefix.clone());
-        let ports = Ports::reserve()?;
-        let mut cluster = Self { nodes: Vec::new(), primary_ep: None, secret, spec, dir, ports, binary, keep: true };
+        let net = if spec.namespaces { Net::Namespaces(Fabric::make()?) } else { Net::Loopback(Ports::reserve()?) };
+        let (nodes, volumes) = (Vec::new(), BTreeMap::new());
+        let mut cluster = Self { nodes, primary_ep: None, secret, spec, dir, net, volumes, binary, keep: true };
         for i in 1..=gateways {
             cluster.add(&format!("{prefix}g{i}"), Kind::Gateway, &[])?;
         }
@@ -120,14 +165,26 @@ impl LocalCluster {
 
     /// Adds a node that is not started yet and that the discovery file does not name yet, with more keys of its own.
     pub fn add(&mut self, id: &str, kind: Kind, more: &[(&str, Value)]) -> Result<()> {
-        let ports = [self.ports.take()?, self.ports.take()?, self.ports.take()?];
-        let node = Node::new(id.to_owned(), kind, ports, self.dir.join(id), self.secret.clone());
+        let place = self.net.place(id)?;
+        let node = Node::new(id.to_owned(), kind, place, self.dir.join(id), self.secret.clone());
+        if self.spec.volumes {
+            let image = self.dir.join(format!("{id}.image"));
+            self.volumes.insert(id.to_owned(), Volume::mount(&image, &node.disk())?);
+        }
+        self.configure(&node, more)?;
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    /// Writes a node's configuration for its next start: the cluster's keys, its own, and these.
+    fn configure(&self, node: &Node, more: &[(&str, Value)]) -> Result<()> {
         let mut config = self.spec.settings.clone();
+        let Place { host, ports, .. } = node.place();
         let own = json!({
-            "node_id": id,
-            "kind": kind.as_str(),
+            "node_id": node.id,
+            "kind": node.kind.as_str(),
             "state_dir": node.state_dir(),
-            "listen_host": "127.0.0.1",
+            "listen_host": host,
             "public_port": ports[0],
             "control_port": ports[1],
             "peer_port": ports[2],
@@ -137,9 +194,45 @@ impl LocalCluster {
         config.extend(own.as_object().cloned().unwrap_or_default());
         config.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         // JSON is YAML.
-        node.write_config(&serde_json::to_string_pretty(&config)?)?;
-        self.nodes.push(node);
-        Ok(())
+        node.write_config(&serde_json::to_string_pretty(&config)?)
+    }
+
+    /// Other keys for a node's next start.
+    pub fn reconfigure(&self, id: &str, more: &[(&str, Value)]) -> Result<()> {
+        self.configure(self.node(id)?, more)
+    }
+
+    /// A node has other ports, or on a network of its own another address, from its next start on; nobody is told.
+    pub fn readdress(&mut self, id: &str) -> Result<()> {
+        let place = match &mut self.net {
+            Net::Loopback(_) => self.net.place(id)?,
+            Net::Namespaces(fabric) => {
+                // Beyond all first addresses.
+                let last_byte = fabric.address(id)?.octets()[3].wrapping_add(100);
+                let host = fabric.move_to(id, last_byte)?.into();
+                Place { host, ..self.node(id)?.place().clone() }
+            }
+        };
+        self.node_mut(id)?.move_to(place);
+        self.configure(self.node(id)?, &[])
+    }
+
+    /// Whether nodes have networks of their own.
+    pub fn in_namespaces(&self) -> bool {
+        matches!(self.net, Net::Namespaces(_))
+    }
+
+    /// The network; an error on loopback.
+    pub fn fabric(&mut self) -> Result<&mut Fabric> {
+        match &mut self.net {
+            Net::Namespaces(fabric) => Ok(fabric),
+            Net::Loopback(_) => bail!("these nodes have no networks of their own"),
+        }
+    }
+
+    /// A node's disk; an error when it has none of its own.
+    pub fn volume(&mut self, id: &str) -> Result<&mut Volume> {
+        self.volumes.get_mut(id).with_context(|| format!("{id} has no disk of its own"))
     }
 
     /// Writes the discovery file with all nodes and `others` (entries of other clusters).
@@ -166,7 +259,7 @@ impl LocalCluster {
 
     /// Starts a node's process with the environment of now.
     pub fn start_node(&mut self, id: &str) -> Result<()> {
-        let mut env = Vec::new();
+        let mut env = self.spec.env.clone();
         if let Some(uuid) = &self.spec.cluster_uuid {
             env.push(("AIS_CLUSTER_UUID".to_owned(), uuid.clone()));
         }
@@ -289,10 +382,30 @@ impl LocalCluster {
     }
 }
 
+impl Net {
+    fn place(&mut self, id: &str) -> Result<Place> {
+        match self {
+            Self::Loopback(ports) => {
+                let ports = [ports.take()?, ports.take()?, ports.take()?];
+                Ok(Place { host: Ipv4Addr::LOCALHOST.into(), ports, namespace: None })
+            }
+            Self::Namespaces(fabric) => {
+                let host = fabric.add(id)?.into();
+                Ok(Place { host, ports: NAMESPACE_PORTS, namespace: Some(fabric.namespace_file(id)?) })
+            }
+        }
+    }
+}
+
 impl Drop for LocalCluster {
     fn drop(&mut self) {
         let had_nodes = !self.nodes.is_empty();
+        for volume in self.volumes.values_mut() {
+            // A process that waits for its disk cannot be ended.
+            drop(volume.thaw());
+        }
         self.nodes.clear();
+        self.volumes.clear();
         if !self.keep {
             // A leftover in the temporary folder is no reason to fail.
             drop(fs::remove_dir_all(&self.dir));
@@ -370,7 +483,7 @@ pub fn node_binary() -> Result<PathBuf> {
 fn fresh_dir() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    std::env::temp_dir().join(format!("aiscluster-{}-{count}", std::process::id()))
+    std::env::temp_dir().join(format!("{TEMPORARY}{}-{count}", std::process::id()))
 }
 
 fn random_hex() -> Result<String> {

@@ -1,8 +1,11 @@
 //! One `ais-node` process.
 
 use std::fs::{self, File, OpenOptions};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use ais_meta::auth::Secret;
@@ -11,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::{self, View};
 use crate::cmd::wait_child;
+use crate::history::Watched;
 
 /// Gateway or target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,15 +50,40 @@ pub struct Node {
     pub peer: String,
     /// Its folder: configuration, state, log.
     pub dir: PathBuf,
+    /// How far its wall clock is ahead of the machine's, in milliseconds: signed calls carry the time.
+    pub skew_ms: Arc<AtomicI64>,
+    place: Place,
     secret: Secret,
     child: Option<Child>,
     stopped: bool,
 }
 
+/// Where a node listens.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// Address.
+    pub(super) host: IpAddr,
+    /// Public, control, peer.
+    pub(super) ports: [u16; 3],
+    /// The file of its network namespace; none on loopback.
+    pub(super) namespace: Option<PathBuf>,
+}
+
 impl Node {
-    pub(super) fn new(id: String, kind: Kind, ports: [u16; 3], dir: PathBuf, secret: Secret) -> Self {
-        let [public, control, peer] = ports.map(|port| format!("127.0.0.1:{port}"));
-        Self { id, kind, public, control, peer, dir, secret, child: None, stopped: false }
+    pub(super) fn new(id: String, kind: Kind, place: Place, dir: PathBuf, secret: Secret) -> Self {
+        let [public, control, peer] = place.ports.map(|port| format!("{}:{port}", place.host));
+        let skew_ms = Arc::default();
+        Self { id, kind, public, control, peer, dir, skew_ms, place, secret, child: None, stopped: false }
+    }
+
+    /// It listens elsewhere from its next start on.
+    pub(super) fn move_to(&mut self, place: Place) {
+        let [public, control, peer] = place.ports.map(|port| format!("{}:{port}", place.host));
+        (self.public, self.control, self.peer, self.place) = (public, control, peer, place);
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Its configuration file.
@@ -67,9 +96,14 @@ impl Node {
         self.dir.join("node.log")
     }
 
+    /// Where its disk is mounted, if it has one of its own.
+    pub fn disk(&self) -> PathBuf {
+        self.dir.join("disk")
+    }
+
     /// What it keeps.
     pub fn state_dir(&self) -> PathBuf {
-        self.dir.join("state")
+        if self.disk().exists() { self.disk().join("state") } else { self.dir.join("state") }
     }
 
     /// Its public URL.
@@ -93,11 +127,22 @@ impl Node {
             bail!("{} runs already", self.id);
         }
         let log = OpenOptions::new().create(true).append(true).open(self.log()).context("cannot open a node's log")?;
-        let mut command = if own_session { Command::new("setsid") } else { Command::new(binary) };
+        let mut words = Vec::new();
         if own_session {
-            command.arg(binary);
+            words.push("setsid".into());
         }
-        command.arg("run").arg("--config").arg(self.config()).envs(env.iter().map(|(name, value)| (name, value)));
+        if let Some(file) = &self.place.namespace {
+            // Both give way to what they start: the pid is the node's.
+            words.extend(["nsenter".into(), format!("--net={}", file.display()).into()]);
+        }
+        words.push(binary.as_os_str().to_owned());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .arg("run")
+            .arg("--config")
+            .arg(self.config())
+            .envs(env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir(&self.dir);
         let child = command.spawn().with_context(|| format!("cannot start {}", binary.display()))?;
         self.child = Some(child);
@@ -176,7 +221,12 @@ impl Node {
 
     /// How it sees the cluster.
     pub fn view(&self) -> Result<View> {
-        client::view(&self.control, &self.secret)
+        client::view_skewed(&self.control, &self.secret, self.skew_ms.load(Ordering::Relaxed))
+    }
+
+    /// For the watcher of a drill.
+    pub fn watched(&self) -> Watched {
+        Watched { control: self.control.clone(), skew_ms: self.skew_ms.clone() }
     }
 
     /// The end of its log.

@@ -121,7 +121,7 @@ pub fn on_processes(drill: Drill, n: u32, progress: &Progress) -> Result<Figures
 pub fn measure(cluster: &mut dyn Drillable, drill: Drill, n: u32, progress: &Progress) -> Result<Figures> {
     cluster.settle()?;
     let pool = Pool::new(cluster.survivors(""));
-    let writer = Options { clients: 1, pause: Duration::from_millis(5), prefix: "steady-".to_owned() };
+    let writer = Options { clients: 1, pause: Duration::from_millis(5), ..Options::new("steady-") };
     let load = Load::start(&pool, &writer);
     let mut took_ms = Vec::new();
     for i in 1..=n {
