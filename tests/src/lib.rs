@@ -15,6 +15,7 @@ pub mod product;
 pub mod progress;
 pub mod scene;
 pub mod sdk;
+pub mod soak;
 pub mod suite;
 pub mod testbed;
 pub mod wait;

@@ -39,8 +39,13 @@ impl Scene {
 
     /// Clients at work on a cluster that agrees.
     pub fn on(cluster: LocalCluster) -> Result<Self> {
+        Self::with_prefix(cluster, "h")
+    }
+
+    /// As [`Scene::on`]; the prefix begins all names of the clients.
+    pub fn with_prefix(cluster: LocalCluster, prefix: &str) -> Result<Self> {
         let pool = Pool::new(cluster.survivors(""));
-        let prefix = "h".to_owned();
+        let prefix = prefix.to_owned();
         let gateways = cluster.survivors("").len();
         let options = if cluster.in_namespaces() { Options::sticky(&prefix, gateways) } else { Options::new(&prefix) };
         let load = Load::start(&pool, &options);
@@ -120,6 +125,11 @@ impl Scene {
         Ok(())
     }
 
+    /// Since the clients began.
+    pub fn elapsed(&self) -> Duration {
+        self.load.started().elapsed()
+    }
+
     /// Lets the clients write for a while.
     pub fn write_for(&self, time: Duration) {
         std::thread::sleep(time);
@@ -127,6 +137,14 @@ impl Scene {
 
     /// Ends the clients, waits for agreement and judges the history.
     pub fn end(self) -> Result<Report> {
+        let judged = self.judge()?;
+        show_uncertain(&judged.history);
+        judged.cluster.finish();
+        Ok(judged.report)
+    }
+
+    /// As [`Scene::end`]; the cluster goes on.
+    pub fn judge(self) -> Result<Judged> {
         let Self { mut cluster, slow, load, watch, prefix, .. } = self;
         let ops = load.stop()?;
         let samples = watch.stop()?;
@@ -137,17 +155,7 @@ impl Scene {
         let history = History { ops, samples, finals, prefix, slow };
         match history::check(&history) {
             Ok(report) if report.done == 0 => bail!("the clients wrote nothing"),
-            Ok(report) => {
-                // A write without an answer is the rarer and the worse.
-                let lost = |mutation: bool| {
-                    history.ops.iter().filter(move |op| !op.said.is_empty() && op.action.is_mutation() == mutation)
-                };
-                for op in lost(true).chain(lost(false)).take(SHOWN_MAX) {
-                    eprintln!("a call without a certain answer: {op:?}");
-                }
-                cluster.finish();
-                Ok(report)
-            }
+            Ok(report) => Ok(Judged { cluster, report, history }),
             Err(wrong) => {
                 let text = format!("{wrong:#?}\n\n{:#?}", history.ops);
                 drop(std::fs::write(cluster.dir().join("history.txt"), text));
@@ -156,6 +164,17 @@ impl Scene {
             }
         }
     }
+}
+
+/// A good history, and what it was of.
+#[derive(Debug)]
+pub struct Judged {
+    /// The cluster, which agrees.
+    pub cluster: LocalCluster,
+    /// What it held.
+    pub report: Report,
+    /// All of it.
+    pub history: History,
 }
 
 /// What a report says, in one line.
@@ -170,6 +189,16 @@ pub fn summary(report: &Report) -> String {
         report.epochs,
         report.slowest.as_secs_f64() * 1000.0
     )
+}
+
+/// Shows calls without a certain answer; a write is the rarer and the worse.
+fn show_uncertain(history: &History) {
+    let lost = |mutation: bool| {
+        history.ops.iter().filter(move |op| !op.said.is_empty() && op.action.is_mutation() == mutation)
+    };
+    for op in lost(true).chain(lost(false)).take(SHOWN_MAX) {
+        eprintln!("a call without a certain answer: {op:?}");
+    }
 }
 
 /// As [`summary`], and an error when a write failed.

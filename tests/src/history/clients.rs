@@ -32,6 +32,12 @@ impl Random {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
+    /// A number from `from` to `to`.
+    pub fn between(&mut self, from: u64, to: u64) -> u64 {
+        let span = usize::try_from(to.saturating_sub(from) + 1).unwrap_or(usize::MAX);
+        from + u64::try_from(self.below(span)).unwrap_or_default()
+    }
+
     /// A number below `end`, 0 when `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;

@@ -72,6 +72,11 @@ impl Pool {
             .until(|| Ok(idle().then_some(())))
     }
 
+    /// Takes a gateway out at once; calls under way there go on.
+    pub fn shut(&self, id: &str) {
+        self.set(id, false);
+    }
+
     /// Takes a gateway in again.
     pub fn open(&self, id: &str) {
         self.set(id, true);

@@ -24,6 +24,7 @@ use self::ports::Ports;
 pub use self::starve::Starved;
 use self::volume::Volume;
 use crate::client::View;
+use crate::testbed::packages::FAKETIME;
 use crate::wait::Wait;
 
 /// How long a cluster of the harness may take to agree, failover and growth of the electorate included.
@@ -84,6 +85,21 @@ impl Spec {
     #[must_use]
     pub fn in_namespaces(mut self) -> Self {
         self.namespaces = true;
+        self
+    }
+
+    /// Gives each node a wall clock that [`Node::step_clock`] moves; the monotonic ones stay the machine's. Needs
+    /// [`crate::testbed::packages::ensure_for_drills`].
+    #[must_use]
+    pub fn with_clocks(mut self) -> Self {
+        let pairs = [
+            ("LD_PRELOAD", FAKETIME),
+            // Relative: each process stands in its own node's folder.
+            ("FAKETIME_TIMESTAMP_FILE", node::CLOCK),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("FAKETIME_NO_CACHE", "1"),
+        ];
+        self.env.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
         self
     }
 

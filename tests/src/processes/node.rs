@@ -16,6 +16,9 @@ use crate::client::{self, View};
 use crate::cmd::wait_child;
 use crate::history::Watched;
 
+/// The file in a node's folder that says how far its wall clock is ahead.
+pub(super) const CLOCK: &str = "clock";
+
 /// Gateway or target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -224,6 +227,16 @@ impl Node {
         client::view_skewed(&self.control, &self.secret, self.skew_ms.load(Ordering::Relaxed))
     }
 
+    /// Sets its wall clock so many seconds ahead of the machine's, at once and while it runs. Only with
+    /// [`super::Spec::with_clocks`].
+    pub fn step_clock(&self, seconds: i64) -> Result<()> {
+        let (file, new) = (self.dir.join(CLOCK), self.dir.join("clock.new"));
+        fs::write(&new, format!("{seconds:+}\n"))?;
+        fs::rename(&new, &file).context("cannot set a clock")?;
+        self.skew_ms.store(1000 * seconds, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// For the watcher of a drill.
     pub fn watched(&self) -> Watched {
         Watched { control: self.control.clone(), skew_ms: self.skew_ms.clone() }
@@ -244,6 +257,9 @@ impl Node {
     pub(super) fn write_config(&self, text: &str) -> Result<()> {
         fs::create_dir_all(&self.dir)?;
         fs::write(self.config(), text)?;
+        if !self.dir.join(CLOCK).exists() {
+            self.step_clock(0)?;
+        }
         File::options().create(true).append(true).open(self.log())?;
         Ok(())
     }

@@ -31,6 +31,23 @@ const NEEDS: &[Need] = &[
     Need { package: "libc6-dev", file: "/usr/include/stdio.h" },
 ];
 
+/// Moves the wall clock of a process that it is preloaded into.
+pub const FAKETIME: &str = if cfg!(target_arch = "aarch64") {
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"
+} else {
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+};
+
+/// What drills on processes in namespaces need.
+const DRILL_NEEDS: &[Need] = &[
+    Need { package: "iptables", file: "iptables-restore" },
+    Need { package: "iproute2", file: "ip" },
+    Need { package: "util-linux", file: "nsenter" },
+    Need { package: "util-linux", file: "fsfreeze" },
+    Need { package: "e2fsprogs", file: "mkfs.ext4" },
+    Need { package: "libfaketime", file: FAKETIME },
+];
+
 /// Services that Debian would start with the packages; the test Kubernetes runs its own copies.
 const SERVICES: &[&str] = &["containerd", "etcd"];
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -40,7 +57,16 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 
 /// Installs what is missing; does nothing, and asks nobody, when all is there.
 pub fn ensure(progress: &Progress) -> Result<()> {
-    let missing = missing();
+    install(NEEDS, progress)
+}
+
+/// The same for drills on processes in namespaces.
+pub fn ensure_for_drills(progress: &Progress) -> Result<()> {
+    install(DRILL_NEEDS, progress)
+}
+
+fn install(needs: &[Need], progress: &Progress) -> Result<()> {
+    let missing = missing(needs);
     if missing.is_empty() {
         return Ok(());
     }
@@ -58,7 +84,7 @@ pub fn ensure(progress: &Progress) -> Result<()> {
     install.extend(&missing);
     apt(&install)?;
     disable_services(&missing);
-    let left = self::missing();
+    let left = self::missing(needs);
     if !left.is_empty() {
         bail!("after installing them, files of these packages are still missing: {}", left.join(" "));
     }
@@ -70,8 +96,8 @@ pub fn find(program: &str) -> Option<PathBuf> {
     PATH.split(':').map(|dir| Path::new(dir).join(program)).find(|path| path.exists())
 }
 
-fn missing() -> Vec<&'static str> {
-    let mut packages: Vec<&'static str> = NEEDS
+fn missing(needs: &[Need]) -> Vec<&'static str> {
+    let mut packages: Vec<&'static str> = needs
         .iter()
         .filter(
             |need| {

@@ -6,6 +6,7 @@ mod demo;
 pub mod down;
 pub mod kubernetes;
 pub mod local;
+pub mod soak;
 pub mod test;
 pub mod up;
 
@@ -34,6 +35,8 @@ enum Task {
     Test(test::Arguments),
     /// Measure
     Bench(bench::Arguments),
+    /// Random faults for a long time, with a continuous check
+    Soak(soak::Arguments),
     /// The bare test Kubernetes, by hand
     Kubernetes(kubernetes::Arguments),
     /// First process of the test Kubernetes; not for people
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
         Task::Down(arguments) => down::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Soak(arguments) => soak::run(&arguments),
         Task::Kubernetes(arguments) => kubernetes::run(&arguments),
         Task::TestbedInit { plan } => init::run(&plan),
     };

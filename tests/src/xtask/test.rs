@@ -74,6 +74,12 @@ fn steps(fast: bool) -> Result<Vec<Step>> {
         step("simulator", true, 20, &format!("{} run --seeds 1..{} --jobs 2", sim.display(), seeds + 1)),
         step("harness", true, 20, "cargo test --release -p ais-tests --lib --bins"),
         step("processes", false, 20, "cargo test --release -p ais-tests --test processes -- --test-threads=1"),
+        step(
+            "processes in namespaces",
+            false,
+            20,
+            "cargo test --release -p ais-tests --test processes_faults -- --test-threads=1",
+        ),
         step("Python SDK on processes", false, 15, "cargo test --release -p ais-tests --test sdk -- --test-threads=1"),
         step("test Kubernetes", false, 40, "cargo test --release -p ais-tests --test testbed -- --test-threads=1"),
         step("Kubernetes", false, 30, "cargo test --release -p ais-tests --test kubernetes -- --test-threads=1"),

@@ -1,0 +1,43 @@
+//! `cargo xtask soak`: random faults for as long as wanted, a continuous check, a summary.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::progress::Progress;
+use crate::soak::{self, Options};
+
+/// Arguments of `cargo xtask soak`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// How long faults go on
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// Decides on the plan of faults
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Gateways
+    #[arg(long, default_value_t = 5)]
+    gateways: usize,
+    /// Targets
+    #[arg(long, default_value_t = 4)]
+    targets: usize,
+    /// Also write the summary here
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// Runs it.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let Arguments { minutes, seed, gateways, targets, ref out } = *arguments;
+    anyhow::ensure!(gateways >= 3 && targets >= 1 && gateways + targets <= 40, "3 gateways and 1 target at least");
+    let options = Options { time: Duration::from_secs(60 * minutes), seed, gateways, targets };
+    let summary = soak::run(&options, &Progress::new("soak"))?;
+    println!("{summary}");
+    if let Some(path) = out {
+        std::fs::write(path, summary.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
