@@ -73,8 +73,8 @@ impl Monitor {
         let text = reply.text();
         for name in COUNTED {
             let wanted = format!("ais_node_{name}_total ");
-            let value = text.lines().find_map(|line| line.strip_prefix(&wanted)?.trim().parse::<f64>().ok());
-            let Some(value) = value.map(|value| value as u64) else { continue };
+            let value = text.lines().find_map(|line| line.strip_prefix(&wanted)?.trim().parse::<u64>().ok());
+            let Some(value) = value else { continue };
             let last = self.last.entry((node.id.clone(), name)).or_default();
             let before = if last.0 == pid { last.1 } else { 0 };
             *self.counted.entry(name).or_default() += value.saturating_sub(before);
