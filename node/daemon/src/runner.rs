@@ -283,6 +283,9 @@ impl Runner {
                     drop(done.send(result));
                 }
             }
+            Action::Abandoned { held, by } => {
+                tracing::warn!(%held, %by, "a recovered line replaces what this node had accepted");
+            }
             Action::Publish(state) => tracing::debug!(stamp = %state.stamp(), "published"),
             // The view tells.
             Action::RoleChanged => {}

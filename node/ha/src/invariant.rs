@@ -11,6 +11,7 @@ use ais_meta::{BucketName, ClusterUuid, Digest, Stamp, State, VoterId};
 use imbl::ordmap::DiffItem;
 
 use crate::quorum::{self, Voters};
+use crate::register::Term;
 
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub struct Fact {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Disk {
     /// Effective promise.
-    pub promised: u64,
+    pub promised: Term,
     /// Newest accepted State.
     pub accepted: Stamp,
     /// Newest committed stamp.
@@ -73,6 +74,8 @@ struct Asked {
     destroyed: Option<Stamp>,
     destroy_asked: bool,
     never: bool,
+    /// A recovery went on from before or beside it: either is right from then on.
+    excused: bool,
     creations: u32,
     destructions: u32,
 }
@@ -189,7 +192,7 @@ impl World {
     ///
     /// # Errors
     /// I4, I5, I7.
-    pub fn acknowledged(&self, voter: &VoterId, promised: u64, accepted: Option<(Stamp, Option<Digest>)>) -> Verdict {
+    pub fn acknowledged(&self, voter: &VoterId, promised: Term, accepted: Option<(Stamp, Option<Digest>)>) -> Verdict {
         i7(&self.wiped, voter)?;
         let disk = self.disks.get(voter).copied().unwrap_or_default();
         i5(voter, disk, promised, accepted.map(|(stamp, _)| stamp).unwrap_or_default())?;
@@ -213,10 +216,12 @@ impl World {
         self.states.get(&stamp).map_or(Ok(()), |fact| i4(stamp, fact.digest, state.digest()))
     }
 
-    /// I3: committed States form one chain. `stamp` was just added.
+    /// I3: committed States of one incarnation form one chain. `stamp` was just added. (What a recovery goes on from is
+    /// the administrator's word: what only the lost majority held is lost.)
     fn i3(&self, stamp: Stamp) -> Verdict {
-        let earlier = self.committed.range(..stamp).next_back().copied();
-        let later = self.committed.range(stamp.next()..).next().copied();
+        let same = |s: &Stamp| s.incarnation == stamp.incarnation;
+        let earlier = self.committed.range(..stamp).next_back().copied().filter(same);
+        let later = self.committed.range(stamp.next()..).next().copied().filter(same);
         for (low, high) in earlier.map(|e| (e, stamp)).into_iter().chain(later.map(|l| (stamp, l))) {
             holds("I3", low.seq < high.seq, || format!("{high} is committed, but {low} counts further: one is lost"))?;
             let mut at = high;
@@ -251,14 +256,18 @@ impl World {
     pub fn done(&mut self, name: &BucketName, create: bool, stamp: Stamp) -> Verdict {
         let committed = self.committed.contains(&stamp);
         holds("I10", committed, || format!("{name} was answered from {stamp}, which is not committed"))?;
+        let recovered = self.newest.as_ref().is_some_and(|n| n.stamp().incarnation > stamp.incarnation);
         let asked = self.asked.entry(name.clone()).or_default();
+        asked.excused |= recovered;
         if create {
             asked.created = Some(stamp);
         } else {
             asked.destroyed = Some(stamp);
         }
         let took = if create { asked.creations } else { asked.destructions };
-        holds("I10", took > 0, || format!("{name} was answered as done by {stamp}, but no committed State did it"))
+        holds("I10", took > 0 || asked.excused, || {
+            format!("{name} was answered as done by {stamp}, but no committed State did it")
+        })
     }
 
     /// Answered as refused or not proposed: it must never take effect.
@@ -268,7 +277,7 @@ impl World {
     pub fn never(&mut self, name: &BucketName) -> Verdict {
         let asked = self.asked.entry(name.clone()).or_default();
         asked.never = true;
-        holds("I10", asked.creations == 0, || format!("{name} was refused, and exists"))
+        holds("I10", asked.creations == 0 || asked.excused, || format!("{name} was refused, and exists"))
     }
 
     /// A fresh read through some node; `since`: names that were answered as created before it began.
@@ -277,13 +286,14 @@ impl World {
     /// L5.
     pub fn read(&self, by: &VoterId, state: &State, created: &[BucketName], gone: &[BucketName]) -> Verdict {
         for name in created {
-            let excused = self.asked.get(name).is_some_and(|a| a.destroy_asked);
+            let excused = self.asked.get(name).is_some_and(|a| a.destroy_asked || a.excused);
             holds("L5", excused || state.buckets().contains_key(name), || {
                 format!("{by} does not know {name} in {}, which was answered as created before", state.stamp())
             })?;
         }
         for name in gone {
-            holds("L5", !state.buckets().contains_key(name), || {
+            let excused = self.asked.get(name).is_some_and(|a| a.excused);
+            holds("L5", excused || !state.buckets().contains_key(name), || {
                 format!("{by} still shows {name} in {}, which was answered as destroyed before", state.stamp())
             })?;
         }
@@ -298,6 +308,7 @@ impl World {
         }
         let before = self.newest.replace(state.clone());
         let old = before.as_ref().map(|s| s.buckets().clone()).unwrap_or_default();
+        let recovered = before.is_some_and(|b| b.stamp().incarnation < state.stamp().incarnation);
         for change in old.diff(state.buckets()) {
             let (name, made) = match change {
                 DiffItem::Add(name, _) => (name, true),
@@ -307,6 +318,10 @@ impl World {
             let Some(asked) = self.asked.get_mut(name) else {
                 return violated("I10", format!("{} holds {name}, which nobody asked for", state.stamp()));
             };
+            asked.excused |= recovered;
+            if asked.excused {
+                continue;
+            }
             if made {
                 asked.creations += 1;
             } else {
@@ -326,7 +341,7 @@ impl World {
     /// I10.
     pub fn settle(&self) -> Verdict {
         let Some(state) = &self.newest else { return Ok(()) };
-        for (name, asked) in &self.asked {
+        for (name, asked) in self.asked.iter().filter(|(_, a)| !a.excused) {
             let held = state.buckets().contains_key(name);
             let lost = asked.created.is_some() && !asked.destroy_asked && !held;
             holds("I10", !lost, || format!("{name} was answered as created and is not in {}", state.stamp()))?;
@@ -368,16 +383,21 @@ pub fn i4(stamp: Stamp, known: Digest, found: Digest) -> Verdict {
 ///
 /// # Errors
 /// What is missing.
-pub fn i5(voter: &VoterId, disk: Disk, promised: u64, accepted: Stamp) -> Verdict {
+pub fn i5(voter: &VoterId, disk: Disk, promised: Term, accepted: Stamp) -> Verdict {
     let fine = disk.promised >= promised && disk.accepted >= accepted;
     holds("I5", fine, || format!("{voter} told of promise {promised} and State {accepted}, its disk holds {disk:?}"))
 }
 
-/// I6: successive electorates differ by at most one voter; an epoch's first State keeps the electorate.
+/// I6: successive electorates differ by at most one voter; an epoch's first State keeps the electorate; the first State
+/// of an incarnation has its writer alone.
 ///
 /// # Errors
 /// The two States.
 pub fn i6(before: Stamp, old: &Voters, stamp: Stamp, new: &Voters) -> Verdict {
+    if before.incarnation != stamp.incarnation {
+        // A recovery: the administrator says that the others are lost; its electorate is its writer alone.
+        return holds("I6", new.len() == 1, || format!("recovered {stamp} has the electorate {new:?}"));
+    }
     let fine = if before.epoch == stamp.epoch { quorum::one_apart(old, new) } else { old == new };
     holds("I6", fine, || format!("electorate {old:?} of {before} became {new:?} in {stamp}"))
 }

@@ -317,6 +317,13 @@ pub enum Action {
         /// The first stamp of the new incarnation, durable, or why not.
         result: Result<Stamp, RecoverRefused>,
     },
+    /// For the log: the State accepted before is dropped for one of a recovered line; what only it held is gone.
+    Abandoned {
+        /// Accepted before.
+        held: Stamp,
+        /// Accepted now.
+        by: Stamp,
+    },
     /// A committed State to serve from. Stamps only rise.
     Publish(Arc<State>),
     /// [`crate::Node::view`] changed in role, primary, epoch or reason.

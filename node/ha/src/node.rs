@@ -10,6 +10,7 @@
 //! | `seats.rs` | who votes, as primary |
 //! | `handover.rs` | gives the lead away, stops |
 //! | `replicate.rs` | brings members up to date, as primary |
+//! | `recover.rs` | goes on after a lost majority; incarnations |
 //! | `recent.rs` | keeps the newest steps, to bring others up to date |
 //! | `request.rs` | carries clients' mutations to the primary, as gateway |
 //! | `transactions.rs` | finishes membership transactions, as primary; obeys them |
@@ -21,6 +22,7 @@ mod handover;
 mod lead;
 mod members;
 mod recent;
+mod recover;
 mod replicate;
 mod request;
 mod seats;
@@ -34,12 +36,12 @@ use ais_meta::{ClusterUuid, NodeId, RequestId, Stamp, State, Voter, VoterId};
 
 use crate::genesis::{Founding, Genesis};
 use crate::io::{
-    Accepted, Action, Config, Halt, HardState, Hello, Input, Message, Millis, Packet, Persist, RecoverRefused, Sender,
-    Token, Vote, Write,
+    Accepted, Action, Config, Halt, HardState, Hello, Input, Message, Millis, Packet, Persist, Sender, Token, Vote,
+    Write,
 };
 use crate::pacemaker::{Backoff, Jitter, Lease, Liveness, Returns};
 use crate::quorum;
-use crate::register::{Register, Slot};
+use crate::register::{Register, Slot, Term};
 use elect::Candidacy;
 use lead::Lead;
 
@@ -72,6 +74,8 @@ pub struct Stats {
     pub transactions: u64,
     /// Milliseconds from noticing that the primary is down to our first committed State, last time.
     pub last_failover_ms: u64,
+    /// Accepted States that were dropped for a recovered line (protocol.md section 4).
+    pub abandoned: u64,
 }
 
 /// The primary as a member knows it.
@@ -116,7 +120,7 @@ enum Held {
 #[derive(Default)]
 struct Durable {
     token: Token,
-    promised: u64,
+    promised: Term,
     voted_for: Option<VoterId>,
     accepted: Stamp,
     genesis: Genesis,
@@ -142,7 +146,9 @@ pub struct Node {
     accepted: Option<Arc<State>>,
     published: Option<Arc<State>>,
     recent: recent::Recent,
+    /// The highest incarnation that is known of; the register's own is never above it.
     incarnation: u32,
+    /// The highest epoch of it that was seen.
     epoch_seen: u64,
 
     next_token: Token,
@@ -174,6 +180,8 @@ pub struct Node {
     stop: Option<handover::Stop>,
     /// A State with the `stopping` flag was published by this very process.
     winding_down: bool,
+    /// The administrator's call that waits for the first State of the new incarnation.
+    recovery: Option<u64>,
     halted: bool,
     stats: Stats,
     shown: Option<(crate::io::RoleName, Option<VoterId>, u64, String)>,
@@ -190,7 +198,8 @@ impl Node {
         let me = Sender { id: config.member.voter_id(), run: config.member.run, boot: config.boot };
         let accepted = hard.accepted.as_ref().map(|s| (slot(s), s.primary().clone()));
         let committed = hard.committed.as_ref().map(|s| s.stamp()).unwrap_or_default();
-        let register = Register::load(hard.vote.promised, hard.vote.voted_for, accepted, committed);
+        let promised = Term::new(hard.vote.incarnation, hard.vote.promised);
+        let register = Register::load(promised, hard.vote.voted_for, accepted, committed);
         let durable = Durable {
             token: 0,
             promised: register.promised(),
@@ -198,7 +207,7 @@ impl Node {
             accepted: hard.accepted.as_ref().map(|s| s.stamp()).unwrap_or_default(),
             genesis: hard.genesis.clone(),
         };
-        let mut lease = Lease { epoch: register.promised(), ..Lease::default() };
+        let mut lease = Lease { epoch: register.promised().epoch, ..Lease::default() };
         if let Some(holder) = register.voted_for().filter(|v| **v != me.id) {
             // Heartbeats are forgotten over a restart: wait one lease, as if one had come just now (rule 8).
             let run = hard.accepted.as_ref().filter(|s| s.primary() == holder).map(|s| s.head().run);
@@ -207,8 +216,8 @@ impl Node {
         let role = if hard.genesis.is_formed() { Role::Follower } else { Role::Outside };
         Self {
             jitter: Jitter::new(config.seed),
-            epoch_seen: register.promised(),
-            incarnation: hard.vote.incarnation,
+            epoch_seen: register.promised().epoch,
+            incarnation: register.promised().incarnation,
             requests: request::Requests::new(me.clone(), config.timers.park_ms),
             published: None,
             recent: recent::Recent::default(),
@@ -242,6 +251,7 @@ impl Node {
             join: found::Joining::new(now),
             stop: None,
             winding_down: false,
+            recovery: None,
             halted: false,
             stats: Stats::default(),
             shown: None,
@@ -289,10 +299,7 @@ impl Node {
                 self.on_transfer(nonce, to, expected_primary, expected_epoch);
             }
             Input::Pull { nonce } => self.on_pull(nonce),
-            Input::Recover { nonce, stamp: _ } => {
-                let result = Err(RecoverRefused::Busy("this version does not recover yet".to_owned()));
-                self.actions.push(Action::Recovered { nonce, result });
-            }
+            Input::Recover { nonce, stamp } => self.on_recover(nonce, stamp),
             Input::Discovery(discovery) => {
                 self.config.discovery = discovery;
                 self.join.retry_now(self.now);
@@ -389,7 +396,7 @@ impl Node {
     }
 
     fn tell(&mut self, to: &NodeId, message: Message) {
-        self.send(to, self.register.promised(), message);
+        self.send(to, self.promised_epoch(), message);
     }
 
     /// Sends once everything that was handed to the disk so far is durable.
@@ -403,11 +410,8 @@ impl Node {
     fn persist(&mut self, genesis: Option<Genesis>, accepted: Option<Write>) {
         let token = self.next_token;
         self.next_token += 1;
-        let vote = Vote {
-            incarnation: self.incarnation,
-            promised: self.register.promised(),
-            voted_for: self.register.voted_for().cloned(),
-        };
+        let Term { incarnation, epoch: promised } = self.register.promised();
+        let vote = Vote { incarnation, promised, voted_for: self.register.voted_for().cloned() };
         let stamp = self.accepted.as_ref().map(|s| s.stamp()).unwrap_or_default();
         self.pending.push_back((token, self.now, vote.clone(), stamp, self.genesis.clone()));
         let committed = self.register.committed();
@@ -446,10 +450,11 @@ impl Node {
             let Some((t, _, vote, accepted, genesis)) = self.pending.pop_front() else {
                 break;
             };
-            if vote.promised < self.durable.promised || accepted < self.durable.accepted {
+            let promised = Term::new(vote.incarnation, vote.promised);
+            if promised < self.durable.promised || accepted < self.durable.accepted {
                 return self.broken("I2: a later record holds less than an earlier one");
             }
-            self.durable = Durable { token: t, promised: vote.promised, voted_for: vote.voted_for, accepted, genesis };
+            self.durable = Durable { token: t, promised, voted_for: vote.voted_for, accepted, genesis };
         }
         while let Some((t, _)) = self.held.front()
             && *t <= self.durable.token
@@ -509,7 +514,7 @@ impl Node {
             return;
         }
         let second = packet.from.id.node == self.me.id.node;
-        if second || packet.incarnation < self.incarnation || !self.live.seen(&packet.from) {
+        if second || !self.live.heard(&packet.from, self.now) || !self.same_incarnation(&packet) {
             return;
         }
         self.epoch_seen = self.epoch_seen.max(packet.epoch);

@@ -75,6 +75,8 @@ struct Life {
     dead: bool,
     /// The node was met with another disk since.
     superseded: bool,
+    /// When it said something last.
+    heard: Millis,
 }
 
 /// Which processes live: the judge of dead evidence (rule 1). Evidence is about (VoterId, boot id); a time-out is none.
@@ -103,11 +105,23 @@ impl Liveness {
                     ended: None,
                     dead: false,
                     superseded: false,
+                    heard: 0,
                 };
                 self.lives.insert(sender.id.clone(), life);
                 true
             }
         }
+    }
+
+    /// It said something now. As [`Liveness::seen`].
+    pub fn heard(&mut self, sender: &Sender, now: Millis) -> bool {
+        self.of(sender).map(|life| life.heard = now).is_some()
+    }
+
+    /// Whether it said something since: a connection into a black hole stays open for long.
+    #[must_use]
+    pub fn heard_since(&self, id: &VoterId, then: Millis) -> bool {
+        self.lives.get(id).is_some_and(|l| l.connected && l.heard >= then)
     }
 
     fn of(&mut self, sender: &Sender) -> Option<&mut Life> {

@@ -4,11 +4,54 @@
 //! checker runs it as it is.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use ais_meta::{Digest, Stamp, VoterId};
+use serde::{Deserialize, Serialize};
 
 use crate::mutant::Mutant;
 use crate::quorum::{self, Voters};
+
+/// An epoch of an incarnation, ordered lexicographically: an epoch is promised within its incarnation, and a higher
+/// incarnation is above every epoch of the lower ones (protocol.md section 4, recovery).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Term {
+    /// Raised only by an administrator's recovery of a lost majority.
+    pub incarnation: u32,
+    /// One primary's.
+    pub epoch: u64,
+}
+
+impl Term {
+    /// Puts the two together.
+    #[must_use]
+    pub fn new(incarnation: u32, epoch: u64) -> Self {
+        Self { incarnation, epoch }
+    }
+}
+
+impl From<Stamp> for Term {
+    fn from(stamp: Stamp) -> Self {
+        Self { incarnation: stamp.incarnation, epoch: stamp.epoch }
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.incarnation, self.epoch)
+    }
+}
+
+/// Every gateway recovers into incarnations of its own: two administrators who act at two survivors make two lines of
+/// different names, of which the higher one wins when they meet. With one name they would be two contents of one stamp.
+pub const INCARNATION_SLOTS: u32 = 64;
+
+/// The lowest incarnation above `known` that belongs to `slot`; `None` when there is none left.
+#[must_use]
+pub fn next_incarnation(known: u32, slot: u32) -> Option<u32> {
+    let first = known.checked_add(1)?;
+    first.checked_add((INCARNATION_SLOTS + slot % INCARNATION_SLOTS - first % INCARNATION_SLOTS) % INCARNATION_SLOTS)
+}
 
 /// A State as the register sees it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +67,7 @@ pub struct Slot {
 /// What a node has promised and accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Register {
-    promised: u64,
+    promised: Term,
     voted_for: Option<VoterId>,
     accepted: Option<Slot>,
     committed: Stamp,
@@ -34,7 +77,7 @@ pub struct Register {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The effective promise.
-    pub promised: u64,
+    pub promised: Term,
 }
 
 /// What became of an accepted State.
@@ -57,24 +100,25 @@ impl Register {
     /// What the disk remembers. The order in which promise and State were written does not matter.
     #[must_use]
     pub fn load(
-        promised: u64,
+        promised: Term,
         voted_for: Option<VoterId>,
         accepted: Option<(Slot, VoterId)>,
         committed: Stamp,
     ) -> Self {
         let mut register = Self { promised, voted_for, accepted: None, committed };
         if let Some((slot, primary)) = accepted {
-            if slot.stamp.epoch >= register.promised {
-                (register.promised, register.voted_for) = (slot.stamp.epoch, Some(primary));
+            let term = Term::from(slot.stamp);
+            if term >= register.promised {
+                (register.promised, register.voted_for) = (term, Some(primary));
             }
             register.accepted = Some(slot);
         }
         register
     }
 
-    /// No message of a lower epoch is heeded.
+    /// No message of a lower one is heeded.
     #[must_use]
-    pub fn promised(&self) -> u64 {
+    pub fn promised(&self) -> Term {
         self.promised
     }
 
@@ -96,22 +140,23 @@ impl Register {
         self.committed
     }
 
-    /// Whether `asker` could get epoch `epoch` as far as the register goes (leases are the caller's).
+    /// Whether `asker` could get `term` as far as the register goes (leases are the caller's).
     ///
     /// # Errors
     /// [`Refused`] with the effective promise.
-    pub fn may_promise(&self, epoch: u64, asker: &VoterId) -> Result<(), Refused> {
-        let again = epoch == self.promised && self.voted_for.as_ref() == Some(asker);
-        if epoch > self.promised || again { Ok(()) } else { Err(Refused { promised: self.promised }) }
+    pub fn may_promise(&self, term: Term, asker: &VoterId) -> Result<(), Refused> {
+        let again = term == self.promised && self.voted_for.as_ref() == Some(asker);
+        if term > self.promised || again { Ok(()) } else { Err(Refused { promised: self.promised }) }
     }
 
-    /// Promises `epoch` to `asker` (rule 4). The caller makes it durable before anybody hears of it.
+    /// Promises `term` to `asker` (rule 4). The caller makes it durable before anybody hears of it. A candidate asks
+    /// within the incarnation of the State that it accepted; only a recovery takes a new one.
     ///
     /// # Errors
     /// As [`Register::may_promise`]; nothing changed then.
-    pub fn promise(&mut self, epoch: u64, asker: &VoterId) -> Result<(), Refused> {
-        self.may_promise(epoch, asker)?;
-        (self.promised, self.voted_for) = (epoch, Some(asker.clone()));
+    pub fn promise(&mut self, term: Term, asker: &VoterId) -> Result<(), Refused> {
+        self.may_promise(term, asker)?;
+        (self.promised, self.voted_for) = (term, Some(asker.clone()));
         Ok(())
     }
 
@@ -125,7 +170,7 @@ impl Register {
     pub fn accept(&mut self, slot: &Slot, primary: &VoterId) -> Result<Accept, Refused> {
         let refused = Refused { promised: self.promised };
         if !Mutant::FenceByVersion.on() {
-            self.may_promise(slot.stamp.epoch, primary).map_err(|_| refused)?;
+            self.may_promise(slot.stamp.into(), primary).map_err(|_| refused)?;
         }
         if self.accepted.as_ref() == Some(slot) {
             return Ok(Accept::Again);
@@ -134,7 +179,7 @@ impl Register {
             return Err(refused);
         }
         if !Mutant::AcceptKeepsPromise.on() {
-            (self.promised, self.voted_for) = (slot.stamp.epoch, Some(primary.clone()));
+            (self.promised, self.voted_for) = (slot.stamp.into(), Some(primary.clone()));
         }
         self.accepted = Some(slot.clone());
         Ok(Accept::New)

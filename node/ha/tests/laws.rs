@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use ais_ha::quorum::{self, Voters};
-use ais_ha::register::{Ballot, Proposal, Register, Slot};
+use ais_ha::register::{Ballot, INCARNATION_SLOTS, Proposal, Register, Slot, Term, next_incarnation};
 use ais_meta::{Digest, DiskId, Stamp, VoterId};
 use proptest::prelude::*;
 
@@ -107,10 +107,10 @@ proptest! {
             let before = r.clone();
             match op {
                 Op::Promise(epoch, to) => {
-                    let given = r.promise(epoch, &voter(to)).is_ok();
-                    prop_assert!(!given || (r.promised() == epoch && r.voted_for() == Some(&voter(to))));
+                    let given = r.promise(Term::new(0, epoch), &voter(to)).is_ok();
+                    prop_assert!(!given || (r.promised() == Term::new(0, epoch) && r.voted_for() == Some(&voter(to))));
                     prop_assert!(given || r == before);
-                    let same = before.promised() == epoch && before.voted_for() != Some(&voter(to));
+                    let same = before.promised() == Term::new(0, epoch) && before.voted_for() != Some(&voter(to));
                     prop_assert!(!(given && same), "an epoch was promised to two");
                 }
                 Op::Accept(epoch, seq, by) => {
@@ -119,12 +119,12 @@ proptest! {
                     if taken {
                         primary = voter(by);
                         prop_assert_eq!(r.accepted(), Some(&new));
-                        prop_assert_eq!(r.promised(), epoch, "accepting raises the promise");
+                        prop_assert_eq!(r.promised(), Term::new(0, epoch), "accepting raises the promise");
                         prop_assert_eq!(r.voted_for(), Some(&voter(by)));
                     } else {
                         prop_assert!(r == before);
                     }
-                    prop_assert!(!(taken && epoch < before.promised()), "a delayed accept was taken");
+                    prop_assert!(!(taken && epoch < before.promised().epoch), "a delayed accept was taken");
                 }
                 Op::Commit(epoch, seq) => {
                     let stamp = Stamp::new(0, epoch, seq);
@@ -133,7 +133,7 @@ proptest! {
                 Op::Restart => {
                     let accepted = r.accepted().map(|a| (a.clone(), primary.clone()));
                     // The promise may be written before or after the State that raised it.
-                    let promise = if r.accepted().is_some_and(|a| a.stamp.epoch == r.promised()) { 0 } else { r.promised() };
+                    let promise = if r.accepted().is_some_and(|a| Term::from(a.stamp) == r.promised()) { Term::default() } else { r.promised() };
                     let again = Register::load(promise, r.voted_for().cloned(), accepted, r.committed());
                     prop_assert_eq!(again.promised(), r.promised());
                     prop_assert_eq!(again.accepted(), r.accepted());
@@ -176,4 +176,16 @@ proptest! {
         let good: BTreeSet<u8> = acks.iter().filter(|(_, seq, same)| *seq == 1 && *same).map(|(n, ..)| *n).collect();
         prop_assert_eq!(proposal.committed(), 2 * all.intersection(&good).count() > all.len());
     }
+}
+
+#[test]
+fn two_slots_never_share_an_incarnation() {
+    assert_eq!((next_incarnation(0, 1), next_incarnation(0, 2)), (Some(1), Some(2)));
+    assert_eq!(next_incarnation(2, 1), Some(INCARNATION_SLOTS + 1));
+    assert_eq!(next_incarnation(0, 0), Some(INCARNATION_SLOTS));
+    for (known, slot) in (0..300).flat_map(|known| (0..INCARNATION_SLOTS).map(move |slot| (known, slot))) {
+        let next = next_incarnation(known, slot).unwrap();
+        assert!(next > known && next % INCARNATION_SLOTS == slot && next - known <= INCARNATION_SLOTS);
+    }
+    assert_eq!(next_incarnation(u32::MAX, 1), None);
 }

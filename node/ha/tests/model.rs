@@ -36,14 +36,19 @@ fn registers() -> Vec<(&'static str, register::Bounds)> {
         writes: 3,
         crashes: 0,
         wipes: 0,
+        recoveries: 0,
+        honest: false,
         reconfigures: false,
         stands: None,
         chain_only: false,
     };
+    let small = register::Bounds { writes: 2, ..base.clone() };
     let grows = register::Bounds { reconfigures: true, ..base.clone() };
     if large() {
         return vec![
             ("large: 3 voters, a crash and a wiped disk", register::Bounds { crashes: 1, wipes: 1, ..base.clone() }),
+            ("large: recovered at any time, twice", register::Bounds { recoveries: 2, ..base.clone() }),
+            ("large: recovered at any time, voters come and go", register::Bounds { recoveries: 1, ..grows.clone() }),
             ("large: 3 voters, 3 epochs", register::Bounds { epochs: 3, ..base }),
             ("large: voters come and go, 3 epochs", register::Bounds { epochs: 3, ..grows.clone() }),
             ("large: voters come and go, a crash", register::Bounds { crashes: 1, ..grows.clone() }),
@@ -53,6 +58,11 @@ fn registers() -> Vec<(&'static str, register::Bounds)> {
     vec![
         ("3 voters, a crash", register::Bounds { crashes: 1, ..base.clone() }),
         ("3 voters, a wiped disk", register::Bounds { wipes: 1, writes: 2, ..base }),
+        (
+            "recovered anywhere, at any time",
+            register::Bounds { recoveries: 1, stands: Some(&[(1, 2)]), ..small.clone() },
+        ),
+        ("recovered when lost for good", register::Bounds { recoveries: 1, wipes: 2, honest: true, ..small }),
         ("voters come and go, from 1 of 3", register::Bounds { voters: 1, ..grows.clone() }),
         ("voters come and go, from 2 of 3", register::Bounds { voters: 2, ..grows.clone() }),
         ("voters come and go, from 3 of 3", grows.clone()),

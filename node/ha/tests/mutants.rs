@@ -28,6 +28,8 @@ fn hunt(mutant: Mutant) -> Found {
         writes: 2,
         crashes: 0,
         wipes: 0,
+        recoveries: 0,
+        honest: false,
         reconfigures: false,
         stands: Some(&[(1, 2), (2, 2)]),
         chain_only: true,

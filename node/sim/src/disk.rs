@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use ais_ha::register::Term;
 use ais_ha::{Genesis, HardState, Persist, Token, Vote};
 use ais_meta::{Delta, DiskId, Full, Stamp, State};
 
@@ -83,8 +84,9 @@ impl Disk {
 
     /// Effective promise.
     #[must_use]
-    pub(crate) fn promised(&self) -> u64 {
-        self.vote.promised.max(self.accepted.as_ref().map_or(0, |s| s.stamp().epoch))
+    pub(crate) fn promised(&self) -> Term {
+        let accepted = self.accepted.as_ref().map(|s| s.stamp()).unwrap_or_default();
+        Term::new(self.vote.incarnation, self.vote.promised).max(accepted.into())
     }
 
     /// The accepted State.

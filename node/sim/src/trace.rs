@@ -78,6 +78,7 @@ impl Trace {
             Action::RoleChanged => (6, 0),
             Action::Halt(_) => (7, 0),
             Action::Recovered { nonce, .. } => (8, *nonce),
+            Action::Abandoned { by, .. } => (9, by.seq),
         };
         self.mix(&[node as u64, code, value]);
         if !self.show {

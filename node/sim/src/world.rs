@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use ais_ha::invariant::{self, Verdict, violated};
+use ais_ha::register::Term;
 use ais_ha::{Action, Halt, Input, Message, Packet, Sender, Transferred};
 use ais_meta::{DiskId, NodeId, Stamp, State};
 
@@ -348,7 +349,7 @@ impl World {
                 return self.record.published((voter, run), &state);
             }
             Action::RoleChanged => self.refresh_book(node),
-            Action::Recovered { .. } => {}
+            Action::Recovered { .. } | Action::Abandoned { .. } => {}
             Action::Halt(Halt::Stopped | Halt::Shutdown | Halt::Decommissioned { .. }) => self.halted.push(node),
             Action::Halt(Halt::SetAside(_)) => self.set_aside(node),
             Action::Halt(Halt::Broken(why)) => return violated("asserted", format!("{}: {why}", self.hosts[node].id)),
@@ -359,22 +360,23 @@ impl World {
     /// I5, I7: whatever a node says it holds is on its disk.
     fn check_said(&mut self, node: usize, packet: &Packet) -> Verdict {
         let voter = || self.hosts[node].voter();
+        let term = Term::new(packet.incarnation, packet.epoch);
         match &packet.message {
             Message::Appended { stamp, digest, .. } => {
-                self.record.acknowledged(&voter(), stamp.epoch, Some((*stamp, Some(*digest))))
+                self.record.acknowledged(&voter(), (*stamp).into(), Some((*stamp, Some(*digest))))
             }
             Message::HeartbeatAck { holds, accepted, .. } => {
-                let promised = if *holds { packet.epoch } else { 0 };
+                let promised = if *holds { term } else { Term::default() };
                 self.record.acknowledged(&voter(), promised, Some((*accepted, None)))
             }
             Message::Promise { accepted } => {
                 let accepted = accepted.as_ref().map(|a| (a.stamp, Some(a.digest)));
-                self.record.acknowledged(&voter(), packet.epoch, accepted)
+                self.record.acknowledged(&voter(), term, accepted)
             }
             Message::Append { body: ais_ha::AppendBody::Deltas(steps), .. } => {
                 steps.iter().try_for_each(|d| self.record.followed(d.stamp, d.base))
             }
-            Message::Prepare { .. } => self.record.acknowledged(&voter(), packet.epoch, None),
+            Message::Prepare { .. } => self.record.acknowledged(&voter(), term, None),
             _ => Ok(()),
         }
     }

@@ -91,7 +91,7 @@ impl Node {
 
     pub(super) fn on_probe_reply(&mut self, from: &Sender, epoch: u64, leading: bool) {
         let suspect = self.leader.as_ref().is_some_and(|l| l.who == *from);
-        if !suspect || epoch < self.register.promised() {
+        if !suspect || epoch < self.promised_epoch() {
             return;
         }
         if leading {
@@ -180,12 +180,14 @@ impl Node {
 
     /// Takes an epoch nobody has seen, promises it to itself durably, and asks for it (rule 4).
     fn prepare(&mut self, token: Option<HandOver>) {
-        let mut epoch = self.epoch_seen.max(self.register.promised()) + 1;
+        let mut epoch = self.epoch_seen.max(self.promised_epoch()) + 1;
         if Mutant::EpochReused.on() && self.register.voted_for() == Some(&self.me.id) {
-            epoch = self.register.promised();
+            epoch = self.promised_epoch();
         }
         let me = self.me.id.clone();
-        if self.would_promise(&self.me, token.as_ref()).is_err() || self.register.promise(epoch, &me).is_err() {
+        if self.would_promise(&self.me, token.as_ref()).is_err()
+            || self.register.promise(self.term(epoch), &me).is_err()
+        {
             return self.lose();
         }
         self.stats.elections += 1;

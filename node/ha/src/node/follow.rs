@@ -8,7 +8,7 @@ use super::{Held, Leader, Node, Role, slot};
 use crate::genesis::Genesis;
 use crate::io::{Action, AppendBody, HandOver, Message, Millis, PreVoteAnswer, Sender, Write};
 use crate::mutant::Mutant;
-use crate::register::Accept;
+use crate::register::{Accept, Term};
 
 /// How long others stand back for the successor that a resigning primary named (rule 9).
 const SUCCESSOR_MS: u64 = 500;
@@ -95,7 +95,7 @@ impl Node {
 
     /// Notices that the primary is down, and stands when it is this node's turn.
     pub(super) fn advance_leader(&mut self) {
-        if !matches!(self.role, Role::Follower) || !self.is_durably_formed() {
+        if !matches!(self.role, Role::Follower) || !self.is_durably_formed() || self.is_left_behind() {
             return;
         }
         if self.down().is_none() {
@@ -125,7 +125,7 @@ impl Node {
     }
 
     pub(super) fn leader_due(&self) -> Option<Millis> {
-        if !matches!(self.role, Role::Follower) || !self.is_durably_formed() {
+        if !matches!(self.role, Role::Follower) || !self.is_durably_formed() || self.is_left_behind() {
             return None;
         }
         if self.down_since.is_some() {
@@ -149,7 +149,7 @@ impl Node {
 
     /// Takes `from` as the primary of `epoch`, unless that epoch is promised to somebody else or was given up.
     fn heed(&mut self, from: &Sender, epoch: u64) -> bool {
-        if self.register.may_promise(epoch, &from.id).is_err() && !Mutant::FenceByVersion.on() {
+        if self.register.may_promise(self.term(epoch), &from.id).is_err() && !Mutant::FenceByVersion.on() {
             self.refuse(from, epoch, None);
             return false;
         }
@@ -169,7 +169,7 @@ impl Node {
     }
 
     fn refuse(&mut self, to: &Sender, asked: u64, retry_ms: Option<u64>) {
-        let promised = self.register.promised();
+        let promised = self.promised_epoch();
         self.send(&to.id.node, promised, Message::Refuse { asked, retry_ms });
     }
 
@@ -179,7 +179,7 @@ impl Node {
         }
         self.extend_lease(from, epoch);
         self.learn_commit(commit);
-        let holds = self.durable.promised == epoch && self.durable.voted_for.as_ref() == Some(&from.id);
+        let holds = self.durable.promised == self.term(epoch) && self.durable.voted_for.as_ref() == Some(&from.id);
         let published = self.published.as_ref().map(|s| s.stamp()).unwrap_or_default();
         let message = Message::HeartbeatAck { round, holds, accepted: self.durable.accepted, published };
         self.send(&from.id.node, epoch, message);
@@ -188,7 +188,7 @@ impl Node {
     /// Refusing others is always safe, so the lease runs from receipt although the promise may not be durable yet; it
     /// is *answered* as held only once it is.
     fn extend_lease(&mut self, from: &Sender, epoch: u64) {
-        if self.register.promised() == epoch && self.register.voted_for() == Some(&from.id) {
+        if self.register.promised() == self.term(epoch) && self.register.voted_for() == Some(&from.id) {
             self.lease.extend(from, epoch, self.now + self.config.timers.lease_ms);
         }
     }
@@ -196,11 +196,12 @@ impl Node {
     /// The primary says what is committed; publishes it once it is here (commit stamps and bodies travel apart).
     /// Within an epoch a State follows only on a committed one, so an older one of that epoch is committed too.
     fn learn_commit(&mut self, commit: Stamp) {
+        let incarnation = self.incarnation;
         let Some(leader) = &mut self.leader else { return };
-        leader.established |= commit.epoch == leader.epoch;
+        leader.established |= Term::from(commit) == Term::new(incarnation, leader.epoch);
         self.heard_commit = self.heard_commit.max(commit);
         let heard = self.heard_commit;
-        let known = |s: &Arc<State>| s.stamp() == heard || (s.stamp().epoch == heard.epoch && s.stamp() < heard);
+        let known = |s: &Arc<State>| s.stamp() == heard || (Term::from(s.stamp()) == heard.into() && s.stamp() < heard);
         if let Some(state) = self.accepted.clone().filter(known) {
             self.publish(state);
         }
@@ -294,6 +295,8 @@ impl Node {
             Err(_) => return,
             Ok(Accept::Again) => {}
             Ok(Accept::New) => {
+                let held = self.accepted.as_ref().map(|s| s.stamp());
+                self.note_abandoned(held, &steps.state);
                 self.accepted = Some(steps.state.clone());
                 if steps.deltas.is_empty() {
                     self.recent.clear();
@@ -327,7 +330,7 @@ impl Node {
         }
         let left_ms = self.lease.left_ms(self.now);
         let own = self.lease.holder.as_ref() == Some(&asker.id) && self.lease.run.is_none_or(|run| asker.run >= run);
-        let handed = token.is_some_and(|t| t.to == asker.id && self.register.promised() <= t.epoch);
+        let handed = token.is_some_and(|t| t.to == asker.id && self.register.promised() <= self.term(t.epoch));
         if left_ms == 0 || own || handed || self.holder_dead() {
             return Ok(());
         }
@@ -363,17 +366,17 @@ impl Node {
     }
 
     pub(super) fn on_prepare(&mut self, from: &Sender, epoch: u64, token: Option<HandOver>) {
-        if self.register.may_promise(epoch, &from.id).is_err() {
+        if self.register.may_promise(self.term(epoch), &from.id).is_err() {
             return self.refuse(from, epoch, None);
         }
         if let Err(retry_ms) = self.would_promise(from, token.as_ref()) {
             return self.refuse(from, epoch, Some(retry_ms));
         }
-        if epoch > self.register.promised() {
+        if self.term(epoch) > self.register.promised() {
             if !matches!(self.role, Role::Follower) {
                 self.follow();
             }
-            if self.register.promise(epoch, &from.id).is_err() {
+            if self.register.promise(self.term(epoch), &from.id).is_err() {
                 return;
             }
             self.promised_at = Some(self.now);
@@ -409,8 +412,13 @@ impl Node {
     }
 
     pub(super) fn on_token(&mut self, from: &Sender, token: HandOver) {
-        let mine = self.is_me(&token.to) && token.from == from.id && self.register.promised() <= token.epoch;
-        if mine && self.stop.is_none() && self.electable() && !matches!(self.role, Role::Leading(_)) {
+        let mine = self.is_me(&token.to) && token.from == from.id && self.register.promised() <= self.term(token.epoch);
+        if mine
+            && self.stop.is_none()
+            && self.electable()
+            && !self.is_left_behind()
+            && !matches!(self.role, Role::Leading(_))
+        {
             self.stand(Some(token));
         }
     }

@@ -328,7 +328,7 @@ impl Node {
     fn wants_in(&self) -> bool {
         let outside = matches!(self.role, Role::Outside);
         let asks = !outside || (self.start() == Start::Join);
-        self.stop.is_none() && asks && (!self.is_in() || self.is_forgotten())
+        self.stop.is_none() && asks && (!self.is_in() || self.is_forgotten() || self.is_left_behind())
     }
 
     /// A learner that hears no primary may have left the Smap without having been told, and nobody dials a learner

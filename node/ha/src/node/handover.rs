@@ -7,6 +7,7 @@ use super::lead::Lead;
 use super::{Leader, Node, Role};
 use crate::io::{Action, Halt, HandOver, Message, Millis, Sender, TransferAnswer, Transferred};
 use crate::mutant::Mutant;
+use crate::register::Term;
 
 /// How long the node that asked waits for the successor's first State.
 const WATCH_MS: u64 = 5000;
@@ -314,7 +315,9 @@ impl Node {
 
     fn advance_watches(&mut self) {
         let seen = match (&self.role, &self.leader, &self.published) {
-            (_, Some(l), Some(p)) if l.established && l.resigned.is_none() && p.stamp().epoch == l.epoch => {
+            (_, Some(l), Some(p))
+                if l.established && l.resigned.is_none() && Term::from(p.stamp()) == self.term(l.epoch) =>
+            {
                 Some((l.who.id.node.clone(), l.epoch, p.smap().version))
             }
             _ => None,

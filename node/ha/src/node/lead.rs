@@ -11,11 +11,11 @@ use super::members::JoinAsk;
 use super::replicate::Progress;
 use super::transactions::Farewells;
 use super::{Leader, Node, Role, slot};
-use crate::io::{ForwardReply, Message, Millis, Sender, Write};
+use crate::io::{ForwardReply, Message, Millis, RecoverRefused, Sender, Write};
 use crate::mutant::Mutant;
 use crate::pacemaker::Rounds;
 use crate::quorum;
-use crate::register::Proposal;
+use crate::register::{Proposal, Term};
 
 /// Mutations that wait for the next State; more are sent back to their gateways, which park them.
 pub(super) const QUEUE_MAX: usize = 8192;
@@ -167,7 +167,7 @@ impl Node {
     }
 
     /// Proposes the draft as the next State.
-    fn write(&mut self, draft: Draft, asked: Vec<(Asked, Outcome)>) {
+    pub(super) fn write(&mut self, draft: Draft, asked: Vec<(Asked, Outcome)>) {
         let (state, delta) = match draft.finish() {
             Ok((state, delta)) => (Arc::new(state), Arc::new(delta)),
             Err(e) => return self.broken(&format!("the next State does not encode: {e}")),
@@ -183,8 +183,9 @@ impl Node {
         let Some(lead) = self.lead() else { return };
         let before = quorum::names(lead.tip.electorate());
         let kept = !before.contains(&me) || new.voters.contains(&me);
-        let lawful =
-            lead.inflight.is_none() && quorum::one_apart(&before, &new.voters) && kept && state.primary() == &me;
+        let recovers = new.stamp.incarnation > lead.tip.stamp().incarnation && new.voters.len() == 1;
+        let apart = recovers || quorum::one_apart(&before, &new.voters);
+        let lawful = lead.inflight.is_none() && apart && kept && state.primary() == &me;
         if !lawful && !Mutant::SecondInFlight.on() && !Mutant::TwoVotersAtOnce.on() {
             return self.broken(
                 "I6: more than one voter would change at once, or the primary's own, or a State is written by another",
@@ -265,10 +266,11 @@ impl Node {
             return;
         };
         let (state, first) = (inflight.state, lead.committed.is_none());
+        let stamp = state.stamp();
         let took_ms = now.saturating_sub(lead.down_since);
         lead.committed = Some(state.clone());
-        let epoch = lead.epoch;
-        let follows = |p: &Progress| p.acked.is_some_and(|a| a.epoch == epoch) && !p.slow;
+        let term = Term::from(state.stamp());
+        let follows = |p: &Progress| p.acked.is_some_and(|a| Term::from(a) == term) && !p.slow;
         let waited: BTreeSet<NodeId> = lead
             .members
             .iter()
@@ -293,6 +295,7 @@ impl Node {
             }
             // Who waits outside for a primary need not find it by trying.
             self.announce();
+            self.recovery_ended(Ok(stamp));
         }
         self.push_commit();
         self.replicate();
@@ -385,7 +388,7 @@ impl Node {
         let Role::Leading(lead) = &self.role else {
             return None;
         };
-        let own = self.durable.promised == lead.epoch;
+        let own = self.durable.promised == self.term(lead.epoch);
         let value = |v: &VoterId| {
             if self.is_me(v) { own.then_some(self.now) } else { lead.rounds.answered(v) }
         };
@@ -549,6 +552,8 @@ impl Node {
         if let Some(transfer) = lead.transfer {
             self.transfer_ended(transfer);
         }
+        let why = "the first State of the new incarnation is not durable yet: look at the view before asking again";
+        self.recovery_ended(Err(RecoverRefused::Busy(why.to_owned())));
         self.leader = None;
         self.alone_since = self.now;
     }

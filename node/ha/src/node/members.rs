@@ -6,6 +6,7 @@ use ais_meta::{Change, Node as Member, NodeId, RequestId, Stamp, State, Voter, V
 use super::lead::{Asked, Lead, QUEUE_MAX};
 use super::{Node, Role};
 use crate::io::{ForwardReply, Message, Millis, Sender};
+use crate::register::Term;
 
 /// How long a joiner may take to receive the State.
 const JOIN_MS_MAX: u64 = 5000;
@@ -68,9 +69,10 @@ impl Node {
 
     /// The joiner has a State of this epoch on its disk: now it can be published.
     pub(super) fn on_joiner_ack(&mut self, node: &NodeId) {
+        let incarnation = self.incarnation;
         let Some(lead) = self.lead() else { return };
-        let epoch = lead.epoch();
-        let current = lead.members.get(node).and_then(|p| p.acked).is_some_and(|a| a.epoch == epoch);
+        let term = Term::new(incarnation, lead.epoch());
+        let current = lead.members.get(node).and_then(|p| p.acked).is_some_and(|a| Term::from(a) == term);
         let Some(join) = lead.joins.get_mut(node).filter(|j| current && !j.queued) else {
             return;
         };

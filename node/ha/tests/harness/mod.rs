@@ -14,7 +14,7 @@ use ais_ha::{
     Redial, Sender, Timers,
 };
 use ais_meta::node::flags;
-use ais_meta::{Address, Addresses, BootId, DiskId, Extra, Kind, Node as Member, NodeId, State, VoterId, hrw};
+use ais_meta::{Address, Addresses, BootId, DiskId, Extra, Kind, Node as Member, NodeId, Stamp, State, VoterId, hrw};
 
 pub use story::tell;
 
@@ -60,7 +60,7 @@ pub struct World {
     /// What happened since it was taken last.
     pub log: String,
     boots: u64,
-    published: BTreeMap<(String, u64, u64), ais_meta::Digest>,
+    published: BTreeMap<(String, Stamp), ais_meta::Digest>,
     /// Requests that were answered, how often.
     pub replies: BTreeMap<String, Vec<String>>,
 }
@@ -236,6 +236,7 @@ impl World {
                 Ok(stamp) => self.say(&format!("{name} recovers with {stamp}")),
                 Err(why) => self.say(&format!("{name} does not recover: {why}")),
             },
+            Action::Abandoned { held, by } => self.say(&format!("{name} drops {held} for {by}")),
             Action::Halt(Halt::SetAside(why)) => {
                 self.say(&format!("{name} sets its record aside: {why}"));
                 self.end(name, Some(Redial::Refused));
@@ -246,7 +247,7 @@ impl World {
 
     /// I3 and I4 as far as they show outside: one digest per published stamp.
     fn check_published(&mut self, name: &str, state: &Arc<State>) {
-        let key = (state.uuid().to_string(), state.stamp().epoch, state.stamp().seq);
+        let key = (state.uuid().to_string(), state.stamp());
         let known = *self.published.entry(key.clone()).or_insert(state.digest());
         assert_eq!(known, state.digest(), "{name} published another {key:?}");
     }

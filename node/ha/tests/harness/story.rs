@@ -88,6 +88,16 @@ impl World {
                 self.sync(name);
             }
             ["disk-full", name] => self.feed(name, Input::PersistFailed { why: "no space left".to_owned() }),
+            ["recover", name, stamp] => {
+                if *stamp == "held" {
+                    let stamp = self.view(name).accepted.unwrap();
+                    return self.feed(name, Input::Recover { nonce: 1, stamp });
+                }
+                let numbers: Vec<u64> = stamp.split('.').map(|n| n.parse().unwrap()).collect();
+                let incarnation = u32::try_from(numbers[0]).unwrap();
+                let stamp = ais_meta::Stamp::new(incarnation, numbers[1], numbers[2]);
+                self.feed(name, Input::Recover { nonce: 1, stamp });
+            }
             ["trace", on] => self.trace = *on == "on",
             ["keep", messages @ ..] => self.keep = messages.iter().map(|m| (*m).to_owned()).collect(),
             ["deliver-kept"] => self.deliver_kept(),

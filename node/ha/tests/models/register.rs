@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ais_ha::mutant::Mutant;
 use ais_ha::quorum::{self, Voters};
-use ais_ha::register::{Accept, Ballot, Proposal, Register, Slot};
+use ais_ha::register::{Accept, Ballot, Proposal, Register, Slot, Term, next_incarnation};
 use ais_meta::{Digest, DiskId, Stamp, VoterId};
 use stateright::{Model, Property};
 
@@ -27,6 +27,10 @@ pub struct Bounds {
     pub writes: u64,
     pub crashes: u8,
     pub wipes: u8,
+    /// Recoveries of a lost majority, by two administrators at most.
+    pub recoveries: u8,
+    /// They are told only when a majority is lost for good, at the best survivor; otherwise anywhere, at any time.
+    pub honest: bool,
     pub reconfigures: bool,
     /// In which epoch a node may stand, when that is narrowed to reach further.
     pub stands: Option<&'static [(usize, u64)]>,
@@ -47,11 +51,11 @@ pub struct Issued {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Msg {
     Prepare {
-        epoch: u64,
+        term: Term,
         from: VoterId,
     },
     Promise {
-        epoch: u64,
+        term: Term,
         from: VoterId,
         to: VoterId,
         accepted: Option<Arc<Issued>>,
@@ -94,7 +98,7 @@ impl std::ops::Deref for Packet {
 /// What a disk holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Disk {
-    promised: u64,
+    promised: Term,
     voted_for: Option<VoterId>,
     accepted: Option<Arc<Issued>>,
 }
@@ -103,7 +107,7 @@ pub struct Disk {
 pub enum Role {
     Follower,
     /// Of this epoch; it held this when it stood.
-    Candidate(u64, Option<Slot>),
+    Candidate(Term, Option<Slot>),
     Leading {
         tip: Arc<Issued>,
         inflight: Option<Proposal>,
@@ -128,6 +132,9 @@ pub struct World {
     net: Vec<Packet>,
     crashes: u8,
     wipes: u8,
+    recoveries: u8,
+    /// States of lower incarnations that counted when the last recovery was written.
+    before: Vec<Stamp>,
     broken: Option<&'static str>,
 }
 
@@ -147,6 +154,8 @@ pub enum Step {
     Write(usize, Voters),
     Crash(usize),
     Wipe(usize),
+    /// An administrator tells the node to go on alone.
+    Recover(usize),
 }
 
 fn voter(node: usize, disk: u64) -> VoterId {
@@ -230,16 +239,25 @@ impl World {
         false
     }
 
+    /// What somebody may rely on: published, or held by a majority.
+    fn counting(&self) -> impl Iterator<Item = &Arc<Issued>> {
+        self.issued().filter(|i| self.published(i) || self.decided(i))
+    }
+
     /// I3 and I8, after an acknowledgement or a publication.
-    fn judge_chain(&mut self, chain_only: bool) {
+    fn judge_chain(&mut self, chain_only: bool, honest: bool) {
         let issued: Vec<Arc<Issued>> = self.issued().cloned().collect();
         for i in &issued {
             let fine = !self.published(i) || self.decided(i);
             self.break_if(fine || chain_only, "I8: published before it was committed");
         }
-        let counts: Vec<_> = issued.iter().filter(|i| self.published(i) || self.decided(i)).collect();
+        let counts: Vec<_> = self.counting().cloned().collect();
         for (at, one) in counts.iter().enumerate() {
-            for two in &counts[..at] {
+            let newest = counts.iter().map(|i| i.slot.stamp.incarnation).max() == Some(one.slot.stamp.incarnation);
+            let late = honest && !newest && !self.before.contains(&one.slot.stamp);
+            self.break_if(!late, "I3: the line before went on after an honest recovery");
+            let same = |two: &&Arc<Issued>| two.slot.stamp.incarnation == one.slot.stamp.incarnation;
+            for two in counts[..at].iter().filter(same) {
                 let fine = self.precedes(one, two) || self.precedes(two, one);
                 self.break_if(fine, "I3: two committed States are not on one chain");
             }
@@ -250,13 +268,17 @@ impl World {
     fn judge_issue(&mut self, new: &Issued, chain_only: bool) {
         let issued: Vec<Arc<Issued>> = self.issued().cloned().collect();
         for old in issued {
-            let same_epoch = old.slot.stamp.epoch == new.slot.stamp.epoch;
+            let same_epoch = Term::from(old.slot.stamp) == Term::from(new.slot.stamp);
             let same_writer = (&old.primary, old.run) == (&new.primary, new.run);
             if old.slot.stamp == new.slot.stamp && old.slot.digest != new.slot.digest {
                 self.break_if(false, "I4: two contents under one stamp");
             }
             self.break_if(!same_epoch || same_writer || chain_only, "I1: two processes write in one epoch");
             if new.parent == Some((old.slot.stamp, old.slot.digest)) && !chain_only {
+                if old.slot.stamp.incarnation < new.slot.stamp.incarnation {
+                    self.break_if(new.slot.voters.len() == 1, "I6: a recovered line is not its writer's alone");
+                    continue;
+                }
                 let kept = same_epoch || old.slot.voters == new.slot.voters;
                 self.break_if(kept, "I6: the first State of an epoch changes the electorate");
                 let apart = quorum::one_apart(&old.slot.voters, &new.slot.voters);
@@ -286,7 +308,7 @@ impl Bounds {
         let p = &world.nodes[node];
         let formed = p.register.accepted().is_some();
         match msg {
-            Msg::Prepare { epoch, from } => formed && *from != p.id && p.register.may_promise(*epoch, from).is_ok(),
+            Msg::Prepare { term, from } => formed && *from != p.id && p.register.may_promise(*term, from).is_ok(),
             // Learners get committed States only (rule 11).
             Msg::Append(issued) => {
                 issued.primary.node != p.id.node
@@ -301,9 +323,9 @@ impl Bounds {
     fn deliver(&self, w: &mut World, node: usize, msg: &Msg) -> Option<()> {
         let p = Arc::make_mut(&mut w.nodes[node]);
         match msg {
-            Msg::Prepare { epoch, from } => {
-                let raised = *epoch > p.register.promised();
-                p.register.promise(*epoch, from).ok()?;
+            Msg::Prepare { term, from } => {
+                let raised = *term > p.register.promised();
+                p.register.promise(*term, from).ok()?;
                 if raised {
                     p.role = Role::Follower;
                 }
@@ -311,7 +333,7 @@ impl Bounds {
                     p.persist();
                 }
                 let promise =
-                    Msg::Promise { epoch: *epoch, from: p.id.clone(), to: from.clone(), accepted: p.accepted.clone() };
+                    Msg::Promise { term: *term, from: p.id.clone(), to: from.clone(), accepted: p.accepted.clone() };
                 w.send(promise);
             }
             Msg::Append(issued) => {
@@ -330,27 +352,27 @@ impl Bounds {
                     return None;
                 }
                 w.send(Msg::Appended { from, stamp: issued.slot.stamp, digest: issued.slot.digest });
-                w.judge_chain(self.chain_only);
+                w.judge_chain(self.chain_only, self.honest);
             }
             Msg::Promise { .. } | Msg::Appended { .. } | Msg::Commit { .. } => return None,
         }
         Some(())
     }
 
-    fn stand(&self, w: &mut World, node: usize, epoch: u64) -> Option<()> {
+    fn stand(&self, w: &mut World, node: usize, term: Term) -> Option<()> {
         let p = Arc::make_mut(&mut w.nodes[node]);
-        p.register.promise(epoch, &p.id.clone()).ok()?;
+        p.register.promise(term, &p.id.clone()).ok()?;
         p.persist();
         let own = p.accepted.as_ref().map(|i| i.slot.clone());
-        p.role = Role::Candidate(epoch, own);
+        p.role = Role::Candidate(term, own);
         let from = p.id.clone();
-        w.send(Msg::Prepare { epoch, from });
+        w.send(Msg::Prepare { term, from });
         Some(())
     }
 
     fn ballot(&self, p: &Process, promises: &[Packet]) -> Option<Ballot> {
-        let Role::Candidate(epoch, own) = &p.role else { return None };
-        let mut ballot = Ballot::new(*epoch, own.clone());
+        let Role::Candidate(term, own) = &p.role else { return None };
+        let mut ballot = Ballot::new(term.epoch, own.clone());
         ballot.promise(p.id.clone(), own.clone());
         for promise in promises {
             if let Msg::Promise { from, accepted, .. } = &**promise {
@@ -363,7 +385,7 @@ impl Bounds {
     /// Which promises a candidate may have heard when it had enough of them.
     fn wins(&self, w: &World, p: &Process) -> Vec<Vec<Packet>> {
         let Role::Candidate(asked, _) = &p.role else { return Vec::new() };
-        let mine = |m: &&Packet| matches!(&***m, Msg::Promise { epoch, to, .. } if epoch == asked && *to == p.id);
+        let mine = |m: &&Packet| matches!(&***m, Msg::Promise { term, to, .. } if term == asked && *to == p.id);
         let all: Vec<Packet> = w.net.iter().filter(mine).cloned().collect();
         let subset = |bits: u32| {
             all.iter().enumerate().filter(|(at, _)| bits & (1 << at) != 0).map(|(_, m)| m.clone()).collect::<Vec<_>>()
@@ -376,7 +398,8 @@ impl Bounds {
         let p = &w.nodes[node];
         let ballot = self.ballot(p, promises)?;
         let adopted = ballot.adopted().filter(|_| ballot.won())?.clone();
-        let stamp = Stamp::new(0, ballot.epoch, adopted.stamp.seq + 1);
+        let Role::Candidate(term, _) = &p.role else { return None };
+        let stamp = Stamp::new(term.incarnation, ballot.epoch, adopted.stamp.seq + 1);
         if !self.writes_left(Stamp { seq: adopted.stamp.seq, ..stamp }) {
             return None;
         }
@@ -417,7 +440,7 @@ impl Bounds {
         let (stamp, digest) = (tip.slot.stamp, tip.slot.digest);
         (*inflight, *committed) = (None, true);
         w.send(Msg::Commit { stamp, digest });
-        w.judge_chain(self.chain_only);
+        w.judge_chain(self.chain_only, self.honest);
         Some(())
     }
 
@@ -457,6 +480,31 @@ impl Bounds {
         all
     }
 
+    /// An administrator's duty: no living disk's State has a living majority, and nobody holds a newer one.
+    fn may_recover(&self, w: &World, p: &Process) -> bool {
+        let held = |p: &Process| p.register.accepted().map(|a| a.stamp);
+        let durable = p.accepted.is_some() && p.accepted == p.disk.accepted;
+        let living = |v: &VoterId| w.nodes.iter().any(|p| p.id == *v);
+        let lost = |a: &Slot| !quorum::decides(&a.voters, living);
+        let duty = || w.nodes.iter().all(|o| held(o) <= held(p) && o.register.accepted().is_none_or(lost));
+        durable && (!self.honest || duty())
+    }
+
+    fn recover(&self, w: &mut World, node: usize) -> Option<()> {
+        w.recoveries += 1;
+        let p = Arc::make_mut(&mut w.nodes[node]);
+        let (id, run, held) = (p.id.clone(), p.run, p.accepted.clone()?);
+        let slot = u32::try_from(node).unwrap() + 1;
+        // The lowest epoch, as far below the promised one as it can be: the incarnation alone must fence.
+        let term = Term::new(next_incarnation(p.register.promised().incarnation, slot)?, 1);
+        p.register.promise(term, &id).ok()?;
+        w.before = w.counting().map(|i| i.slot.stamp).filter(|s| s.incarnation < term.incarnation).collect();
+        let stamp = Stamp::new(term.incarnation, term.epoch, held.slot.stamp.seq + 1);
+        let new = issue(stamp, Voters::from([id]), &w.nodes[node].id, run, Some((held.slot.stamp, held.slot.digest)));
+        let voters = new.slot.voters.clone();
+        self.propose(w, node, new, &voters)
+    }
+
     fn crash(&self, w: &mut World, node: usize) {
         w.crashes += 1;
         let p = Arc::make_mut(&mut w.nodes[node]);
@@ -484,14 +532,22 @@ impl Model for Bounds {
         let ids: Vec<VoterId> = (0..self.nodes).map(|n| voter(n, 0)).collect();
         let voters: Voters = ids[..self.voters].iter().cloned().collect();
         let first = issue(Stamp::new(0, 1, 1), voters.clone(), &ids[0], 1, None);
-        let mut world = World { nodes: Vec::new(), net: Vec::new(), crashes: 0, wipes: 0, broken: None };
+        let mut world = World {
+            nodes: Vec::new(),
+            net: Vec::new(),
+            crashes: 0,
+            wipes: 0,
+            recoveries: 0,
+            before: Vec::new(),
+            broken: None,
+        };
         for id in ids {
             let mut p = Process {
                 id: id.clone(),
                 run: 1,
                 register: Register::default(),
                 accepted: None,
-                disk: Disk { promised: 0, voted_for: None, accepted: None },
+                disk: Disk { promised: Term::default(), voted_for: None, accepted: None },
                 role: Role::Follower,
             };
             if p.accept(&first).is_some() {
@@ -516,10 +572,14 @@ impl Model for Bounds {
         }
         for (node, p) in w.nodes.iter().enumerate() {
             let promised = p.register.promised();
-            if p.register.accepted().is_some() {
+            // Only a State of the incarnation takes a node into it.
+            if p.register.accepted().is_some_and(|a| a.stamp.incarnation == promised.incarnation) {
                 let reuse = Mutant::EpochReused.on() && p.register.voted_for() == Some(&p.id) && p.run > 1;
-                let first = if reuse { promised } else { promised + 1 };
+                let first = if reuse { promised.epoch } else { promised.epoch + 1 };
                 out.extend((first..=self.epochs).filter(|e| self.may_stand(node, *e)).map(|e| Step::Stand(node, e)));
+            }
+            if w.recoveries < self.recoveries && self.may_recover(w, p) {
+                out.push(Step::Recover(node));
             }
             out.extend(self.wins(w, p).into_iter().map(|promises| Step::Lead(node, promises)));
             if p.accepted != p.disk.accepted {
@@ -542,7 +602,10 @@ impl Model for Bounds {
     fn next_state(&self, world: &World, step: Step) -> Option<World> {
         let mut w = world.clone();
         match step {
-            Step::Stand(node, epoch) => self.stand(&mut w, node, epoch)?,
+            Step::Stand(node, epoch) => {
+                let incarnation = w.nodes[node].register.promised().incarnation;
+                self.stand(&mut w, node, Term::new(incarnation, epoch))?;
+            }
             Step::Deliver(node, msg) => self.deliver(&mut w, node, &msg)?,
             Step::Lead(node, promises) => self.lead(&mut w, node, &promises)?,
             Step::Persist(node) => {
@@ -550,7 +613,7 @@ impl Model for Bounds {
                 p.persist();
                 let (from, slot) = (p.id.clone(), p.accepted.as_ref()?.slot.clone());
                 w.send(Msg::Appended { from, stamp: slot.stamp, digest: slot.digest });
-                w.judge_chain(self.chain_only);
+                w.judge_chain(self.chain_only, self.honest);
             }
             Step::Commit(node) => self.commit(&mut w, node)?,
             Step::Write(node, voters) => {
@@ -562,6 +625,7 @@ impl Model for Bounds {
             }
             Step::Crash(node) => self.crash(&mut w, node),
             Step::Wipe(node) => self.wipe(&mut w, node),
+            Step::Recover(node) => self.recover(&mut w, node)?,
         }
         Some(w)
     }
@@ -570,8 +634,10 @@ impl Model for Bounds {
         let mut properties = vec![
             Property::always("invariants", |_, w: &World| w.broken.is_none()),
             Property::sometimes("a later epoch goes on", |m: &Self, w: &World| {
-                let first = w.issued().filter(|i| i.slot.stamp.epoch == m.epochs);
-                first.filter(|i| w.published(i)).count() > 1
+                let recovers = m.recoveries > 0;
+                let last = |s: Stamp| s.epoch == m.epochs && (s.incarnation > 0) == recovers;
+                let first = w.issued().filter(|i| last(i.slot.stamp));
+                first.filter(|i| w.published(i)).count() > usize::from(!recovers)
             }),
         ];
         if self.reconfigures {

@@ -1,0 +1,188 @@
+//! Incarnations: going on after a majority was lost for good, on an administrator's word (protocol.md section 4), and
+//! fencing what is left of the line before.
+//!
+//! Only a *State* of the new incarnation takes a node into it: States of one incarnation all descend from the one that
+//! its recovery wrote. Merely hearing of a higher incarnation ends whatever the node does in the lower one, and makes
+//! it say so to others; it neither stands nor leads until it was given a State.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ais_meta::{Change, NodeId, Stamp, State, Voter};
+
+use super::{Leader, Node, Role};
+use crate::io::{Action, Message, Packet, RecoverRefused, Sender};
+use crate::pacemaker::Lease;
+use crate::quorum;
+use crate::register::{INCARNATION_SLOTS, Term, next_incarnation};
+
+/// This gateway's place among all that its State knows of; the first is 1.
+fn slot_of(state: &State, me: &NodeId) -> u32 {
+    let voters = state.electorate().iter().filter(|v| v.kind == ais_meta::Kind::Gateway).map(|v| &v.id.node);
+    let nodes = state.nodes().values().filter(|n| n.kind == ais_meta::Kind::Gateway).map(|n| &n.id);
+    let gateways: BTreeSet<&NodeId> = voters.chain(nodes).chain([me]).collect();
+    let rank = gateways.iter().position(|id| *id == me).unwrap_or_default();
+    (u32::try_from(rank).unwrap_or_default() + 1) % INCARNATION_SLOTS
+}
+
+impl Node {
+    /// An epoch of the incarnation that is known of.
+    pub(super) fn term(&self, epoch: u64) -> Term {
+        Term::new(self.incarnation, epoch)
+    }
+
+    /// The effective promise within that incarnation.
+    pub(super) fn promised_epoch(&self) -> u64 {
+        let promised = self.register.promised();
+        if promised.incarnation == self.incarnation { promised.epoch } else { 0 }
+    }
+
+    /// The cluster went on without this node, which has no State of the new incarnation yet.
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.genesis.is_formed() && self.newest().is_some_and(|s| s.stamp().incarnation < self.incarnation)
+    }
+
+    /// Fences (rule 10): learns of a higher incarnation, refuses a lower one and says so. A greeting, a last word and a
+    /// wish to join come from any.
+    pub(super) fn same_incarnation(&mut self, packet: &Packet) -> bool {
+        let known = self.uuid();
+        let ours = packet.uuid.is_some() && (known.is_none() || known == packet.uuid.as_ref());
+        if packet.incarnation > self.incarnation && ours {
+            self.enter(packet.incarnation);
+        }
+        let free = match &packet.message {
+            Message::Hello(_) | Message::Stopping => true,
+            Message::Forward { change, .. } => matches!(change, Change::Join { .. }),
+            _ => false,
+        };
+        if packet.incarnation < self.incarnation && !free {
+            self.fence(&packet.from, packet.epoch);
+            return false;
+        }
+        true
+    }
+
+    fn fence(&mut self, to: &Sender, asked: u64) {
+        if self.genesis.is_formed() {
+            self.tell(&to.id.node, Message::Refuse { asked, retry_ms: None });
+        }
+    }
+
+    /// Whatever this process was in the lower incarnation is over: leads, leases and waits.
+    fn enter(&mut self, incarnation: u32) {
+        self.incarnation = incarnation;
+        self.epoch_seen = 0;
+        self.heard_commit = Stamp::default();
+        (self.lease, self.promised_at) = (Lease::default(), None);
+        self.follow();
+        (self.leader, self.alone_since) = (None, self.now);
+        if self.is_left_behind() {
+            self.say_why(&format!("a lost majority was recovered as incarnation {incarnation}: waiting for its State"));
+            self.join.retry_now(self.now);
+            self.announce();
+        }
+    }
+
+    /// A State of a higher incarnation replaced the accepted one: whatever that held beyond the recovered line is gone.
+    pub(super) fn note_abandoned(&mut self, held: Option<Stamp>, by: &State) {
+        if let Some(held) = held.filter(|h| h.incarnation < by.stamp().incarnation) {
+            self.stats.abandoned += 1;
+            self.reason.clear();
+            self.actions.push(Action::Abandoned { held, by: by.stamp() });
+        }
+    }
+
+    // ---- an administrator's word
+
+    pub(super) fn on_recover(&mut self, nonce: u64, stamp: Stamp) {
+        let result = self.may_recover(stamp).and_then(|state| self.recover(nonce, &state));
+        if let Err(why) = result {
+            self.actions.push(Action::Recovered { nonce, result: Err(why) });
+        }
+    }
+
+    fn may_recover(&self, confirmed: Stamp) -> Result<Arc<State>, RecoverRefused> {
+        let state = self.accepted.clone().filter(|_| self.genesis.is_formed()).ok_or(RecoverRefused::NotFormed)?;
+        if self.stop.is_some() || !self.disk_ok {
+            return Err(RecoverRefused::Busy("this node is stopping, or cannot write its state directory".to_owned()));
+        }
+        self.nobody_leads()?;
+        let held = self.durable.accepted;
+        if held != confirmed || state.stamp() != confirmed {
+            return Err(RecoverRefused::Stamp { confirmed, held: Some(held).filter(|s| *s != Stamp::default()) });
+        }
+        if !self.electable() {
+            return Err(RecoverRefused::NotElectable);
+        }
+        let heard = self.hellos.values().filter(|h| h.uuid.as_ref() == self.uuid());
+        let newer =
+            heard.filter_map(|h| Some((h.from.id.node.clone(), h.hello.accepted?))).find(|(_, s)| *s > confirmed);
+        if let Some((node, held)) = newer {
+            return Err(RecoverRefused::Newer { node, held, confirmed });
+        }
+        let voters = quorum::names(state.electorate());
+        // Without a primary an electable node asks the voters all the time: whoever lives has just answered.
+        let lately = self.now.saturating_sub(self.config.timers.suspect_ms);
+        let reached = voters.iter().filter(|v| self.is_me(v) || self.live.heard_since(v, lately)).count();
+        if reached >= quorum::majority(voters.len()) {
+            return Err(RecoverRefused::Majority { reached, of: voters.len() });
+        }
+        if let Err(left_ms) = self.would_promise(&self.me, None) {
+            return Err(RecoverRefused::Busy(format!("the last primary's lease runs for {left_ms} ms more")));
+        }
+        Ok(state)
+    }
+
+    fn nobody_leads(&self) -> Result<(), RecoverRefused> {
+        if let Role::Leading(lead) = &self.role {
+            return Err(RecoverRefused::PrimaryHeard { primary: self.me.id.node.clone(), epoch: lead.epoch() });
+        }
+        match &self.leader {
+            Some(Leader { who, epoch, .. }) if self.down().is_none() => {
+                Err(RecoverRefused::PrimaryHeard { primary: who.id.node.clone(), epoch: *epoch })
+            }
+            _ => {
+                let listened_ms = self.now.saturating_sub(self.alone_since);
+                let left_ms = self.config.timers.suspect_ms.saturating_sub(listened_ms);
+                let listening = self.leader.is_none() && left_ms > 0;
+                let why = || format!("listening for a primary for {left_ms} ms more");
+                if listening { Err(RecoverRefused::Busy(why())) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Writes the first State of a new incarnation: the accepted one, with this node alone to decide.
+    fn recover(&mut self, nonce: u64, state: &Arc<State>) -> Result<(), RecoverRefused> {
+        let slot = slot_of(state, &self.me.id.node);
+        let incarnation = next_incarnation(self.incarnation, slot)
+            .ok_or_else(|| RecoverRefused::Busy("no incarnation is left".to_owned()))?;
+        let epoch = self.epoch_seen.max(self.register.promised().epoch) + 1;
+        self.enter(incarnation);
+        let me = self.me.id.clone();
+        if self.register.promise(self.term(epoch), &me).is_err() {
+            return Err(RecoverRefused::Busy("the new incarnation is promised already".to_owned()));
+        }
+        self.epoch_seen = epoch;
+        let mut draft = state.draft(Stamp::new(incarnation, epoch, state.stamp().seq + 1));
+        draft.take_over(me.clone(), self.me.run);
+        draft.change(&Change::Join { node: Box::new(self.config.member.clone()) });
+        let known =
+            draft.state().nodes().get(&me.node).map_or_else(|| Voter::from(&self.config.member), |n| Voter::from(&**n));
+        for voter in quorum::names(state.electorate()) {
+            draft.remove_voter(&voter);
+        }
+        draft.add_voter(known);
+        self.reason.clear();
+        self.recovery = Some(nonce);
+        self.start_leading(state.clone(), epoch);
+        self.write(draft, Vec::new());
+        Ok(())
+    }
+
+    /// The first State of the new incarnation is committed, or this node led no more before it was.
+    pub(super) fn recovery_ended(&mut self, result: Result<Stamp, RecoverRefused>) {
+        if let Some(nonce) = self.recovery.take() {
+            self.actions.push(Action::Recovered { nonce, result });
+        }
+    }
+}
