@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ais_ha::{Halt, Millis, RecoverRefused, Reply, Sender, Transferred, View};
-use ais_meta::{Addresses, Change, Kind, NodeId, Outcome, RequestId, Stamp};
+use ais_meta::{Address, Addresses, Change, Kind, NodeId, Outcome, RequestId, Stamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
@@ -70,6 +70,10 @@ pub(crate) enum Command {
         done: oneshot::Sender<Result<Stamp, RecoverRefused>>,
     },
     Poke,
+    Introduce {
+        node: NodeId,
+        peer: Address,
+    },
 }
 
 /// The way to the core for everybody but the runner. Cheap to clone.
@@ -186,6 +190,12 @@ impl Handle {
     /// Ends back-offs and reads the discovery file again now. A node too busy to take it is not waiting for a poke.
     pub fn poke(&self) {
         drop(self.commands.try_send(Command::Poke));
+    }
+
+    /// Says where a member of a cluster can be reached, as if the discovery file had listed it.
+    pub fn introduce(&self, node: NodeId, peer: Address) {
+        // A node too busy to take it is told again by whoever waits for it.
+        drop(self.commands.try_send(Command::Introduce { node, peer }));
     }
 
     /// Asks for an orderly stop; [`Handle::halted`] tells its end.

@@ -4,8 +4,13 @@
 //! |---|---|
 //! | `gate` | what every request passes: limits, spoof guard, signatures, error bodies, metrics |
 //! | `health` | `/v1/health` in all its forms |
-//! | `daemon`, `cluster` | `/v1/daemon`, `/v1/cluster`: maps, configuration, set-primary |
+//! | `caller` | who calls and what they may: tokens, rights, buckets' masks |
+//! | `daemon`, `observe` | `/v1/daemon`: what this node has, and its numbers |
+//! | `cluster` | `/v1/cluster`: questions, actions, set-primary, recovery |
+//! | `settings`, `members`, `tokens` | configuration, membership, `/v1/tokens` |
 //! | `buckets` | `/v1/buckets` |
+//! | `mutate` | a mutation from request to answer |
+//! | `jobs` | ids of what AIStore does in jobs |
 //! | `reverse` | `/v1/reverse/daemon`, and the client for calls to other members |
 //! | `ha` | `/v1/ha/*`: view, stream, poke (control listener only) |
 //! | `absent` | what is not built, each with the reason |
@@ -16,15 +21,22 @@
 
 mod absent;
 mod buckets;
+mod caller;
 mod cluster;
 mod daemon;
 mod error;
 mod gate;
 mod ha;
 mod health;
+mod jobs;
+mod members;
+mod mutate;
+mod observe;
 mod params;
 mod reverse;
 mod serve;
+mod settings;
+mod tokens;
 pub mod wire;
 
 #[cfg(test)]
@@ -34,17 +46,18 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use ais_ha::View;
-use ais_meta::auth::{Replays, Secrets};
+use ais_meta::auth::{Replays, Secret};
 use ais_meta::{Kind, NodeId, Stamp, State};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
-use axum::routing::{any, get, post, put};
+use axum::routing::{any, delete, get, post, put};
 use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
+use crate::auth::{Authority, Given, Reloaded};
 use crate::config::Config;
 use crate::handle::Handle;
 use crate::metrics::Metrics;
@@ -63,6 +76,8 @@ pub const CALLER_ID: HeaderName = HeaderName::from_static("ais-caller-id");
 
 /// How long a call waits for a node that is still starting, as AIStore does.
 const START_WAIT: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1000 });
+/// Between two looks at the files of keys for tokens.
+const KEYS_LOOK: Duration = Duration::from_secs(2);
 /// Streams of the view at once.
 const WATCHERS_MAX: usize = 64;
 
@@ -90,6 +105,7 @@ pub(crate) struct App {
     config: Arc<Config>,
     metrics: Arc<Metrics>,
     client: reqwest::Client,
+    authority: Authority,
     replays: Mutex<Replays>,
     started: Instant,
     /// When this process was first ready: from then on it serves what it has, whatever happens to the cluster.
@@ -108,6 +124,7 @@ impl App {
         closing: watch::Receiver<bool>,
     ) -> reqwest::Result<Self> {
         Ok(Self {
+            authority: Authority::new(Given::of(&config)),
             handle,
             config,
             metrics,
@@ -135,9 +152,8 @@ impl App {
         format!("{letter}[{}]", self.id())
     }
 
-    /// The secrets of now; the first one signs.
-    fn secrets(&self) -> Option<Secrets> {
-        self.config.keyring.ring().secrets().cloned()
+    fn secret(&self) -> Option<&Secret> {
+        self.config.secret.as_ref()
     }
 
     fn view(&self) -> Arc<View> {
@@ -148,6 +164,49 @@ impl App {
     async fn note_first_ready(&self) {
         if self.handle.view().wait_for(|view| view.ready).await.is_ok() {
             self.served.get_or_init(Instant::now);
+        }
+    }
+
+    /// Takes over keys for tokens when their files change: a rotation needs no restart.
+    async fn watch_keys(&self) {
+        if !self.authority.has_files() {
+            return;
+        }
+        let mut problem = None;
+        let mut look = tokio::time::interval(KEYS_LOOK);
+        loop {
+            look.tick().await;
+            // A small local file; the directory of a Secret is in memory.
+            match self.authority.reload() {
+                Ok(Reloaded::Same) => problem = None,
+                Ok(Reloaded::Changed) => tracing::info!("another key for tokens was read from its file"),
+                Err(why) if problem.as_ref() != Some(&why) => {
+                    tracing::error!(
+                        why,
+                        "the file of the key for tokens cannot be used; the last key goes on counting"
+                    );
+                    problem = Some(why);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Logs at the level that the cluster's configuration asks for, from now on and whenever it changes. A node that
+    /// was given a level of its own keeps it.
+    async fn follow_log_level(&self) {
+        if self.config.is_given("log_level") {
+            return;
+        }
+        let mut views = self.handle.view();
+        loop {
+            let level = views.borrow_and_update().published.as_ref().map(|s| s.config().value("log.level").to_owned());
+            if let Some(level) = level {
+                crate::logging::set_level(&level);
+            }
+            if views.changed().await.is_err() {
+                return;
+            }
         }
     }
 
@@ -185,11 +244,14 @@ impl App {
 fn api() -> Router<Arc<App>> {
     Router::new()
         .route("/v1/health", get(health::get).fallback(absent::method))
-        .route("/v1/daemon", get(daemon::get).fallback(absent::daemon))
         .route("/v1/daemon/{*rest}", any(absent::daemon))
-        .route("/v1/cluster", get(cluster::get).put(absent::cluster_action).fallback(absent::method))
+        .route("/v1/cluster", get(cluster::get).put(cluster::put).fallback(absent::method))
         .route("/v1/cluster/proxy/{id}", put(cluster::set_primary).fallback(absent::method))
+        .route("/v1/cluster/set-config", put(settings::put).fallback(absent::method))
+        .route("/v1/cluster/join-by-admin", post(members::join_by_admin).fallback(absent::method))
+        .route("/v1/cluster/daemon/{id}", delete(members::remove_self).fallback(absent::method))
         .route("/v1/cluster/{*rest}", any(absent::cluster))
+        .route("/v1/tokens", post(tokens::validate).delete(tokens::revoke).fallback(absent::method))
         .route("/v1/reverse/daemon", any(reverse::forward))
         .route("/v1/reverse/{*rest}", any(absent::reverse))
         .route("/v1/buckets", get(buckets::list).fallback(buckets::nameless))
@@ -199,8 +261,8 @@ fn api() -> Router<Arc<App>> {
                 .head(buckets::head)
                 .post(buckets::post)
                 .delete(buckets::delete)
-                .put(absent::bucket_action)
-                .patch(absent::bucket_action)
+                .put(buckets::put)
+                .patch(buckets::patch)
                 .fallback(absent::method),
         )
         .route("/v1/objects", any(absent::objects))
@@ -210,17 +272,22 @@ fn api() -> Router<Arc<App>> {
 
 fn routes(app: Arc<App>, door: Door) -> Router {
     let api = match door {
-        Door::Public => {
-            api().route("/v1/ha/{*rest}", any(absent::control_only)).route("/metrics", any(absent::control_only))
-        }
+        Door::Public => api()
+            .route("/v1/daemon", get(daemon::get).fallback(absent::daemon))
+            .route("/v1/cluster/recover", any(absent::control_only))
+            .route("/v1/ha/{*rest}", any(absent::control_only))
+            .route("/metrics", any(absent::control_only)),
         Door::Control => api()
+            .route("/v1/daemon", get(daemon::get).put(members::daemon_put).fallback(absent::daemon))
+            .route("/v1/daemon/join-by-admin", post(members::introduced).fallback(absent::method))
+            .route("/v1/cluster/recover", post(cluster::recover).fallback(absent::method))
             .route("/v1/ha/view", get(ha::view).fallback(absent::method))
             .route("/v1/ha/watch", get(ha::watch).fallback(absent::method))
             .route("/v1/ha/poke", post(ha::poke).fallback(absent::method))
             .route("/metrics", get(ha::metrics).fallback(absent::method)),
     };
     let gate = Arc::new(gate::Gate { app: Arc::clone(&app), door });
-    api.with_state(app).layer(from_fn_with_state(gate, gate::pass))
+    api.with_state(app).layer(axum::Extension(door)).layer(from_fn_with_state(gate, gate::pass))
 }
 
 /// A JSON answer as AIStore writes it: a line, with the stamp of the State that it was read from.

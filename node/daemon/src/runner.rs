@@ -22,9 +22,10 @@ use crate::discovery::{self, News, Source};
 use crate::disk::{Lock, Report, Store, Writer, aside};
 use crate::handle::{Command, Handle, Identity, Proposed, proposed};
 use crate::hooks::Hooks;
-use crate::keyring::Keyring;
-use crate::peers::{self, Greeting, Peers};
+use crate::peers::{self, Greeting, Peers, Psk};
 
+/// Members that administrators may have named; the way in needs one.
+const INTRODUCED_MAX: usize = 16;
 const EVENTS_MAX: usize = 4096;
 const BULK_EVENTS_MAX: usize = 64;
 /// Taken at one go from each source, before the view is published.
@@ -50,8 +51,8 @@ pub struct Setup {
     pub lock: Lock,
     /// The state directory.
     pub state_dir: PathBuf,
-    /// Keys of members' connections.
-    pub keyring: Keyring,
+    /// Key of members' connections.
+    pub psk: Psk,
     /// What they are greeted with.
     pub greeting: Greeting,
     /// Where they come in; not blocking.
@@ -84,8 +85,7 @@ pub fn start(setup: Setup) -> io::Result<(Handle, JoinHandle<()>)> {
     let formed = watch::Sender::new(false);
     let discovery = discovery::watch(&setup.runtime, source, news.clone(), formed.subscribe());
     let network = peers::Setup {
-        keyring: setup.keyring,
-        silence: hang,
+        psk: setup.psk,
         greeting: setup.greeting,
         listener: setup.listener,
         events: events_in,
@@ -113,6 +113,7 @@ pub fn start(setup: Setup) -> io::Result<(Handle, JoinHandle<()>)> {
                 primary_since_ms: ends.primary_since_ms,
                 leaderless_since: None,
                 lists: (BTreeMap::new(), news.book),
+                introduced: BTreeMap::new(),
                 tidied: Instant::now(),
                 formed,
                 hooks,
@@ -175,6 +176,8 @@ struct Runner {
     leaderless_since: Option<Instant>,
     /// Peers as the core and as the discovery file name them.
     lists: (BTreeMap<NodeId, Address>, BTreeMap<NodeId, Address>),
+    /// Members that an administrator named (join-by-admin).
+    introduced: BTreeMap<NodeId, Address>,
     tidied: Instant,
     formed: watch::Sender<bool>,
     hooks: Arc<dyn Hooks>,
@@ -341,6 +344,14 @@ impl Runner {
                 self.peers.poke();
                 discovery.poke();
             }
+            Command::Introduce { node, peer } => {
+                while self.introduced.len() >= INTRODUCED_MAX {
+                    self.introduced.pop_first();
+                }
+                self.introduced.insert(node, peer);
+                self.set_book();
+                self.peers.poke();
+            }
         }
     }
 
@@ -352,7 +363,7 @@ impl Runner {
 
     fn set_book(&mut self) {
         let mut book: BTreeMap<NodeId, Vec<Address>> = BTreeMap::new();
-        for (node, address) in self.lists.0.iter().chain(&self.lists.1) {
+        for (node, address) in self.lists.0.iter().chain(&self.lists.1).chain(&self.introduced) {
             let known = book.entry(node.clone()).or_default();
             if !known.contains(address) {
                 known.push(address.clone());
@@ -363,12 +374,7 @@ impl Runner {
     }
 
     fn publish(&mut self) {
-        let mut fresh = self.node.view();
-        if fresh.primary.is_none()
-            && let Some(why) = self.peers.locked_out()
-        {
-            fresh.reason = format!("{}; {why}", fresh.reason);
-        }
+        let fresh = self.node.view();
         let old = Arc::clone(&self.view.borrow());
         if *old == fresh {
             if self.tidied.elapsed() > TIDY {

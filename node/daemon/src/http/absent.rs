@@ -8,9 +8,10 @@ use axum::http::{Method, StatusCode, Uri};
 
 use super::App;
 use super::error::ApiError;
-use super::params::Action;
+use super::params::{Action, Params};
 
 const DATA_PLANE: &str = "this version keeps metadata only; objects come with the data plane";
+const NO_JOBS: &str = "this version runs no jobs";
 
 /// A known path, another method.
 pub(super) async fn method(method: Method) -> ApiError {
@@ -21,53 +22,92 @@ pub(super) async fn objects() -> ApiError {
     ApiError::unsupported(format!("object calls are not built: {DATA_PLANE}"))
 }
 
-/// PUT and PATCH of a bucket.
-pub(super) async fn bucket_action(body: Bytes) -> Result<(), ApiError> {
-    Err(action(&Action::read(&body)?.action))
+/// No call has a second, laxer form.
+pub(super) fn forced() -> ApiError {
+    let text = "force is not supported: no call may short-cut the rules; ask without it, and the answer says what is \
+                in the way";
+    ApiError::unsupported(text)
+}
+
+/// Refuses `frc=true` and `force=true`.
+pub(super) fn force(params: &Params) -> Result<(), ApiError> {
+    if params.is("frc") || params.is("force") { Err(forced()) } else { Ok(()) }
 }
 
 /// An action of AIStore on buckets that is not built.
 pub(super) fn action(name: &str) -> ApiError {
     match name {
         "" => ApiError::bad("the body names no action"),
-        "set-bprops" | "reset-bprops" => {
-            ApiError::unsupported(format!("'{name}' is not built: buckets have their properties from their making"))
-        }
         _ => ApiError::unsupported(format!("'{name}' is not built: {DATA_PLANE}")),
     }
 }
 
-pub(super) async fn daemon(method: Method) -> ApiError {
-    ApiError::unsupported(format!("{method} of a node's own settings is not built: set them at its start"))
+/// An action of AIStore on one node that is not built.
+pub(super) fn daemon_action(name: &str) -> ApiError {
+    match name {
+        "set-config" | "reset-config" => ApiError::unsupported(format!(
+            "'{name}' of one node is not built: its own settings are given at its start, the cluster's by PUT /v1/cluster"
+        )),
+        "decommission" => ApiError::unsupported(
+            "'decommission' of one node by itself is not built: ask the cluster with decommission-node",
+        ),
+        _ => cluster_action(name),
+    }
 }
 
-/// `PUT /v1/cluster`
-pub(super) async fn cluster_action(body: Bytes) -> Result<(), ApiError> {
-    let name = Action::read(&body)?.action;
-    Err(match name.as_str() {
-        "" => ApiError::bad("the body names no action"),
-        "start" | "stop" => ApiError::unsupported(format!("'{name}' is not built: this version runs no jobs")),
-        "start-maintenance" | "stop-maintenance" | "decommission-node" | "shutdown-node" | "rm-unsafe" => {
-            ApiError::unsupported(format!("'{name}' is not built: membership changes by starting and stopping nodes"))
+pub(super) async fn daemon(method: Method, uri: Uri, body: Bytes) -> ApiError {
+    let rest = uri.path().strip_prefix("/v1/daemon").unwrap_or_default().trim_start_matches('/');
+    let first = rest.split('/').next().unwrap_or_default();
+    let text = match (&method, first) {
+        (&Method::PUT, "") => match Action::read(&body) {
+            Ok(Action { action, .. }) if action.is_empty() => return ApiError::bad("the body names no action"),
+            Ok(Action { action, .. }) if action == "shutdown" => {
+                "'shutdown' of one node is taken on the control listener; ask the cluster with shutdown-node".to_owned()
+            }
+            Ok(Action { action, .. }) => return daemon_action(&action),
+            Err(error) => return error,
+        },
+        (_, "") => return self::method(method).await,
+        (_, "set-config") => return daemon_action("set-config"),
+        (_, "proxy") => "the primary's role goes from hand to hand over members' own connections".to_owned(),
+        (_, "mountpaths") => format!("mountpaths are given at a node's start: {DATA_PLANE}"),
+        (_, "join-by-admin" | "unregister" | "callback-rm-from-smap") => {
+            "members tell each other this over their own authenticated connections".to_owned()
         }
-        "set-config" | "reset-config" => {
-            ApiError::unsupported(format!("'{name}' is not built: the configuration is given at a node's start"))
-        }
-        _ => ApiError::unsupported(format!("'{name}' is not built")),
-    })
+        _ => return ApiError::not_found(format!("there is nothing at {}", uri.path())),
+    };
+    ApiError::unsupported(text)
 }
 
-pub(super) async fn cluster(Path(rest): Path<String>) -> ApiError {
+/// An action of AIStore on the cluster that is not built.
+pub(super) fn cluster_action(name: &str) -> ApiError {
+    let why = match name {
+        "" => return ApiError::bad("the body names no action"),
+        "start" | "stop" | "resilver" | "rebalance" | "lru" | "store-cleanup" => NO_JOBS,
+        "decommission" => {
+            "a whole cluster is not wiped by one call: shut it down, then remove its volumes; single nodes leave by \
+             decommission-node"
+        }
+        "rotate-logs" => "logs go to standard error, and whoever collects them rotates them",
+        "reset-stats" => "counters only grow, as their readers expect; look at differences",
+        "reload-creds" => "there are no remote backends, so there are no credentials; key files are watched",
+        "clear-lcache" => "no object is cached",
+        "attach-remote" | "detach-remote" => "remote clusters are not built",
+        "set-primary" => "ask PUT /v1/cluster/proxy/ID",
+        _ => "this version has no such action",
+    };
+    ApiError::unsupported(format!("'{name}' is not built: {why}"))
+}
+
+pub(super) async fn cluster(method: Method, Path(rest): Path<String>) -> ApiError {
     let first = rest.split('/').next().unwrap_or_default();
     match first {
-        "join-by-admin" | "autoreg" | "keepalive" => {
-            ApiError::unsupported("nodes join by themselves, over their own authenticated connections")
+        "autoreg" | "keepalive" => {
+            ApiError::unsupported("nodes join and show that they live over their own authenticated connections")
         }
-        "daemon" => {
-            ApiError::unsupported("a node leaves the cluster map when it is stopped, or by itself when it is dead")
-        }
-        "recover" => ApiError::unsupported("recovery of a lost majority is not built"),
-        "set-config" => ApiError::unsupported("the configuration is given at a node's start"),
+        "attach" | "detach" | "remote" => ApiError::unsupported("remote clusters are not built"),
+        // Known deeper down, with another number of parts or another method.
+        "proxy" | "daemon" | "set-config" | "join-by-admin" | "recover" => self::method(method).await,
         _ => ApiError::not_found(format!("there is no /v1/cluster/{first}")),
     }
 }
@@ -88,12 +128,12 @@ pub(super) async fn other(State(_): State<Arc<App>>, uri: Uri) -> ApiError {
         (Some("v1"), Some("etl" | "sort" | "ml")) => {
             ApiError::unsupported("ETL, dsort and get-batch are left out of this system")
         }
-        (Some("v1"), Some("tokens")) => ApiError::unsupported("authentication of clients is not built"),
-        (Some("v1"), Some("download" | "xactions" | "notifs" | "txn" | "ic")) => {
-            ApiError::unsupported("this version runs no jobs")
-        }
+        (Some("v1"), Some("download" | "xactions" | "notifs" | "txn" | "ic")) => ApiError::unsupported(NO_JOBS),
         (Some("v1"), Some("metasync" | "vote")) => {
             ApiError::unsupported("members vote and synchronise over their own connections, not over HTTP")
+        }
+        (Some("v1"), Some("nbi" | "lsmeta" | "shards")) => {
+            ApiError::unsupported(format!("inventories are not built: {DATA_PLANE}"))
         }
         _ => ApiError::not_found(format!("there is nothing at {}", uri.path())),
     }

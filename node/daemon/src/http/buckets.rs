@@ -1,34 +1,25 @@
-//! `/v1/buckets`: create, list, head, destroy.
+//! `/v1/buckets`: create, list, head, destroy, properties, rename. Metadata only.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ais_meta::{Bucket, BucketName, Change, Outcome, Stamp};
-use axum::body::Bytes;
+use ais_meta::{Bucket, BucketName, Change, Refusal, Stamp};
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::caller::{Caller, unmasked};
 use super::error::ApiError;
-use super::params::{Action, Params};
-use super::{App, REQUEST_ID, absent, done, json as reply, reverse, wire};
-use crate::clock;
-use crate::handle::Proposed;
+use super::mutate::{Call, mutate, now_ns};
+use super::params::{Action, Params, dotted};
+use super::{App, absent, done, jobs, json as reply, text, wire};
+use crate::auth::Rights;
 
 const PROPS: HeaderName = HeaderName::from_static("ais-bucket-props");
-/// Longest id that a client may give its mutation.
-const REQUEST_ID_MAX: usize = 64;
 
-/// A mutation as it came, for the case that another gateway has to take it.
-struct Call<'a> {
-    method: Method,
-    uri: &'a Uri,
-    headers: &'a HeaderMap,
-    body: Bytes,
-}
-
-fn provider(params: &Params) -> Result<(), ApiError> {
-    match params.get("provider").unwrap_or_default() {
+fn provider(name: &str) -> Result<(), ApiError> {
+    match name {
         "" | "ais" => Ok(()),
         cloud @ ("aws" | "s3" | "gcp" | "gs" | "azure" | "az" | "oci" | "oc" | "ht") => {
             Err(ApiError::unsupported(format!("provider '{cloud}' is not built: buckets are of provider 'ais' only")))
@@ -38,8 +29,7 @@ fn provider(params: &Params) -> Result<(), ApiError> {
 }
 
 /// `@uuid#name`, `#name`, `@uuid` or nothing. Another cluster's uuid is a remote bucket.
-fn namespace<'a>(app: &App, params: &'a Params) -> Result<&'a str, ApiError> {
-    let text = params.get("namespace").unwrap_or_default();
+fn namespace<'a>(app: &App, text: &'a str) -> Result<&'a str, ApiError> {
     let (uuid, name) = text.split_once('#').unwrap_or((text, ""));
     let uuid = uuid.strip_prefix('@').unwrap_or(uuid);
     if !uuid.is_empty() && app.view().uuid.as_ref().is_none_or(|own| own.as_str() != uuid) {
@@ -48,22 +38,26 @@ fn namespace<'a>(app: &App, params: &'a Params) -> Result<&'a str, ApiError> {
     Ok(name)
 }
 
+fn bucket_name(namespace: &str, name: &str) -> Result<BucketName, ApiError> {
+    BucketName::new(namespace, name).map_err(|e| ApiError::bad(e.to_string()))
+}
+
 fn named(app: &App, name: &str, params: &Params) -> Result<BucketName, ApiError> {
     app.gateway_only("bucket calls")?;
-    provider(params)?;
-    BucketName::new(namespace(app, params)?, name).map_err(|e| ApiError::bad(e.to_string()))
+    provider(params.get("provider").unwrap_or_default())?;
+    bucket_name(namespace(app, params.get("namespace").unwrap_or_default())?, name)
 }
 
 /// `GET /v1/buckets` with action `list`.
-pub(super) async fn list(State(app): State<Arc<App>>, params: Params, body: Bytes) -> Result<Response, ApiError> {
+pub(super) async fn list(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
     app.gateway_only("bucket calls")?;
-    let action = Action::read(&body)?.action;
+    let action = Action::read(&call.body)?.action;
     if !action.is_empty() && action != "list" {
         return Err(absent::action(&action));
     }
-    provider(&params)?;
-    let wanted = params.get("namespace").is_some_and(|text| !text.is_empty()).then(|| namespace(&app, &params));
-    let wanted = wanted.transpose()?;
+    provider(call.params.get("provider").unwrap_or_default())?;
+    let wanted = call.params.get("namespace").filter(|text| !text.is_empty());
+    let wanted = wanted.map(|text| namespace(&app, text)).transpose()?;
     let state = app.state().await?;
     let names = state.buckets().keys().filter(|name| wanted.is_none_or(|wanted| wanted == name.namespace));
     let names: Vec<Value> = names.map(wire::bucket_entry).collect();
@@ -79,11 +73,11 @@ pub(super) async fn nameless() -> ApiError {
 pub(super) async fn head(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    params: Params,
+    call: Call,
 ) -> Result<Response, ApiError> {
-    let name = named(&app, &name, &params)?;
-    let (bucket, stamp) = find(&app, &name).await?;
-    if params.get("bsumm_remote").is_some() {
+    let name = named(&app, &name, &call.params)?;
+    let (bucket, stamp) = find(&app, &call.caller, &name, Rights::HEAD_BUCKET).await?;
+    if call.params.get("bsumm_remote").is_some() {
         return Err(absent::action("summary-bck"));
     }
     let mut response = done(Some(stamp));
@@ -96,27 +90,28 @@ pub(super) async fn head(
 pub(super) async fn get(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    params: Params,
-    body: Bytes,
+    call: Call,
 ) -> Result<Response, ApiError> {
-    let name = named(&app, &name, &params)?;
-    let action = Action::read(&body)?.action;
-    find(&app, &name).await?;
+    let name = named(&app, &name, &call.params)?;
+    let action = Action::read(&call.body)?.action;
+    find(&app, &call.caller, &name, Rights::LIST_OBJECTS).await?;
     Err(absent::action(if action.is_empty() { "list" } else { &action }))
 }
 
-/// A bucket of the committed State. Whoever is about to answer "no such bucket" asks the primary first (protocol.md
-/// rule 12); who cannot ask does not know, and says that instead.
-async fn find(app: &App, name: &BucketName) -> Result<(Arc<Bucket>, Stamp), ApiError> {
-    let state = app.state().await?;
-    if let Some(bucket) = state.buckets().get(name) {
-        return Ok((Arc::clone(bucket), state.stamp()));
-    }
-    let fresh = app.handle.pull().await;
+/// A bucket of the committed State, for who may `wanted`. Whoever is about to answer "no such bucket" asks the primary
+/// first (protocol.md rule 12); who cannot ask does not know, and says that instead.
+async fn find(app: &App, caller: &Caller, name: &BucketName, wanted: Rights) -> Result<(Arc<Bucket>, Stamp), ApiError> {
+    // Before the look: who may not see a bucket must not learn whether it is there.
+    app.granted(caller, name, wanted)?;
+    let known = app.state().await?.buckets().contains_key(name);
+    let fresh = known || app.handle.pull().await;
     let state = app.state().await?;
     match state.buckets().get(name) {
-        Some(bucket) => Ok((Arc::clone(bucket), state.stamp())),
-        None if fresh => Err(ApiError::refused(&ais_meta::Refusal::NoSuchBucket(name.clone()), state.stamp())),
+        Some(bucket) => {
+            unmasked(caller, bucket, wanted)?;
+            Ok((Arc::clone(bucket), state.stamp()))
+        }
+        None if fresh => Err(ApiError::refused(&Refusal::NoSuchBucket(name.clone()), state.stamp())),
         None => {
             let text = format!("bucket \"{name}\" is not known here, and no primary could be asked whether it exists");
             Err(ApiError::unavailable(text).at(state.stamp()))
@@ -124,76 +119,113 @@ async fn find(app: &App, name: &BucketName) -> Result<(Arc<Bucket>, Stamp), ApiE
     }
 }
 
-/// `POST /v1/buckets/NAME` with action `create-bck`.
+/// Whether the caller may change a bucket. One that is not known here has no mask; the primary says whether it exists.
+fn may(app: &App, caller: &Caller, name: &BucketName, wanted: Rights) -> Result<(), ApiError> {
+    app.granted(caller, name, wanted)?;
+    let view = app.view();
+    let bucket = view.published.as_ref().and_then(|state| state.buckets().get(name).cloned());
+    bucket.map_or(Ok(()), |bucket| unmasked(caller, &bucket, wanted))
+}
+
+/// `POST /v1/buckets/NAME`: `create-bck`, `move-bck`.
 pub(super) async fn post(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    params: Params,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
+    call: Call,
 ) -> Result<Response, ApiError> {
-    let name = named(&app, &name, &params)?;
-    let Action { action, value } = Action::read(&body)?;
-    if action != "create-bck" {
-        return Err(absent::action(&action));
+    let name = named(&app, &name, &call.params)?;
+    let Action { action, value } = Action::read(&call.body)?;
+    match action.as_str() {
+        "create-bck" => create(&app, &call, name, &value).await,
+        "move-bck" => rename(&app, &call, name).await,
+        _ => Err(absent::action(&action)),
     }
-    if !value.is_null() && value.as_object().is_none_or(|props| !props.is_empty()) {
-        return Err(ApiError::unsupported("giving properties to a new bucket is not built"));
+}
+
+async fn create(app: &App, call: &Call, name: BucketName, value: &Value) -> Result<Response, ApiError> {
+    app.granted(&call.caller, &name, Rights::CREATE_BUCKET)?;
+    let props = properties(value)?;
+    let change = Change::CreateBucket { name, created_ns: now_ns(), props };
+    mutate(app, call, change, |settled| done(Some(settled.stamp))).await
+}
+
+/// Nested properties as dotted names.
+fn properties(value: &Value) -> Result<BTreeMap<String, String>, ApiError> {
+    let mut props = dotted(value)?;
+    // A field of AIStore's message beside the properties.
+    match props.remove("force").as_deref() {
+        None | Some("false") => Ok(props),
+        Some(_) => Err(absent::forced()),
     }
-    let created_ns = i64::try_from(clock::unix_ms()).unwrap_or(0).saturating_mul(1_000_000);
-    let call = Call { method: Method::POST, uri: &uri, headers: &headers, body };
-    mutate(&app, call, Change::CreateBucket { name, created_ns, props: Default::default() }).await
+}
+
+/// `bck_to` is `ais/@#/NAME/`, or `ais/@#NAMESPACE/NAME/`.
+fn target(app: &App, params: &Params) -> Result<BucketName, ApiError> {
+    let text = params.get("bck_to").unwrap_or_default();
+    let mut parts = text.trim_end_matches('/').split('/');
+    let (Some(owner), Some(ns), Some(name), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return Err(ApiError::bad(format!("bck_to='{text}' does not name a bucket as PROVIDER/@#NAMESPACE/NAME")));
+    };
+    provider(owner)?;
+    bucket_name(namespace(app, ns)?, name)
+}
+
+/// Gives a bucket another name. AIStore answers with the id of the job that moves the data; here the State that has the
+/// new name is all there is to it, and the id names that State (see [`jobs`]).
+async fn rename(app: &App, call: &Call, from: BucketName) -> Result<Response, ApiError> {
+    absent::force(&call.params)?;
+    let to = target(app, &call.params)?;
+    app.granted(&call.caller, &to, Rights::MOVE_BUCKET)?;
+    may(app, &call.caller, &from, Rights::MOVE_BUCKET)?;
+    let change = Change::RenameBucket { from, to };
+    mutate(app, call, change, |settled| {
+        let mut response = text(jobs::renamed(settled.stamp));
+        super::put_stamp(&mut response, Some(settled.stamp));
+        response
+    })
+    .await
 }
 
 /// `DELETE /v1/buckets/NAME` with action `destroy-bck`.
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
-    params: Params,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
+    call: Call,
 ) -> Result<Response, ApiError> {
-    let name = named(&app, &name, &params)?;
-    let action = Action::read(&body)?.action;
+    let name = named(&app, &name, &call.params)?;
+    let action = Action::read(&call.body)?.action;
     if action != "destroy-bck" {
         return Err(absent::action(&action));
     }
-    let call = Call { method: Method::DELETE, uri: &uri, headers: &headers, body };
-    mutate(&app, call, Change::DestroyBucket { name }).await
+    may(&app, &call.caller, &name, Rights::DESTROY_BUCKET)?;
+    mutate(&app, &call, Change::DestroyBucket { name }, |settled| done(Some(settled.stamp))).await
 }
 
-fn client_id(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let Some(value) = headers.get(REQUEST_ID) else { return Ok(None) };
-    let id = value.to_str().unwrap_or_default();
-    if id.is_empty() || id.len() > REQUEST_ID_MAX || !id.bytes().all(|b| b.is_ascii_graphic()) {
-        let text = format!("Ais-Request-Id is not 1 to {REQUEST_ID_MAX} visible characters");
-        return Err(ApiError::bad(text));
+/// `PATCH /v1/buckets/NAME`: `set-bprops`, `reset-bprops`.
+pub(super) async fn patch(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    call: Call,
+) -> Result<Response, ApiError> {
+    let name = named(&app, &name, &call.params)?;
+    let Action { action, value } = Action::read(&call.body)?;
+    absent::force(&call.params)?;
+    let (set, reset) = match action.as_str() {
+        "set-bprops" => (properties(&value)?, false),
+        "reset-bprops" => (BTreeMap::new(), true),
+        _ => return Err(absent::action(&action)),
+    };
+    if set.is_empty() && !reset {
+        return Err(ApiError::bad("set-bprops names no property"));
     }
-    Ok(Some(id.to_owned()))
+    let opens = reset || set.contains_key("access");
+    let wanted = if opens { Rights::PATCH.and(Rights::SET_ACL) } else { Rights::PATCH };
+    may(&app, &call.caller, &name, wanted)?;
+    let change = Change::SetBucketProps { name, set, reset };
+    mutate(&app, &call, change, |settled| done(Some(settled.stamp))).await
 }
 
-/// Proposes and waits for the end (protocol.md rule 13).
-async fn mutate(app: &App, call: Call<'_>, change: Change) -> Result<Response, ApiError> {
-    let id = client_id(call.headers)?;
-    app.formed().await?;
-    match app.handle.propose(id, change).await {
-        Proposed::Settled { outcome: Outcome::Done | Outcome::Began(_), stamp } => Ok(done(Some(stamp))),
-        Proposed::Settled { outcome: Outcome::Refused(refusal), stamp } => Err(ApiError::refused(&refusal, stamp)),
-        // The core has ended, this process is about to: the client must not notice.
-        Proposed::Busy | Proposed::Unavailable if app.handle.ended() => {
-            reverse::relay(app, call.method, call.uri, call.headers, call.body).await
-        }
-        Proposed::Unavailable => {
-            let text = "nobody leads; the change was not proposed and will not take effect";
-            Err(ApiError::unavailable(text).with("reason", json!(app.view().reason)))
-        }
-        Proposed::Unknown { id } => {
-            let text = format!("request {id} was proposed and its fate is unknown: look before sending it again");
-            let status = axum::http::StatusCode::GATEWAY_TIMEOUT;
-            Err(ApiError::new(status, text).with("request_id", json!(id)))
-        }
-        Proposed::Busy => Err(ApiError::unavailable("too many changes are under way at this gateway")),
-    }
+/// `PUT /v1/buckets/NAME`: jobs on objects.
+pub(super) async fn put(call: Call) -> Result<(), ApiError> {
+    Err(absent::action(&Action::read(&call.body)?.action))
 }

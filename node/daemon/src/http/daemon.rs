@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use ais_meta::Kind;
 use axum::extract::State;
 use axum::response::Response;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::params::Params;
-use super::{App, json as reply, text, wire};
+use super::{App, json as reply, observe, text, wire};
+use crate::logging::{self, Severity};
 
 pub(super) async fn get(State(app): State<Arc<App>>, params: Params) -> Result<Response, ApiError> {
     let what = params.get("what").unwrap_or_default();
@@ -19,9 +21,24 @@ pub(super) async fn get(State(app): State<Arc<App>>, params: Params) -> Result<R
             let state = app.formed().await?;
             reply(&wire::node_config(&state, &app.config), Some(state.stamp()))
         }
-        "node_status" => reply(&node_status(&app), None),
         "software_version" => Ok(text(app.handle.identity().version)),
+        "log" => log(&params),
         "cluster_config" => Err(ApiError::bad("what=cluster_config is asked of /v1/cluster")),
+        "status" | "status_all" | "running_all" | "qryxstats" | "backends" | "remote" | "target_ips" => {
+            Err(ApiError::bad(format!("what={what} is asked of /v1/cluster of a gateway")))
+        }
+        _ => reply(&told(&app, what)?, None),
+    }
+}
+
+/// Questions whose answer this node makes up at once, and that the cluster asks of everybody.
+pub(super) fn told(app: &App, what: &str) -> Result<Value, ApiError> {
+    match what {
+        "node_status" => Ok(node_status(app)),
+        "node_stats" => Ok(node_stats(app)),
+        "metrics" => Ok(observe::metric_kinds(&app.metrics.render(&app.view()))),
+        "sysinfo" => Ok(observe::sysinfo()),
+        "mountpaths" => mountpaths(app),
         _ => Err(unknown(what, "a node")),
     }
 }
@@ -53,33 +70,63 @@ pub(super) fn snode(app: &App) -> Result<Response, ApiError> {
     reply(&wire::Snode::own(&app.handle, state), state.map(|s| s.stamp()))
 }
 
-fn node_status(app: &App) -> serde_json::Value {
+fn node_status(app: &App) -> Value {
     let view = app.view();
     let state = view.published.as_deref();
-    json!({
-        "snode": wire::Snode::own(&app.handle, state),
-        // No object is stored or counted by this version.
-        "tracker": {},
-        "capacity": {"mountpaths": {}},
+    let mut status = node_stats(app);
+    let more = json!({
         "status": if view.ready { "" } else { view.reason.as_str() },
         "deployment": if app.in_kubernetes { "K8s" } else { "dev" },
         "ais_version": app.handle.identity().version,
+        "build_time": "",
         "k8s_pod_name": if app.in_kubernetes { app.id().as_str() } else { "" },
         "cluster": wire::node_state(&view, app.id(), app.served.get().is_some()),
+        "sys_info": observe::sysinfo(),
         "smap_version": state.map_or(0, |s| s.smap().version).to_string(),
+    });
+    if let (Value::Object(status), Value::Object(more)) = (&mut status, more) {
+        status.extend(more);
+    }
+    status
+}
+
+/// The numbers of `/metrics` in AIStore's shape. No object is stored or counted by this version.
+fn node_stats(app: &App) -> Value {
+    let view = app.view();
+    json!({
+        "snode": wire::Snode::own(&app.handle, view.published.as_deref()),
+        "tracker": observe::tracker(&app.metrics.render(&view)),
+        "capacity": {"mountpaths": {}},
     })
+}
+
+fn mountpaths(app: &App) -> Result<Value, ApiError> {
+    if app.kind() == Kind::Gateway {
+        return Err(ApiError::bad(format!("{} is a gateway: it has no mountpaths", app.name())));
+    }
+    Ok(json!({"available": app.config.mountpaths, "waiting_dd": [], "disabled": []}))
+}
+
+fn log(params: &Params) -> Result<Response, ApiError> {
+    if params.is("all") {
+        let text = "there is no archive of logs: they go to standard error, and whoever collects them keeps them";
+        return Err(ApiError::unsupported(text));
+    }
+    let least = match params.get("severity").unwrap_or_default().to_ascii_lowercase().as_str() {
+        "" | "info" | "i" => Severity::Info,
+        "warning" | "warn" | "w" => Severity::Warning,
+        "error" | "e" => Severity::Error,
+        other => return Err(ApiError::bad(format!("severity='{other}' is not info, warning or error"))),
+    };
+    Ok(text(logging::recent(least)))
 }
 
 /// AIStore's words that are not built, and words that it does not know either.
 pub(super) fn unknown(what: &str, whom: &str) -> ApiError {
-    const JOBS: &[&str] = &["backends", "remote", "target_ips", "mountpaths", "tls_certificate"];
-    const STATS: &[&str] = &["node_stats", "metrics", "sysinfo", "log"];
-    if JOBS.contains(&what) {
-        return ApiError::unsupported(format!("what={what} is not built: it belongs to the data plane or to TLS"));
-    }
-    if STATS.contains(&what) {
-        let text = "use /metrics on the control listener, and the log on standard error";
-        return ApiError::unsupported(format!("what={what} is not built: {text}"));
+    if what == "tls_certificate" {
+        return ApiError::unsupported(
+            "what=tls_certificate: this version serves plain HTTP, so there is no certificate",
+        );
     }
     ApiError::bad(format!("what='{what}' is not a question that {whom} answers"))
 }

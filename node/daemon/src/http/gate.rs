@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ais_meta::auth::{self, AuthError, Nonce, Secret};
+use ais_meta::auth::{self, AuthError, Nonce};
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -12,7 +12,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use super::caller::{self, Caller};
 use super::error::ApiError;
+use super::params::Params;
 use super::reverse::Relayed;
 use super::{App, CALLER_ID, Door};
 use crate::clock;
@@ -66,7 +68,7 @@ pub(super) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: 
     let streams = response.extensions().get::<Stream>().is_some();
     gate.count(&method, &path, &response, (!streams).then(|| started.elapsed()));
     match nonce {
-        Some(signer) if !streams => gate.signed(signer, response).await,
+        Some(nonce) if !streams => gate.signed(nonce, response).await,
         _ => response,
     }
 }
@@ -93,19 +95,30 @@ fn is_open(method: &Method, path: &str) -> bool {
 }
 
 impl Gate {
-    async fn admit(&self, request: Request) -> Result<(Request, Option<(Nonce, Secret)>), ApiError> {
+    async fn admit(&self, request: Request) -> Result<(Request, Option<Nonce>), ApiError> {
         if self.door == Door::Public && request.headers().contains_key(CALLER_ID) {
             let text = "calls between members are taken on the control listener only";
             return Err(ApiError::new(StatusCode::FORBIDDEN, text));
         }
+        let caller = match self.door {
+            Door::Control => Caller::Member,
+            Door::Public => {
+                let (app, uri) = (&self.app, request.uri());
+                let what = Params::of(uri).ok();
+                let what = what.as_ref().and_then(|params| params.get("what"));
+                app.caller(caller::wanted(app.kind(), request.method(), uri.path(), what), request.headers())?
+            }
+        };
+        let mut request = request;
+        request.extensions_mut().insert(caller);
         if carries_data(request.uri().path()) {
             return Ok((request, None));
         }
         let (parts, body) = request.into_parts();
         let body = read(body, BODY_MAX).await?;
         let mut nonce = None;
-        let secrets = self.app.secrets().filter(|_| self.door == Door::Control);
-        if let Some(secrets) = secrets.filter(|_| !is_open(&parts.method, parts.uri.path())) {
+        let secret = self.app.secret().filter(|_| self.door == Door::Control);
+        if let Some(secret) = secret.filter(|_| !is_open(&parts.method, parts.uri.path())) {
             let uri = parts.extensions.get::<Wire>().map_or(&parts.uri, |Wire(uri)| uri);
             let request = auth::Request {
                 method: parts.method.as_str(),
@@ -114,26 +127,23 @@ impl Gate {
             };
             let value = parts.headers.get(AUTH).and_then(|v| v.to_str().ok());
             let now = clock::unix_ms();
-            let verified = secrets.verify(request, value, now);
-            if verified == Err(AuthError::Mismatch) {
-                self.app.config.keyring.doubt();
-            }
-            let admitted = verified.and_then(|(nonce, secret)| {
+            let verified = auth::verify(secret, request, value, now);
+            let admitted = verified.and_then(|nonce| {
                 let mut replays = self.app.replays.lock().unwrap_or_else(|e| e.into_inner());
-                // Who signed with an older secret can check no reply that is signed with another.
-                replays.admit(nonce, now).map(|()| (nonce, secret.clone()))
+                replays.admit(nonce, now).map(|()| nonce)
             });
             nonce = Some(admitted.map_err(unauthorized)?);
         }
         Ok((Request::from_parts(parts, Body::from(body)), nonce))
     }
 
-    async fn signed(&self, (nonce, secret): (Nonce, Secret), response: Response) -> Response {
+    async fn signed(&self, nonce: Nonce, response: Response) -> Response {
+        let Some(secret) = self.app.secret() else { return response };
         let (mut parts, body) = response.into_parts();
         let Ok(body) = read(body, ANSWER_MAX).await else {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         };
-        let value = auth::sign_reply(&secret, nonce, parts.status.as_u16(), &body);
+        let value = auth::sign_reply(secret, nonce, parts.status.as_u16(), &body);
         if let Ok(value) = HeaderValue::from_str(&value) {
             parts.headers.insert(AUTH, value);
         }

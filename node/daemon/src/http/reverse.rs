@@ -7,12 +7,14 @@ use ais_meta::node::flags;
 use ais_meta::{NodeId, auth};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::response::Response;
 use serde_json::json;
 
+use super::caller::Caller;
 use super::error::ApiError;
 use super::gate::ANSWER_MAX;
+use super::mutate::Call;
 use super::params::Params;
 use super::{App, CALLER_ID, NODE_ID, REQUEST_ID, STAMP, json as reply, wire};
 use crate::clock;
@@ -51,7 +53,12 @@ pub(super) async fn forward(
     };
     if node.flags & (flags::MAINTENANCE | flags::DECOMMISSION) != 0 && params.get("what") == Some("node_status") {
         let status = if node.flags & flags::DECOMMISSION != 0 { "decommission" } else { "maintenance" };
-        return reply(&json!({"daemon_id": id, "status": status}), Some(state.stamp()));
+        let snode = wire::Snode::member(&node, &state);
+        let status = json!({
+            "snode": snode, "daemon_id": id, "status": status, "tracker": {}, "capacity": {"mountpaths": {}},
+            "smap_version": state.smap().version.to_string(),
+        });
+        return reply(&status, Some(state.stamp()));
     }
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let url = format!("{}/v1/daemon{query}", wire::url(&node.addresses.control));
@@ -59,57 +66,25 @@ pub(super) async fn forward(
     call(&app, method, &url, body).await.map_err(failed)
 }
 
-/// Calls a member's control listener, signed; its answer's signature is checked. While the secret is rotated, a member
-/// that does not take the first one is called again with the others: it did nothing then.
-async fn call(app: &App, method: Method, url: &str, body: Bytes) -> Result<Response, String> {
+/// Calls a member's control listener, signed; its answer's signature is checked.
+pub(super) async fn call(app: &App, method: Method, url: &str, body: Bytes) -> Result<Response, String> {
     let url = reqwest::Url::parse(url).map_err(|e| e.to_string())?;
-    let Some(secrets) = app.secrets() else {
-        let request = app.client.request(method, url).header(CALLER_ID, app.id().as_str());
-        let answer = request.body(body).send().await.map_err(|e| e.without_url().to_string())?;
-        return Ok(taken(answer).await?.1.map(Body::from));
-    };
-    let mut last = String::new();
-    for secret in secrets.iter() {
-        match call_signed(app, secret, &method, &url, body.clone()).await {
-            Err(why) => return Err(why),
-            Ok(Signed::Good(response)) => return Ok(response.map(Body::from)),
-            Ok(Signed::Stranger(why)) => last = why,
-        }
-    }
-    app.config.keyring.doubt();
-    Err(last)
-}
-
-/// An answer to a signed call.
-enum Signed {
-    Good(axum::http::Response<Bytes>),
-    /// The call was refused by one who does not hold the secret.
-    Stranger(String),
-}
-
-async fn call_signed(
-    app: &App,
-    secret: &auth::Secret,
-    method: &Method,
-    url: &reqwest::Url,
-    body: Bytes,
-) -> Result<Signed, String> {
+    let mut request = app.client.request(method.clone(), url.clone()).header(CALLER_ID, app.id().as_str());
     let mut nonce = auth::Nonce::default();
-    getrandom::fill(&mut nonce).map_err(|e| e.to_string())?;
-    let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-    let covered = auth::Request { method: method.as_str(), path_and_query: &path, body: &body };
-    let signature = auth::sign(secret, covered, clock::unix_ms(), nonce);
-    let request = app.client.request(method.clone(), url.clone()).header(CALLER_ID, app.id().as_str());
-    let request = request.header(auth::HEADER, signature);
+    if let Some(secret) = app.secret() {
+        getrandom::fill(&mut nonce).map_err(|e| e.to_string())?;
+        let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+        let signed = auth::Request { method: method.as_str(), path_and_query: &path, body: &body };
+        request = request.header(auth::HEADER, auth::sign(secret, signed, clock::unix_ms(), nonce));
+    }
     let answer = request.body(body).send().await.map_err(|e| e.without_url().to_string())?;
     let signature = answer.headers().get(auth::HEADER).cloned();
     let (status, response) = taken(answer).await?;
-    let signature = signature.as_ref().and_then(|value| value.to_str().ok());
-    match auth::verify_reply(secret, nonce, status.as_u16(), response.body(), signature) {
-        Ok(()) => Ok(Signed::Good(response)),
-        Err(why) if status == StatusCode::FORBIDDEN => Ok(Signed::Stranger(why.to_string())),
-        Err(why) => Err(why.to_string()),
+    if let Some(secret) = app.secret() {
+        let signature = signature.as_ref().and_then(|value| value.to_str().ok());
+        auth::verify_reply(secret, nonce, status.as_u16(), response.body(), signature).map_err(|e| e.to_string())?;
     }
+    Ok(response.map(Body::from))
 }
 
 /// Takes the answer as a whole, with the headers that clients look at.
@@ -133,28 +108,33 @@ async fn taken(mut answer: reqwest::Response) -> Result<(StatusCode, axum::http:
     Ok((status, response))
 }
 
+/// The JSON of a member's answer.
+pub(super) async fn json_of(answer: Response) -> Result<serde_json::Value, String> {
+    let body = axum::body::to_bytes(answer.into_body(), ANSWER_MAX).await.map_err(|e| e.to_string())?;
+    serde_json::from_slice(&body).map_err(|e| format!("its answer is not JSON: {e}"))
+}
+
 /// Sends a client's mutation on to the primary. Only for a process whose core has ended: otherwise the core forwards,
-/// under an id that survives a failover.
-pub(super) async fn relay(
-    app: &App,
-    method: Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    body: Bytes,
-) -> Result<Response, ApiError> {
+/// under an id that survives a failover. A client brings its token along; a member is let in by this node's signature.
+pub(super) async fn relay(app: &App, call: &Call) -> Result<Response, ApiError> {
     let view = app.view();
     let primary = view.primary.as_ref().filter(|primary| primary.id.node != *app.id());
     let Some(primary) = primary else { return Err(ApiError::unavailable("this gateway ends; ask another")) };
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = app.client.request(method, format!("{}{path}", wire::url(&primary.addresses.public)));
-    let id = headers.get(REQUEST_ID).cloned();
-    for (name, value) in [(header::CONTENT_TYPE, Some(HeaderValue::from_static("application/json"))), (REQUEST_ID, id)]
-    {
-        if let Some(value) = value {
+    let path = call.uri.path_and_query().map_or("/", |path| path.as_str());
+    if matches!(call.caller, Caller::Member) {
+        let url = format!("{}{path}", wire::url(&primary.addresses.control));
+        let lost = |why| ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("the primary's answer is lost: {why}"));
+        return self::call(app, call.method.clone(), &url, call.body.clone()).await.map_err(lost);
+    }
+    let url = format!("{}{path}", wire::url(&primary.addresses.public));
+    let mut request = app.client.request(call.method.clone(), url);
+    request = request.header(header::CONTENT_TYPE, "application/json");
+    for name in [REQUEST_ID, header::AUTHORIZATION, HeaderName::from_static("x-amz-security-token")] {
+        if let Some(value) = call.headers.get(&name) {
             request = request.header(name, value);
         }
     }
-    let answer = request.body(body).send().await.map_err(|e| {
+    let answer = request.body(call.body.clone()).send().await.map_err(|e| {
         if e.is_connect() {
             return ApiError::unavailable("this gateway ends, and the primary does not answer; ask another");
         }

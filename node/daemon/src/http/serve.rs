@@ -95,7 +95,10 @@ impl Server {
             };
             tasks.spawn(acceptor.run());
         }
+        let (keys, level) = (Arc::clone(&app), Arc::clone(&app));
         tasks.spawn(async move { app.note_first_ready().await });
+        tasks.spawn(async move { keys.watch_keys().await });
+        tasks.spawn(async move { level.follow_log_level().await });
         Ok(Self { closing, connections, tasks })
     }
 

@@ -2,8 +2,10 @@
 
 mod buckets;
 mod calls;
+mod golden;
 mod maps;
 mod sockets;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -18,7 +20,6 @@ use super::serve::enter;
 use super::*;
 use crate::config::{Flags, Surroundings};
 use crate::handle::{Command, Ends, Identity, Proposed};
-use crate::keyring::Keyring;
 
 pub(super) fn node(id: &str, kind: Kind, flags: u64, port: u16) -> Node {
     let at = |port| Address { host: "127.0.0.1".into(), port };
@@ -118,8 +119,7 @@ pub(super) fn config(id: &str, kind: Kind, secret: Option<&str>) -> Config {
     }
     flags.values.insert("kind", kind.to_string());
     let mut config = crate::config::load(&flags, &Surroundings { env: &|_| None, hostname: None }).unwrap();
-    let secret = secret.and_then(|text| ais_meta::auth::Secret::from_file_content(text.as_bytes()));
-    config.keyring = Keyring::new(secret.map(Into::into), None);
+    config.secret = secret.and_then(|text| Secret::from_file_content(text.as_bytes()));
     config
 }
 
@@ -147,6 +147,7 @@ fn obey(script: &Mutex<Script>, view: &watch::Sender<Arc<View>>, command: Comman
             drop(done.send(Err(ais_ha::RecoverRefused::NotFormed)));
         }
         Command::Poke => script.asked.push("poke".to_owned()),
+        Command::Introduce { node, peer } => script.asked.push(format!("introduce {node} {peer}")),
     }
 }
 
@@ -165,6 +166,11 @@ fn settle(view: &watch::Sender<Arc<View>>, client_id: Option<String>, change: &C
 
 impl World {
     pub(super) fn new(id: &str, kind: Kind, state: Option<State>, secret: Option<&str>) -> Self {
+        Self::with_keys(id, kind, state, secret, Given::default())
+    }
+
+    /// With a key for tokens.
+    pub(super) fn with_keys(id: &str, kind: Kind, state: Option<State>, secret: Option<&str>, keys: Given) -> Self {
         let role = if id == "g1" { RoleName::Primary } else { RoleName::Follower };
         let me = node(id, kind, 0, 1000);
         let identity = Identity {
@@ -195,7 +201,9 @@ impl World {
         });
         let (closing, closed) = watch::channel(false);
         let config = Arc::new(config(id, kind, secret));
-        let app = Arc::new(App::new(handle, config, Arc::new(Metrics::new()), closed).unwrap());
+        let mut app = App::new(handle, config, Arc::new(Metrics::new()), closed).unwrap();
+        app.authority = Authority::new(keys);
+        let app = Arc::new(app);
         let (public, control) = (routes(Arc::clone(&app), Door::Public), routes(Arc::clone(&app), Door::Control));
         Self { app, script, view: outer, _closing: closing, core, public, control }
     }

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use ais_ha::{Genesis, RoleName, View};
 use ais_meta::node::flags;
+use ais_meta::settings::{BUCKET, CLUSTER};
+use ais_meta::state::TxnPhase;
 use ais_meta::{Address, Addresses, Bucket, BucketName, Kind, Node, NodeId, Stamp, State, hrw};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::params::nested;
 use crate::config::Config;
 use crate::handle::Handle;
 
@@ -60,6 +63,12 @@ impl Snode {
             flags,
             id_digest: hrw::digest(id.as_str()),
         }
+    }
+
+    /// A member of the cluster map.
+    #[must_use]
+    pub fn member(node: &Node, state: &State) -> Self {
+        Self::new(&node.id, node.kind, &node.addresses, shown_flags(node, &ic(state)))
     }
 
     /// This process, whether it is in the cluster map or not.
@@ -143,18 +152,28 @@ pub fn gateway_urls(state: &State) -> Vec<String> {
     state.nodes().values().filter(|n| n.kind == Kind::Gateway).map(|n| url(&n.addresses.public)).collect()
 }
 
-/// Properties of a bucket.
+/// All properties of a bucket, nested as AIStore has them.
 #[must_use]
 pub fn bucket_props(bucket: &Bucket) -> Value {
-    json!({
-        "provider": "ais",
-        "checksum": {"type": bucket.checksum},
-        "versioning": {"enabled": bucket.versioning},
-        "bid": bucket.bid.to_string(),
-        "created": bucket.created_ns.to_string(),
-        "access": bucket.access.to_string(),
-        "features": "0",
-    })
+    shown_props(bucket, |_| true)
+}
+
+/// What the bucket metadata shows of each: what AIStore always shows, and what is not the default.
+fn short_props(bucket: &Bucket) -> Value {
+    const ALWAYS: [&str; 4] = ["access", "checksum.type", "features", "versioning.enabled"];
+    shown_props(bucket, |name| ALWAYS.contains(&name) || bucket.props.contains_key(name))
+}
+
+fn shown_props(bucket: &Bucket, shown: impl Fn(&str) -> bool) -> Value {
+    let all = bucket.all_props();
+    let known = BUCKET.settings().filter(|setting| shown(setting.name));
+    let typed = known.filter_map(|setting| Some((setting.name, setting.kind.json(all.get(setting.name)?))));
+    let given = [
+        ("provider", json!("ais")),
+        ("bid", json!(bucket.bid.to_string())),
+        ("created", json!(bucket.created_ns.to_string())),
+    ];
+    nested(typed.chain(given))
 }
 
 /// A bucket's name in a listing.
@@ -168,7 +187,7 @@ pub fn bucket_entry(name: &BucketName) -> Value {
 pub fn bmd(state: &State) -> Value {
     let mut namespaces: BTreeMap<String, BTreeMap<&str, Value>> = BTreeMap::new();
     for (name, bucket) in state.buckets() {
-        namespaces.entry(name.namespace_uname()).or_default().insert(&name.name, bucket_props(bucket));
+        namespaces.entry(name.namespace_uname()).or_default().insert(&name.name, short_props(bucket));
     }
     json!({"providers": {"ais": namespaces}, "uuid": state.uuid().as_str(), "version": state.bmd_version().to_string()})
 }
@@ -218,7 +237,7 @@ fn ms(ms: u64) -> String {
     if ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
 }
 
-/// The cluster's configuration in AIStore's shape, as far as its keys mean something here.
+/// The cluster's configuration in AIStore's shape: what it always shows, and every setting that there is here.
 #[must_use]
 pub fn cluster_config(state: &State, config: &Config) -> Value {
     let primary = primary(state, &[]);
@@ -226,7 +245,7 @@ pub fn cluster_config(state: &State, config: &Config) -> Value {
     let timers = &config.timers;
     let factor = timers.suspect_ms / timers.heartbeat_ms.max(1);
     let keepalive = json!({"name": "heartbeat", "interval": ms(timers.heartbeat_ms), "factor": factor});
-    json!({
+    let mut shown = json!({
         "uuid": state.uuid().as_str(),
         "config_version": state.config().version.to_string(),
         "lastupdate_time": time(state.smap().created_s),
@@ -245,11 +264,24 @@ pub fn cluster_config(state: &State, config: &Config) -> Value {
             "use_ipv6": false,
         },
         "keepalivetracker": {"proxy": keepalive, "target": keepalive},
-        "auth": {"client_auth_required": false, "signature": {"key": "**********", "method": ""}},
-        "versioning": {"enabled": true},
-        "checksum": {"type": "xxhash"},
-        "settings": state.config().settings,
-    })
+        // AIStore keeps the key here; here each gateway has its own, and shows it to nobody.
+        "auth": {"signature": {"key": "**********", "method": ""}},
+    });
+    let typed = CLUSTER.settings().map(|setting| (setting.name, setting.kind.json(state.config().value(setting.name))));
+    merge(&mut shown, nested(typed));
+    shown
+}
+
+/// Lays one tree over another.
+fn merge(under: &mut Value, over: Value) {
+    match (under, over) {
+        (Value::Object(under), Value::Object(over)) => {
+            for (name, value) in over {
+                merge(under.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (under, over) => *under = over,
+    }
 }
 
 /// `what=config`: the cluster's configuration together with this node's own.
@@ -308,7 +340,24 @@ pub fn ha_view(handle: &Handle, view: &View) -> Value {
         "config_version": state.map_or(0, |s| s.config().version),
         "ready": view.ready,
         "stopping": view.stopping,
+        "cluster_stopping": state.is_some_and(|s| s.head().stopping),
+        "disk_ok": view.disk_ok,
+        "transaction": state.and_then(State::transaction).map(transaction),
         "members": ha_members(handle, view),
+    })
+}
+
+/// A membership transaction in progress.
+fn transaction(txn: &ais_meta::state::Txn) -> Value {
+    json!({
+        "action": txn.action.as_str(),
+        "nodes": txn.nodes,
+        "phase": match txn.phase {
+            TxnPhase::Flags => "flags",
+            TxnPhase::Seats => "seats",
+        },
+        "rebalance_id": txn.rebalance,
+        "began": txn.began,
     })
 }
 

@@ -28,7 +28,6 @@ use tokio::runtime;
 use tokio::sync::mpsc;
 
 use crate::hooks::Hooks;
-use crate::keyring::Keyring;
 use link::Link;
 pub use noise::Psk;
 pub use wire::Greeting;
@@ -38,9 +37,7 @@ const LINKS_MAX: usize = 8192;
 
 /// What all connections of a process share.
 pub struct Shared {
-    keyring: Keyring,
-    /// How long a control connection may stay without an answer before another one is dialled.
-    silence: Duration,
+    psk: Psk,
     greeting: Mutex<Greeting>,
     /// The newest process of each disk that greeted.
     newest: Mutex<BTreeMap<VoterId, (u64, BootId)>>,
@@ -158,10 +155,8 @@ impl Shared {
 
 /// What [`Peers::start`] needs.
 pub struct Setup {
-    /// Keys of the handshakes.
-    pub keyring: Keyring,
-    /// How long a control connection may stay without an answer before another one is dialled (`suspect`).
-    pub silence: Duration,
+    /// Key of the handshakes.
+    pub psk: Psk,
     /// What we say of ourselves.
     pub greeting: Greeting,
     /// Bound, not blocking.
@@ -190,8 +185,7 @@ impl Peers {
     pub fn start(setup: Setup) -> std::io::Result<Self> {
         let listener = tokio::net::TcpListener::from_std(setup.listener)?;
         let shared = Arc::new(Shared {
-            keyring: setup.keyring,
-            silence: setup.silence,
+            psk: setup.psk,
             greeting: Mutex::new(setup.greeting),
             newest: Mutex::default(),
             accepted: Mutex::default(),
@@ -234,15 +228,6 @@ impl Peers {
         if let Some(link) = self.shared.link(to) {
             link.send(packet);
         }
-    }
-
-    /// Why nobody talks with us, if it is for want of the right secret.
-    #[must_use]
-    pub fn locked_out(&self) -> Option<&'static str> {
-        let links = lock(&self.shared.links);
-        let none_up = links.values().all(|link| !link.is_up());
-        (none_up && links.values().any(|link| link.is_rejected()))
-            .then_some("peers close the connection before they answer: compare this node's secret with theirs")
     }
 
     /// Ends all back-offs.

@@ -1,4 +1,4 @@
-use ais_meta::auth::{self, Secret};
+use ais_meta::auth;
 
 use super::*;
 use crate::clock;
@@ -99,58 +99,6 @@ async fn set_primary_maps_every_end_of_a_hand_over() {
 }
 
 #[tokio::test]
-async fn what_is_not_built_says_so() {
-    let world = World::gateway();
-    world.call("POST", "/v1/buckets/nnn", CREATE).await;
-    let action = |name: &str| format!(r#"{{"action":"{name}","name":"","value":{{}}}}"#);
-    let cases = [
-        ("GET", "/v1/objects/nnn/a/b?provider=ais", "", 501),
-        ("PUT", "/v1/objects/nnn/a", "not json", 501),
-        ("HEAD", "/v1/objects/nnn/a", "", 501),
-        ("GET", "/v1/buckets/nnn", &action("list"), 501),
-        ("GET", "/v1/buckets/nnn", &action("summary-bck"), 501),
-        ("POST", "/v1/buckets/nnn", &action("copy-bck"), 501),
-        ("PUT", "/v1/buckets/nnn", &action("archive"), 501),
-        ("PATCH", "/v1/buckets/nnn", &action("set-bprops"), 501),
-        ("DELETE", "/v1/buckets/nnn", &action("delete-listrange"), 501),
-        ("POST", "/v1/buckets/new", r#"{"action":"create-bck","value":{"mirror":{"copies":2}}}"#, 501),
-        ("POST", "/v1/buckets", CREATE, 400),
-        ("POST", "/v1/buckets/nnn", "", 400),
-        ("POST", "/v1/buckets/nnn", "{", 400),
-        ("PUT", "/v1/cluster", &action("start-maintenance"), 501),
-        ("PUT", "/v1/cluster", &action("shutdown"), 501),
-        ("PUT", "/v1/cluster", "", 400),
-        ("POST", "/v1/cluster/join-by-admin", "", 501),
-        ("DELETE", "/v1/cluster/daemon/g3", "", 501),
-        ("POST", "/v1/cluster/recover", "", 501),
-        ("PUT", "/v1/daemon/proxy/g3?prp=true", "", 501),
-        ("PUT", "/v1/daemon", "", 501),
-        ("GET", "/v1/etl", "", 501),
-        ("GET", "/s3/nnn", "", 501),
-        ("DELETE", "/v1/tokens", "", 501),
-        ("GET", "/v1/cluster?what=backends", "", 501),
-        ("GET", "/v1/daemon?what=log", "", 501),
-        ("GET", "/v1/daemon?what=cluster_config", "", 400),
-        ("GET", "/v1/daemon?what=nonsense", "", 400),
-        ("GET", "/v1/daemon", "", 400),
-        ("GET", "/v1/cluster?what=status", r#"{"ID":"x","Kind":"","Bck":null}"#, 404),
-        ("GET", "/v1/nonsense", "", 404),
-        ("GET", "/", "", 404),
-        ("DELETE", "/v1/health", "", 405),
-        ("POST", "/v1/cluster", "", 405),
-    ];
-    world.asked();
-    for (method, path, body, status) in cases {
-        let answer = world.call(method, path, body).await;
-        assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
-        if method != "HEAD" {
-            assert!(answer.json()["message"].as_str().is_some_and(|m| m.len() > 8), "{method} {path}");
-        }
-    }
-    assert_eq!(world.asked(), [""; 0]);
-}
-
-#[tokio::test]
 async fn a_large_body_is_refused_before_and_while_it_is_read() {
     let world = World::gateway();
     let large = "x".repeat(gate::BODY_MAX + 1);
@@ -185,4 +133,21 @@ async fn a_target_takes_no_calls_that_are_for_gateways() {
         assert_eq!(world.get(path).await.status, 200, "{path}");
     }
     assert_eq!(world.asked(), [""; 0]);
+}
+
+#[tokio::test]
+async fn recovery_is_for_signed_calls_that_confirm_a_stamp() {
+    let world = World::new("g2", Kind::Gateway, Some(genesis()), Some(SECRET));
+    let path = "/v1/cluster/recover";
+    let send = async |body: &str, nonce| world.send(Door::Control, signed("POST", path, body, nonce)).await;
+    assert_eq!(world.send(Door::Control, request("POST", path, r#"{"stamp":"0.4.17"}"#)).await.status, 401);
+    for (nonce, body) in
+        ["", "{}", r#"{"stamp":"0.4"}"#, r#"{"stamp":"0.4.17.1"}"#, r#"{"stamp":7}"#].iter().enumerate()
+    {
+        assert_eq!(send(body, u8::try_from(nonce).unwrap()).await.status, 400, "{body}");
+    }
+    assert_eq!(world.asked(), [""; 0]);
+    let refused = send(r#"{"stamp":"0.4.17"}"#, 100).await;
+    assert_eq!((refused.status, world.asked()), (409, vec!["recover 0.4.17".to_owned()]));
+    assert!(refused.body.contains("not a member of a formed cluster"), "{}", refused.body);
 }

@@ -1,0 +1,156 @@
+//! Who calls, and what they may (http-api.md section 6).
+//!
+//! The gate asks for a token before any handler runs, and for the rights that a path needs whatever is in it; handlers
+//! ask for rights on a bucket, which only they know.
+
+use std::sync::Arc;
+
+use ais_meta::{Bucket, BucketName, Kind};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, StatusCode};
+
+use super::App;
+use super::error::ApiError;
+use crate::auth::rights::mask_allows;
+use crate::auth::{self, Authority, Claims, Rights, TokenError};
+use crate::clock;
+
+/// Who calls.
+#[derive(Clone, Debug)]
+pub(super) enum Caller {
+    /// Somebody at the control listener: a member or the operator.
+    Member,
+    /// A client of a cluster in which clients need no token.
+    Anybody,
+    /// The owner of a verified token.
+    Token(Arc<Claims>),
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get().cloned().ok_or_else(|| ApiError::broken("the gate did not say who calls"))
+    }
+}
+
+/// What a path wants of a caller before its handler is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Nothing.
+    Nothing,
+    /// A valid token; the handler asks for more.
+    Token,
+    /// These rights in the cluster.
+    Rights(Rights),
+    /// Not to call this node at all.
+    Gateway,
+}
+
+/// The table of http-api.md section 6.
+pub(super) fn wanted(kind: Kind, method: &Method, path: &str, what: Option<&str>) -> Wanted {
+    let reads = method == Method::GET || method == Method::HEAD;
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    let (version, resource, name) = (parts.next(), parts.next(), parts.next());
+    if version == Some("v1") && resource == Some("health") {
+        return Wanted::Nothing;
+    }
+    if kind == Kind::Target {
+        // It has no key to verify tokens with; AIStore leaves its questions open, which shows the cluster to everybody.
+        return Wanted::Gateway;
+    }
+    match (version, resource) {
+        (Some("v1"), Some("tokens")) if method == Method::POST => Wanted::Nothing,
+        (Some("v1"), Some("tokens")) => Wanted::Rights(Rights::ADMIN),
+        // AIStore too: whoever started a job may ask how it goes.
+        (Some("v1"), Some("cluster")) if reads && what == Some("status") => Wanted::Token,
+        (Some("v1"), Some("daemon" | "cluster" | "reverse")) if reads => Wanted::Rights(Rights::SHOW_CLUSTER),
+        (Some("v1"), Some("daemon" | "cluster" | "reverse")) => Wanted::Rights(Rights::ADMIN),
+        (Some("v1"), Some("buckets")) if reads && name.is_none() => Wanted::Rights(Rights::LIST_BUCKETS),
+        _ => Wanted::Token,
+    }
+}
+
+/// 401.
+pub(super) fn unauthorized(error: TokenError) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, error.to_string()).tcode("ErrInvalidToken")
+}
+
+fn denied(claims: &Claims, of: &str, wanted: Rights) -> ApiError {
+    let text = format!("user `{}` has insufficient permissions: {wanted} of {of} is not granted", claims.sub);
+    ApiError::new(StatusCode::FORBIDDEN, text).tcode("ErrNoPermissions")
+}
+
+impl App {
+    /// Whether clients need a token here and now.
+    fn tokens_required(&self) -> Result<bool, ApiError> {
+        let view = self.view();
+        let Some(state) = &view.published else { return Ok(false) };
+        if Authority::is_required(state) {
+            return Ok(true);
+        }
+        // A node that starts knows an old State only. If it was given a key, tokens may be wanted by now.
+        let stale = !view.ready && self.served.get().is_none();
+        if stale && self.kind() == Kind::Gateway && self.authority.unusable().is_none() {
+            return Err(ApiError::not_ready(&view));
+        }
+        Ok(false)
+    }
+
+    /// Verifies the token of a request under the committed State.
+    pub(super) fn token(&self, headers: &HeaderMap) -> Result<Arc<Claims>, ApiError> {
+        let token = auth::extract(headers).map_err(unauthorized)?;
+        self.judge(token)
+    }
+
+    /// Verifies a token under the committed State.
+    pub(super) fn judge(&self, token: &str) -> Result<Arc<Claims>, ApiError> {
+        let view = self.view();
+        let state = view.published.as_ref().ok_or_else(|| ApiError::not_ready(&view))?;
+        let now_s = i64::try_from(clock::unix_ms() / 1000).unwrap_or(i64::MAX);
+        self.authority.check(token, state, now_s).map_err(unauthorized)
+    }
+
+    /// Who calls by the public listener.
+    pub(super) fn caller(&self, wanted: Wanted, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        if wanted == Wanted::Nothing || !self.tokens_required()? {
+            return Ok(Caller::Anybody);
+        }
+        if wanted == Wanted::Gateway {
+            let text = format!("{} is a target: where clients need tokens, only gateways answer them", self.name());
+            return Err(ApiError::new(StatusCode::FORBIDDEN, text));
+        }
+        let claims = self.token(headers)?;
+        if let Wanted::Rights(rights) = wanted {
+            let view = self.view();
+            let uuid = view.uuid.as_ref().ok_or_else(|| ApiError::not_ready(&view))?;
+            if !claims.grants.allow(uuid, None, rights) {
+                return Err(denied(&claims, "the cluster", rights));
+            }
+        }
+        Ok(Caller::Token(claims))
+    }
+
+    /// Whether the caller has these rights on a bucket, as far as its token says.
+    pub(super) fn granted(&self, caller: &Caller, name: &BucketName, wanted: Rights) -> Result<(), ApiError> {
+        let Caller::Token(claims) = caller else { return Ok(()) };
+        let view = self.view();
+        let uuid = view.uuid.as_ref().ok_or_else(|| ApiError::not_ready(&view))?;
+        let allowed = claims.grants.allow(uuid, Some(name), wanted);
+        if allowed { Ok(()) } else { Err(denied(claims, &name.to_string(), wanted)) }
+    }
+}
+
+/// Whether a bucket's own access mask lets it pass; it binds clients without tokens too.
+pub(super) fn unmasked(caller: &Caller, bucket: &Bucket, wanted: Rights) -> Result<(), ApiError> {
+    let grants = match caller {
+        Caller::Member => return Ok(()),
+        Caller::Anybody => None,
+        Caller::Token(claims) => Some(&claims.grants),
+    };
+    if mask_allows(bucket.access, wanted, grants) {
+        return Ok(());
+    }
+    let text = format!("bucket \"{}\": {wanted} access denied ({:#x})", bucket.name, bucket.access);
+    Err(ApiError::new(StatusCode::FORBIDDEN, text).tcode("ErrBucketAccessDenied"))
+}
