@@ -47,6 +47,7 @@ def live(clients, prefix, number):
         client.bucket(name).head()
         listed = [bucket.name for bucket in client.cluster().list_buckets("ais")]
         expect(name in listed, f"{name} in the list")
+    name = renamed(clients, through, name)
     last = clients[(number + 1) % len(clients)]
     last.bucket(name).delete()
     refused(lambda: last.bucket(name).delete(), ErrBckNotFound)
@@ -54,6 +55,19 @@ def live(clients, prefix, number):
     refused(lambda: through.bucket(name).head(), AISError)
     listed = [bucket.name for bucket in through.cluster().list_buckets("ais")]
     expect(name not in listed, f"{name} not in the list")
+
+
+def renamed(clients, through, name):
+    """Another name, known to every gateway; the job that AIStore would run has ended wherever one asks."""
+    bucket = through.bucket(name)
+    job = bucket.rename(f"{name}-moved")
+    for client in clients:
+        result = client.job(job_id=job, job_kind="move-bck").wait(timeout=30, verbose=False)
+        expect(result.success, f"{job} has ended well")
+        client.bucket(f"{name}-moved").head()
+        refused(lambda: client.bucket(name).head(), AISError)
+    refused(lambda: through.bucket(name).rename(f"{name}-again"), ErrBckNotFound)
+    return f"{name}-moved"
 
 
 def main():

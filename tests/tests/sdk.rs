@@ -12,11 +12,17 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
+/// All nodes end in order.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// So many buckets are made before and after each failover.
 const BUCKETS: usize = 10;
 
 fn main() -> ExitCode {
-    suite::main(&[("sdk_through_every_gateway", through_every_gateway), ("sdk_during_failovers", during_failovers)])
+    suite::main(&[
+        ("sdk_through_every_gateway", through_every_gateway),
+        ("sdk_during_failovers", during_failovers),
+        ("sdk_with_tokens", with_tokens),
+    ])
 }
 
 fn args(prefix: &str, gateways: &[(String, String)]) -> Vec<String> {
@@ -63,4 +69,27 @@ fn during_failovers() -> Result<String> {
     said.push(format!("after: {}", told.trim()));
     cluster.finish();
     Ok(said.join("; "))
+}
+
+/// Allowed, forbidden, revoked at once on every gateway, and still revoked after a restart of everything.
+fn with_tokens() -> Result<String> {
+    const SECRET: &str = "aBitLongSecretKey";
+    let sdk = Sdk::ensure()?;
+    let mut cluster = LocalCluster::start(Spec::new(3, 3).set("authn_secret_key", SECRET))?;
+    let gateways = |cluster: &LocalCluster| -> Vec<String> {
+        cluster.survivors("").into_iter().map(|(_, address)| format!("http://{address}")).collect()
+    };
+    let mode = |mode: &str, more: Vec<String>| [vec![mode.to_owned(), SECRET.to_owned()], more].concat();
+    let told = sdk.run("tokens.py", &mode("live", gateways(&cluster)), SCRIPT_TIMEOUT)?;
+    let told: Value = serde_json::from_str(&told).context("the script's last word")?;
+    let revoked = told["revoked"].as_str().context("the revoked token")?.to_owned();
+    cluster.stop_all(STOP_TIMEOUT)?;
+    for id in cluster.ids() {
+        cluster.start_node(&id)?;
+    }
+    cluster.wait_agreed()?;
+    let more = [vec![revoked], gateways(&cluster)].concat();
+    let after = sdk.run("tokens.py", &mode("after", more), SCRIPT_TIMEOUT)?;
+    cluster.finish();
+    Ok(format!("after the restart: {}", after.trim()))
 }

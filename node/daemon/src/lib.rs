@@ -12,7 +12,9 @@
 //! | [`config`] | the configuration: keys, sources, validation, `check-config` |
 //! | [`http`] | AIStore's HTTP API, and the calls of members and operator |
 //! | [`metrics`], [`logging`] | what the process says of itself |
+//! | [`auth`] | clients' tokens |
 //! | [`inspect`] | prints the records of a stopped node |
+//! | [`status`], [`recover`] | the commands that ask a running node |
 
 pub mod auth;
 pub mod boot;
@@ -27,4 +29,6 @@ pub mod inspect;
 pub mod logging;
 pub mod metrics;
 pub mod peers;
+pub mod recover;
 pub mod runner;
+pub mod status;

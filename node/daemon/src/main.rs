@@ -10,7 +10,7 @@ use ais_node::config::{self, Config, Flags, Surroundings};
 use ais_node::handle::Handle;
 use ais_node::http::{Listeners, Server};
 use ais_node::metrics::Metrics;
-use ais_node::{boot, inspect, logging};
+use ais_node::{boot, inspect, logging, recover, status};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,6 +42,10 @@ enum Command {
         /// The node's state directory.
         state_dir: PathBuf,
     },
+    /// Show how a cluster is. Exits with 0 when it is healthy, 1 when it is not, 2 when nobody could be asked.
+    Status(status::Options),
+    /// Tell a node to go on without a majority of voters that is lost for good.
+    Recover(recover::Options),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +60,11 @@ fn main() -> ExitCode {
             }
             return ExitCode::from(code);
         }
+        Command::Status(options) => ask(status::run(options)),
+        Command::Recover(options) => ask(recover::run(&options)).and_then(|told| {
+            print!("{}", told?);
+            Ok(ExitCode::SUCCESS)
+        }),
         Command::Inspect { state_dir } => inspect::inspect(&state_dir).map(|text| {
             print!("{text}");
             ExitCode::SUCCESS
@@ -65,6 +74,12 @@ fn main() -> ExitCode {
         eprintln!("ais-node: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Runs a command that asks other processes.
+fn ask<T>(what: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(what))
 }
 
 fn hostname() -> Option<&'static str> {

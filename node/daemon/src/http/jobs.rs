@@ -1,6 +1,8 @@
 //! Jobs, of which this version runs none. What AIStore does in a job and this version does in one State has an id that
 //! names the State, so that any gateway can tell its end without having been there.
 
+use std::sync::Arc;
+
 use ais_meta::{Stamp, State};
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -39,29 +41,32 @@ fn asked(body: &[u8]) -> Result<(String, String), ApiError> {
     Ok((id, field("kind")))
 }
 
-fn ended(state: &State, id: &str) -> Result<i64, ApiError> {
+/// When the job ended, unix nanoseconds. A gateway that has not heard of its State asks first (protocol.md rule 12).
+async fn ended(app: &App, id: &str) -> Result<(Arc<State>, i64), ApiError> {
     let unknown = || ApiError::not_found(format!("job \"{id}\" is not known: this version runs no jobs"));
     let (stamp, ms) = parsed(id).ok_or_else(unknown)?;
-    if stamp <= state.stamp() { Ok(ms.saturating_mul(1_000_000)) } else { Err(unknown()) }
+    let mut state = app.state().await?;
+    if stamp > state.stamp() && app.handle.pull().await {
+        state = app.state().await?;
+    }
+    if stamp <= state.stamp() { Ok((state, ms.saturating_mul(1_000_000))) } else { Err(unknown()) }
 }
 
 /// `what=status`: one job.
 pub(super) async fn status(app: &App, body: &[u8]) -> Result<Response, ApiError> {
     let (id, _) = asked(body)?;
-    let state = app.state().await?;
-    let end_ns = ended(&state, &id)?;
+    let (state, end_ns) = ended(app, &id).await?;
     reply(&json!({"kind": RENAME, "uuid": id, "err": "", "end_time": end_ns, "aborted": false}), Some(state.stamp()))
 }
 
 /// `what=qryxstats`: what targets say of jobs. None of them has ever run one.
 pub(super) async fn snaps(app: &App, body: &[u8]) -> Result<Response, ApiError> {
     let (id, kind) = asked(body)?;
-    let state = app.state().await?;
     if id.is_empty() {
         let text = format!("no job of kind \"{kind}\" is known: this version runs no jobs");
         return Err(ApiError::not_found(text));
     }
-    let end_ns = ended(&state, &id)?;
+    let (state, end_ns) = ended(app, &id).await?;
     let time = |ns: i64| jiff::Timestamp::from_nanosecond(i128::from(ns)).unwrap_or_default().to_string();
     let bucket = || json!({"name": "", "provider": "", "namespace": {"uuid": "", "name": ""}});
     let snap = json!({
