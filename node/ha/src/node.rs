@@ -166,6 +166,8 @@ pub struct Node {
     promised_at: Option<Millis>,
     leader: Option<Leader>,
     alone_since: Millis,
+    /// When a primary fed this node last: a heartbeat or a State.
+    fed: Millis,
     heard_commit: Stamp,
     down_since: Option<Millis>,
 
@@ -242,6 +244,7 @@ impl Node {
             promised_at: None,
             leader: None,
             alone_since: now,
+            fed: now,
             heard_commit: Stamp::default(),
             down_since: None,
             not_before: 0,

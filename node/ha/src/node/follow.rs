@@ -164,7 +164,7 @@ impl Node {
         }
         let who = from.clone();
         self.leader = Some(Leader { who, epoch, heard: self.now, established, resigned: None, denied: false });
-        self.down_since = None;
+        (self.down_since, self.fed) = (None, self.now);
         true
     }
 

@@ -280,7 +280,7 @@ impl Node {
         self.genesis = genesis;
         self.founding = None;
         self.reason.clear();
-        self.alone_since = self.now;
+        (self.alone_since, self.fed) = (self.now, self.now);
         if matches!(self.role, Role::Outside) {
             self.role = Role::Follower;
         }
@@ -332,24 +332,26 @@ impl Node {
     }
 
     /// A learner that hears no primary may have left the Smap without having been told, and nobody dials a learner
-    /// that left: the Smap that it knows is no proof of being in. Nor is its seat, for a voter, once nobody was heard
-    /// for `evict_smap`: it may have gone to somebody else meanwhile.
+    /// that left: the Smap that it knows is no proof of being in. Nor is its seat, for a voter, once no heartbeat came
+    /// for `evict_smap`: it may have gone to somebody else meanwhile. (A probe that says "I lead" feeds nobody.)
     fn is_forgotten(&self) -> bool {
         let seated = || self.newest().is_some_and(|s| s.electorate().iter().any(|v| v.id == self.me.id));
-        let waits = matches!(self.role, Role::Follower | Role::Candidate(_)) && self.down().is_some();
-        waits && (self.now >= self.unheard_until() || !seated())
+        self.waits() && (self.now >= self.unfed_at() || (self.down().is_some() && !seated()))
     }
 
-    fn unheard_until(&self) -> Millis {
-        self.leader.as_ref().map_or(self.alone_since, |l| l.heard) + self.config.timers.evict_smap_ms
+    fn waits(&self) -> bool {
+        matches!(self.role, Role::Follower | Role::Candidate(_)) && self.stop.is_none()
+    }
+
+    fn unfed_at(&self) -> Millis {
+        self.fed + self.config.timers.evict_smap_ms
     }
 
     pub(super) fn join_due(&self) -> Option<Millis> {
         if self.wants_in() {
             return Some(self.join.next);
         }
-        let waits = matches!(self.role, Role::Follower) && self.down().is_some() && self.stop.is_none();
-        waits.then(|| self.unheard_until()).filter(|at| *at > self.now)
+        (self.waits() && self.down().is_some()).then(|| self.unfed_at()).filter(|at| *at > self.now)
     }
 
     /// Asks the primary, or any gateway of our cluster, which says who the primary is.

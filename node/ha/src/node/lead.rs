@@ -555,6 +555,6 @@ impl Node {
         let why = "the first State of the new incarnation is not durable yet: look at the view before asking again";
         self.recovery_ended(Err(RecoverRefused::Busy(why.to_owned())));
         self.leader = None;
-        self.alone_since = self.now;
+        (self.alone_since, self.fed) = (self.now, self.now);
     }
 }
