@@ -21,6 +21,14 @@ pub struct Offer {
     pub voters: Vec<VoterId>,
 }
 
+impl Offer {
+    /// Whether it is for exactly these gateways (sorted).
+    #[must_use]
+    pub fn names(&self, gateways: &[NodeId]) -> bool {
+        self.voters.iter().map(|v| &v.node).eq(gateways)
+    }
+}
+
 /// What the disk says of founding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Genesis {
@@ -44,6 +52,16 @@ impl Genesis {
         match self {
             Self::Offered(offer) | Self::Bound(offer) => Some(offer),
             _ => None,
+        }
+    }
+
+    /// The cluster that the record names.
+    #[must_use]
+    pub fn uuid(&self) -> Option<&ClusterUuid> {
+        match self {
+            Self::Offered(offer) | Self::Bound(offer) => Some(&offer.uuid),
+            Self::Formed(uuid) => Some(uuid),
+            Self::Unformed | Self::JoinOnly => None,
         }
     }
 
@@ -91,8 +109,9 @@ pub fn determine_role(
     discovery: &Discovery,
 ) -> Start {
     match (record, seen.ours, &seen.foreign) {
-        (Genesis::Formed(ours), ..) if uuid.is_some_and(|u| u != ours) => Start::Refuse(format!(
-            "the state directory belongs to cluster {ours}, AIS_CLUSTER_UUID is {}: correct one of them",
+        _ if record.uuid().is_some_and(|ours| uuid.is_some_and(|u| u != ours)) => Start::Refuse(format!(
+            "the state directory belongs to cluster {}, AIS_CLUSTER_UUID is {}: correct one of them",
+            record.uuid().map_or("", ClusterUuid::as_str),
             uuid.map_or("", ClusterUuid::as_str)
         )),
         (Genesis::Formed(_), ..) => Start::Rejoin,
@@ -100,6 +119,12 @@ pub fn determine_role(
         (Genesis::JoinOnly, false, _) => Start::Wait(
             "the record of this disk was set aside; waiting for a formed cluster to join, never founding".to_owned(),
         ),
+        // Whoever saw it formed saw it declared, which this disk does not remember: it is a copy from before.
+        (Genesis::Offered(offer) | Genesis::Bound(offer), false, _) if offer.founder == *me && discovery.formed => {
+            Start::Wait(
+                "the cluster is recorded as formed, this disk only as about to found it; waiting to join".to_owned(),
+            )
+        }
         (Genesis::Offered(offer), false, _) if offer.founder == *me => Start::GoOn(offer.clone()),
         (Genesis::Bound(offer) | Genesis::Offered(offer), false, _) => {
             if offer.founder == *me || Mutant::AnyBoundFounds.on() {
@@ -154,6 +179,95 @@ pub struct Founding {
     bound: BTreeMap<VoterId, u64>,
 }
 
+/// What a founder's next offer depends on.
+pub struct Attempt<'a> {
+    /// The founder's disk.
+    pub me: &'a VoterId,
+    /// Its record.
+    pub record: &'a Genesis,
+    /// The cluster to be, unless an offer names it already.
+    pub uuid: &'a ClusterUuid,
+    /// The configured initial voters, as read for this attempt.
+    pub list: &'a [NodeId],
+    /// What is known of the other gateways that can be talked to: their disk, and what it says of founding.
+    pub heard: &'a BTreeMap<NodeId, (VoterId, Genesis)>,
+}
+
+impl Attempt<'_> {
+    /// The offer to make durable and then known; `None`: go on with the one on the disk. The first one names the list;
+    /// a later one (k = 1 + max(own, reported)) names the same gateways with the disks that they have now, or, while
+    /// nobody is bound, another list.
+    ///
+    /// # Errors
+    /// What the founding waits for.
+    pub fn offer(&self) -> Result<Option<Offer>, String> {
+        let own = self.record.offer().filter(|o| o.founder == *self.me);
+        let bound_self = matches!(self.record, Genesis::Bound(_));
+        let mut names: Vec<NodeId> = self.list.to_vec();
+        names.extend(Some(self.me.node.clone()).filter(|n| !names.contains(n)));
+        names.sort();
+        names.dedup();
+        if let Some(own) = own.filter(|o| !o.names(&names)) {
+            self.may_rename(own, bound_self)?;
+        }
+        let reported = self.reported();
+        let known = own.map_or(0, |o| o.number).max(reported);
+        let missing = names.iter().find(|n| **n != self.me.node && !self.heard.contains_key(*n));
+        if let Some(own) = own.filter(|o| o.names(&names) && o.number == known) {
+            let gone = |v: &&VoterId| self.heard.get(&v.node).is_some_and(|(id, _)| id != *v);
+            if !own.voters.iter().any(|v| gone(&v)) {
+                return Ok(None);
+            }
+        }
+        if let Some(missing) = missing {
+            return Err(format!("founding: waiting for gateway {missing}"));
+        }
+        let mut voters = vec![self.me.clone()];
+        for name in names.iter().filter(|n| **n != self.me.node) {
+            let Some((id, said)) = self.heard.get(name) else { continue };
+            match said {
+                Genesis::Unformed => {}
+                Genesis::Bound(offer) if offer.founder == *self.me => {}
+                Genesis::Bound(offer) => {
+                    let (number, founder) = (offer.number, &offer.founder);
+                    return Err(format!(
+                        "founding: {name} is bound to offer {number} of {founder}; if that disk is gone for good, found anew (refound)"
+                    ));
+                }
+                other => return Err(format!("founding: {name} cannot take part, its disk says {other:?}")),
+            }
+            voters.push(id.clone());
+        }
+        voters.sort();
+        let uuid = own.map_or(self.uuid, |o| &o.uuid).clone();
+        Ok(Some(Offer { number: known + 1, uuid, founder: self.me.clone(), voters }))
+    }
+
+    /// The highest number of this founder disk that anybody is bound to.
+    fn reported(&self) -> u64 {
+        let numbers = self.heard.values().filter_map(|(_, said)| match said {
+            Genesis::Bound(offer) if offer.founder == *self.me => Some(offer.number),
+            _ => None,
+        });
+        numbers.max().unwrap_or_default()
+    }
+
+    /// The list may change freely while nobody is bound: everybody whom the offer names must say so.
+    fn may_rename(&self, own: &Offer, bound_self: bool) -> Result<(), String> {
+        let free = |v: &&VoterId| {
+            let said = self.heard.get(&v.node).map(|(_, said)| said);
+            if v.node == self.me.node { !bound_self } else { matches!(said, Some(Genesis::Unformed)) }
+        };
+        match own.voters.iter().find(|v| !free(v)) {
+            None => Ok(()),
+            Some(bound) => Err(format!(
+                "founding: the list of initial voters changed, but {} is or may be bound to offer {}: put the list back, or found anew (refound)",
+                bound.node, own.number
+            )),
+        }
+    }
+}
+
 /// What the founder does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -170,6 +284,12 @@ impl Founding {
     #[must_use]
     pub fn new(offer: Offer) -> Self {
         Self { offer, bound: BTreeMap::new() }
+    }
+
+    /// Whether this voter has said that it is bound to the offer.
+    #[must_use]
+    pub fn is_bound(&self, voter: &VoterId) -> bool {
+        self.bound.get(voter) == Some(&self.offer.number)
     }
 
     /// A voter has bound, durably.
@@ -204,6 +324,7 @@ pub fn may_bind(me: &VoterId, uuid: Option<&ClusterUuid>, record: &Genesis, offe
     match record {
         Genesis::Unformed => Ok(()),
         Genesis::Bound(bound) | Genesis::Offered(bound) if bound == offer => Ok(()),
+        Genesis::Bound(bound) if bound.founder == offer.founder && bound.number < offer.number => Ok(()),
         Genesis::Bound(bound) | Genesis::Offered(bound) => {
             Err(format!("bound to offer {} of {}", bound.number, bound.founder))
         }

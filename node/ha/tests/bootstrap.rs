@@ -4,9 +4,9 @@
 
 use std::fmt::Write as _;
 
-use ais_ha::genesis::{Genesis, Offer, Seen, Start, determine_role, may_bind};
+use ais_ha::genesis::{Attempt, Genesis, Offer, Seen, Start, determine_role, may_bind};
 use ais_ha::{Discovery, PrimaryEp};
-use ais_meta::{ClusterUuid, DiskId, VoterId};
+use ais_meta::{ClusterUuid, DiskId, NodeId, VoterId};
 use expect_test::expect_file;
 
 fn voter(name: &str) -> VoterId {
@@ -102,4 +102,28 @@ fn roles_are_as_in_the_table() {
 #[test]
 fn binding_is_as_in_the_table() {
     table("bind.txt", 4, bind);
+}
+
+/// `me | record | list | heard` (`name/disk=record; ...`): what the founder offers next.
+fn attempt(columns: &[&str]) -> String {
+    let list: Vec<NodeId> = columns[2].split(',').map(|n| n.parse().unwrap()).collect();
+    let said = |text: &str| {
+        let (who, what) = text.trim().split_once('=').unwrap();
+        (voter(who).node.clone(), (voter(who), record(what)))
+    };
+    let heard = columns[3].split(';').filter(|t| t.trim() != "-").map(said).collect();
+    let (me, record, uuid) = (voter(columns[0]), record(columns[1]), uuid("ours"));
+    match (Attempt { me: &me, record: &record, uuid: &uuid, list: &list, heard: &heard }.offer()) {
+        Ok(None) => "go on".to_owned(),
+        Ok(Some(offer)) => {
+            let disk = |v: &VoterId| format!("{}/{:x}", v.node, v.disk.0);
+            format!("offer {} to {}", offer.number, offer.voters.iter().map(disk).collect::<Vec<_>>().join(" "))
+        }
+        Err(why) => why,
+    }
+}
+
+#[test]
+fn offers_are_as_in_the_table() {
+    table("offers.txt", 4, attempt);
 }

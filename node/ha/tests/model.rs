@@ -82,12 +82,23 @@ fn register_keeps_its_invariants() {
 
 #[test]
 fn founding_completes_once() {
-    for (name, nodes, crashes, wipes, rivals) in [
-        ("founding, 2 gateways", 2, 2, 1, false),
-        ("founding, 2 gateways, rival founders", 2, 1, 1, true),
-        ("founding, 3 gateways", 3, 2, 2, false),
-        ("founding, 3 gateways, rival founders", 3, 1, 1, true),
-    ] {
-        clean(name, || search(founding::Bounds { nodes, crashes, wipes, rivals }, seconds()));
+    let bounds = |nodes, crashes, wipes, rivals, relists| founding::Bounds { nodes, crashes, wipes, rivals, relists };
+    let mut all = vec![
+        ("founding, 2 gateways", bounds(2, 2, 1, false, false)),
+        ("founding, 2 gateways, rival founders", bounds(2, 1, 1, true, false)),
+        ("founding, 3 gateways, two wiped disks", bounds(3, 0, 2, false, false)),
+        ("founding, 3 gateways, rival founders", bounds(3, 0, 0, true, false)),
+        ("founding, 3 gateways, the list changes", bounds(3, 0, 1, false, true)),
+    ];
+    if large() {
+        all = vec![
+            // 582,316 states, complete and clean.
+            ("large: founding, 3 gateways, two wiped disks, a crash", bounds(3, 1, 2, false, false)),
+            ("large: founding, 3 gateways, rival founders", bounds(3, 1, 1, true, false)),
+            ("large: founding, 3 gateways, the list changes", bounds(3, 1, 1, false, true)),
+        ];
+    }
+    for (name, bounds) in all {
+        clean(name, || search(bounds, seconds()));
     }
 }

@@ -53,7 +53,7 @@ fn hunt(mutant: Mutant) -> Found {
         Mutant::FirstWriteDropsPrimary => register::Bounds { chain_only: false, ..base },
         Mutant::EpochReused => register::Bounds { crashes: 1, stands: Some(&[(1, 2)]), ..base },
         Mutant::AnyBoundFounds => {
-            return search(founding::Bounds { nodes: 3, crashes: 1, wipes: 0, rivals: false }, SECONDS);
+            return search(founding::Bounds { nodes: 3, crashes: 1, wipes: 0, rivals: false, relists: false }, SECONDS);
         }
         Mutant::LeaseFromReply | Mutant::ResumesAfterResign | Mutant::TimeoutIsEvidence => {
             unreachable!("about time")

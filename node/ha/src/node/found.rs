@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ais_meta::state::Genesis as NewState;
-use ais_meta::{Change, ClusterUuid, Full, NodeId, Outcome, Refusal, RequestId, Stamp, State};
+use ais_meta::{Change, ClusterUuid, Full, NodeId, Outcome, Refusal, RequestId, Stamp, State, VoterId};
 
 use super::handover::Watch;
 use super::members::holds;
 use super::{Heard, Held, Node, PEERS_MAX, Role, slot};
-use crate::genesis::{self, Founding, Genesis, Next, Offer, Seen, Start, determine_role};
+use crate::genesis::{self, Attempt, Founding, Genesis, Next, Offer, Seen, Start, determine_role};
 use crate::io::{ForwardReply, Hello, Message, Millis, Sender, Write};
 use crate::mutant::Mutant;
 use crate::pacemaker::Backoff;
@@ -95,7 +95,8 @@ impl Node {
 
     /// A node outside may be told by the cluster that it belongs to.
     pub(super) fn may_be_told(&self) -> bool {
-        self.genesis.is_formed() || matches!(self.role, Role::Outside)
+        let refused = || matches!(self.start(), Start::Refuse(_));
+        self.genesis.is_formed() || (matches!(self.role, Role::Outside) && !refused())
     }
 
     pub(super) fn advance_outside(&mut self) {
@@ -110,6 +111,11 @@ impl Node {
             Start::Rejoin => self.role = Role::Follower,
             Start::Join => self.say_why("asking to join"),
             Start::Found(list) => self.found(&list),
+            Start::GoOn(offer) if offer.founder == self.me.id && self.durable.genesis == self.genesis => {
+                let listed = self.config.discovery.initial_voters.clone();
+                let same = || offer.voters.iter().map(|v| v.node.clone()).collect();
+                self.found(&if listed.is_empty() { same() } else { listed });
+            }
             Start::GoOn(offer) => self.go_on(offer),
             Start::Wait(why) | Start::Refuse(why) => self.say_why(&why),
         }
@@ -139,40 +145,29 @@ impl Node {
         }
     }
 
-    /// Founder: waits until every initial voter is here and says "unformed", then offers.
+    /// Founder: waits until every initial voter is here and says "unformed", then offers; offers again when one came
+    /// back with another disk, or (while nobody is bound) the list changed.
     fn found(&mut self, list: &[NodeId]) {
-        let mut voters = vec![self.me.id.clone()];
-        let mut reported: Option<Offer> = None;
-        for name in list.iter().filter(|n| **n != self.me.id.node) {
-            let heard = self.hellos.get(name).filter(|h| self.live.is_connected(&h.from.id));
-            let Some(heard) = heard else {
-                return self.say_why(&format!("founding: waiting for gateway {name}"));
-            };
-            match &heard.hello.genesis {
-                Genesis::Unformed => {}
-                Genesis::Bound(offer) if offer.founder == self.me.id => reported = Some(offer.clone()),
-                other => {
-                    let why = format!("founding: {name} cannot take part, its disk says {other:?}");
-                    return self.say_why(&why);
-                }
-            }
-            voters.push(heard.from.id.clone());
+        let bound = |id: &VoterId| self.founding.as_ref().filter(|f| f.is_bound(id)).map(|f| f.offer.clone());
+        let mut heard = BTreeMap::new();
+        for (node, h) in self.hellos.iter().filter(|(_, h)| self.live.is_connected(&h.from.id)) {
+            // What it said by binding is newer than its greeting.
+            let said = bound(&h.from.id).map_or_else(|| h.hello.genesis.clone(), Genesis::Bound);
+            heard.insert(node.clone(), (h.from.id.clone(), said));
         }
-        voters.sort();
-        let offer = match reported {
-            Some(offer) if offer.voters == voters => offer,
-            Some(offer) => {
-                let why = format!("founding: offer {} names disks that are gone; found again (refound)", offer.number);
-                return self.say_why(&why);
+        let uuid = self.config.uuid.as_ref().unwrap_or(&self.config.fresh_uuid);
+        let attempt = Attempt { me: &self.me.id, record: &self.genesis, uuid, list, heard: &heard };
+        match (attempt.offer(), self.genesis.offer().cloned()) {
+            (Err(why), _) => self.say_why(&why),
+            (Ok(None), Some(own)) => self.go_on(own),
+            (Ok(None), None) => {}
+            (Ok(Some(offer)), _) => {
+                // On the disk before anybody hears of it: one founder disk never makes two offers of one number.
+                self.founding = None;
+                self.set_genesis(Genesis::Offered(offer));
+                self.hold(Held::Offered);
             }
-            None => {
-                let uuid = self.config.uuid.clone().unwrap_or_else(|| self.config.fresh_uuid.clone());
-                Offer { number: 1, uuid, founder: self.me.id.clone(), voters }
-            }
-        };
-        // On the disk before anybody hears of it: one founder disk never makes two offers of one number.
-        self.set_genesis(Genesis::Offered(offer));
-        self.hold(Held::Offered);
+        }
     }
 
     fn set_genesis(&mut self, genesis: Genesis) {

@@ -48,6 +48,12 @@ impl World {
         let words: Vec<&str> = command.split_whitespace().collect();
         match words.as_slice() {
             ["founders", names @ ..] => self.discovery.initial_voters = names.iter().map(|n| id(n)).collect(),
+            ["discover"] => {
+                for name in self.running() {
+                    let discovery = self.discovery.clone();
+                    self.feed(&name, Input::Discovery(discovery));
+                }
+            }
             ["standalone", on] => self.discovery.standalone = *on == "on",
             ["recorded-formed"] => self.discovery.formed = true,
             ["primary-ep", name] => self.discovery.primary_ep = self.primary_ep(name),

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ais_ha::genesis::{Founding, Genesis, Next, Offer, Seen, Start, determine_role, may_bind};
+use ais_ha::genesis::{Attempt, Founding, Genesis, Next, Offer, Seen, Start, determine_role, may_bind};
 use ais_ha::mutant::Mutant;
 use ais_ha::{Discovery, PrimaryEp};
 use ais_meta::{ClusterUuid, DiskId, NodeId, VoterId};
@@ -22,6 +22,8 @@ pub struct Bounds {
     pub wipes: u8,
     /// Everybody is told to be the founder (`AIS_PRIMARY_EP` names each node itself), not only the first.
     pub rivals: bool,
+    /// At any moment the last gateway may be struck from the configured list.
+    pub relists: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +61,9 @@ pub struct World {
     completions: Vec<(VoterId, Offer)>,
     crashes: u8,
     wipes: u8,
+    relisted: bool,
+    /// An offer was made after another.
+    reoffers: bool,
     broken: Option<&'static str>,
 }
 
@@ -71,6 +76,7 @@ pub enum Step {
     Deliver(usize, Arc<Msg>),
     Crash(usize),
     Wipe(usize),
+    Relist,
 }
 
 impl Judged for World {
@@ -97,9 +103,9 @@ impl World {
 }
 
 impl Bounds {
-    fn discovery(&self, node: usize) -> Discovery {
+    fn discovery(&self, w: &World, node: usize) -> Discovery {
         Discovery {
-            initial_voters: (0..self.nodes).map(name).collect(),
+            initial_voters: (0..self.nodes - usize::from(w.relisted)).map(name).collect(),
             formed: false,
             primary_ep: if self.rivals || node == 0 { PrimaryEp::Us } else { PrimaryEp::Peer(name(0)) },
             standalone: false,
@@ -109,25 +115,13 @@ impl Bounds {
     fn start(&self, w: &World, node: usize) -> Start {
         let p = &w.nodes[node];
         let seen = Seen { ours: p.heard.values().any(|(_, g)| g.is_formed()), foreign: None };
-        determine_role(&p.me, Some(&uuid()), &p.record, &seen, &self.discovery(node))
+        determine_role(&p.me, Some(&uuid()), &p.record, &seen, &self.discovery(w, node))
     }
 
     fn look(&self, w: &mut World, node: usize) -> Option<()> {
         match self.start(w, node) {
-            Start::Found(list) => {
-                let p = &mut w.nodes[node];
-                let mut voters = vec![p.me.clone()];
-                for other in list.iter().filter(|n| **n != p.me.node) {
-                    let (id, record) = p.heard.get(other)?;
-                    if *record != Genesis::Unformed {
-                        return None;
-                    }
-                    voters.push(id.clone());
-                }
-                voters.sort();
-                p.record = Genesis::Offered(Offer { number: 1, uuid: uuid(), founder: p.me.clone(), voters });
-                Some(())
-            }
+            Start::Found(_) => self.attempt(w, node),
+            Start::GoOn(offer) if offer.founder == w.nodes[node].me => self.attempt(w, node),
             Start::GoOn(offer) => self.go_on(w, node, offer),
             Start::Join if !w.nodes[node].record.is_formed() => {
                 w.nodes[node].record = Genesis::Formed(uuid());
@@ -135,6 +129,30 @@ impl Bounds {
                 Some(())
             }
             Start::Join | Start::Rejoin | Start::Wait(_) | Start::Refuse(_) => None,
+        }
+    }
+
+    fn attempt(&self, w: &mut World, node: usize) -> Option<()> {
+        let (list, uuid) = (self.discovery(w, node).initial_voters, uuid());
+        let p = &mut w.nodes[node];
+        let bound = |id: &VoterId| p.founding.as_ref().filter(|f| f.is_bound(id)).map(|f| f.offer.clone());
+        let said =
+            |(id, said): &(VoterId, Genesis)| (id.clone(), bound(id).map_or_else(|| said.clone(), Genesis::Bound));
+        let heard = p.heard.iter().map(|(name, known)| (name.clone(), said(known))).collect();
+        match (
+            Attempt { me: &p.me, record: &p.record, uuid: &uuid, list: &list, heard: &heard }.offer().ok()?,
+            p.record.offer(),
+        ) {
+            (None, Some(own)) => {
+                let own = own.clone();
+                self.go_on(w, node, own)
+            }
+            (None, None) => None,
+            (Some(offer), _) => {
+                w.reoffers |= offer.number > 1;
+                (p.record, p.founding) = (Genesis::Offered(offer), None);
+                Some(())
+            }
         }
     }
 
@@ -187,7 +205,7 @@ impl Bounds {
                 founding.bind(from.clone(), *number);
             }
             Msg::Told { from, offer } => {
-                let ours = matches!(&p.record, Genesis::Bound(b) if b == offer && b.founder == *from && p.me != *from);
+                let ours = matches!(&p.record, Genesis::Bound(b) if b.uuid == offer.uuid && p.me != *from);
                 if !ours {
                     return None;
                 }
@@ -211,7 +229,16 @@ impl Model for Bounds {
             founding: None,
         };
         let nodes = (0..self.nodes).map(fresh).collect();
-        vec![World { nodes, net: Vec::new(), completions: Vec::new(), crashes: 0, wipes: 0, broken: None }]
+        vec![World {
+            nodes,
+            net: Vec::new(),
+            completions: Vec::new(),
+            crashes: 0,
+            wipes: 0,
+            relisted: false,
+            reoffers: false,
+            broken: None,
+        }]
     }
 
     fn actions(&self, w: &World, out: &mut Vec<Step>) {
@@ -229,6 +256,9 @@ impl Model for Bounds {
                 out.push(Step::Wipe(node));
             }
         }
+        if self.relists && !w.relisted {
+            out.push(Step::Relist);
+        }
     }
 
     fn next_state(&self, world: &World, step: Step) -> Option<World> {
@@ -238,7 +268,7 @@ impl Model for Bounds {
                 let said = (w.nodes[other].me.clone(), w.nodes[other].record.clone());
                 // A formed node listens no more; who cannot found now cares for formed clusters only.
                 let p = &w.nodes[node];
-                let founds = p.record == Genesis::Unformed && (self.rivals || node == 0);
+                let founds = self.rivals || node == 0;
                 if p.record.is_formed() || !(founds || said.1.is_formed()) {
                     return None;
                 }
@@ -251,6 +281,7 @@ impl Model for Bounds {
                 let p = &mut w.nodes[node];
                 (p.heard, p.founding) = (BTreeMap::new(), None);
             }
+            Step::Relist => w.relisted = true,
             Step::Wipe(node) => {
                 w.wipes += 1;
                 let disk = if Mutant::WipedKeepsId.on() { 0 } else { u64::from(w.wipes) };
@@ -258,8 +289,10 @@ impl Model for Bounds {
                 w.nodes[node] = Process { me, record: Genesis::Unformed, heard: BTreeMap::new(), founding: None };
             }
         }
-        for p in w.nodes.iter_mut().filter(|p| p.record != Genesis::Unformed) {
-            p.heard.retain(|_, (_, said)| said.is_formed() && !p.record.is_formed());
+        for p in &mut w.nodes {
+            // Neither a formed node nor one that waits for another's offer listens to who is not formed.
+            let waits = p.record.offer().is_some_and(|o| o.founder != p.me);
+            p.heard.retain(|_, (_, said)| !p.record.is_formed() && (said.is_formed() || !waits));
         }
         (w != *world).then_some(w)
     }
@@ -269,6 +302,10 @@ impl Model for Bounds {
             Property::always("invariants", |_, w: &World| w.broken.is_none()),
             Property::sometimes("everybody is of the formed cluster", |_, w: &World| {
                 w.nodes.iter().all(|p| p.record.is_formed())
+            }),
+            Property::sometimes("a later offer completes", |m: &Self, w: &World| {
+                let later = w.completions.iter().any(|(_, offer)| offer.number > 1);
+                later || (m.wipes == 0 && !m.relists)
             }),
         ]
     }
