@@ -181,7 +181,7 @@ impl Plan {
                 Strike::AllDown { orderly: rng.chance(500), down_us: rng.skewed(ms(10), ms(4000)), order: rng.bits() }
             }
             34 => Strike::Torn { who, back_us: rng.skewed(ms(5), ms(4000)) },
-            35 => Strike::DeadDisk { who },
+            35 => Strike::DeadDisk { who, back_us: rng.between(ms(5000), ms(25_000)) },
             _ => Strike::WipeTwo { a: who, b: node(rng), back_us: rng.skewed(ms(5), ms(4000)) },
         }
     }

@@ -77,8 +77,8 @@ pub enum Strike {
     SlowDisk { who: Who, high_us: Micros, lasts_us: Micros },
     /// No sync ends.
     HungDisk { who: Who, lasts_us: Micros },
-    /// No sync ends ever again; only another process on a mended disk goes on.
-    DeadDisk { who: Who },
+    /// No sync ends ever again; only another process on a mended disk goes on, if it comes before the end.
+    DeadDisk { who: Who, back_us: Micros },
     /// No room.
     FullDisk { who: Who, lasts_us: Micros },
     /// A new disk under the old name.
@@ -158,7 +158,7 @@ impl Strike {
 /// All kinds, each with how often per thousand seeds it must have struck at least.
 pub const KINDS: [(&str, u64); 37] = [
     ("kill", 500),
-    ("bounce", 500),
+    ("bounce", 250),
     ("kill at commit", 100),
     ("kill at answer", 100),
     ("kill at accept", 100),
@@ -169,8 +169,8 @@ pub const KINDS: [(&str, u64); 37] = [
     ("pause", 500),
     ("stop the world", 100),
     ("starve", 100),
-    ("cut one way", 300),
-    ("cut both ways", 300),
+    ("cut one way", 150),
+    ("cut both ways", 150),
     ("isolate", 300),
     ("isolate one way", 200),
     ("split", 300),

@@ -15,6 +15,8 @@ pub(crate) enum Later {
     Links(Vec<(usize, usize)>),
     Fast(usize),
     Room(usize),
+    /// Another process on the mended disk.
+    Repair(usize),
     /// Gets its share of the processor again.
     Brisk(usize),
     /// Not an end: its outgoing links are cut now, for so long.
@@ -146,12 +148,13 @@ impl World {
                 let node = self.who(who);
                 self.hosts[node].disk.hangs_until = now + lasts_us;
             }
-            Strike::DeadDisk { who } => {
+            Strike::DeadDisk { who, back_us } => {
                 let node = self.who(who);
                 if self.hosts.iter().any(|h| h.disk.dead) {
                     return false;
                 }
                 self.hosts[node].disk.dead = true;
+                self.after(back_us, Event::Later(Later::Repair(node)));
             }
             Strike::FullDisk { who, lasts_us } => {
                 let node = self.who(who);
@@ -365,6 +368,7 @@ impl World {
             }
             Later::Fast(node) => self.hosts[node].disk.sync_us = self.plan.sync_us,
             Later::Room(node) => self.hosts[node].disk.full = false,
+            Later::Repair(node) => self.repair(node),
             Later::Brisk(node) => {
                 if let Some(process) = &mut self.hosts[node].process {
                     process.step_us = 0;
@@ -392,6 +396,14 @@ impl World {
         }
     }
 
+    fn repair(&mut self, node: usize) {
+        if self.hosts[node].disk.dead {
+            self.end_process(node);
+            self.hosts[node].disk.dead = false;
+            self.after(ms(1), Event::Start { node });
+        }
+    }
+
     /// Everything works again; who is down comes up.
     pub(crate) fn heal(&mut self) {
         self.calm = true;
@@ -401,11 +413,7 @@ impl World {
             self.mend(from, to);
         }
         for node in 0..self.hosts.len() {
-            if self.hosts[node].disk.dead {
-                // Only another process on a mended disk goes on.
-                self.end_process(node);
-                self.hosts[node].disk.dead = false;
-            }
+            self.repair(node);
             let now = self.now;
             let disk = &mut self.hosts[node].disk;
             (disk.sync_us, disk.full, disk.hangs_until) = (self.plan.sync_us, false, disk.hangs_until.min(now));

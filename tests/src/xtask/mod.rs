@@ -6,6 +6,7 @@ mod demo;
 pub mod down;
 pub mod kubernetes;
 pub mod local;
+pub mod mutants;
 pub mod soak;
 pub mod test;
 pub mod up;
@@ -37,6 +38,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Random faults for a long time, with a continuous check
     Soak(soak::Arguments),
+    /// Put every known defect back and show which rung finds it
+    Mutants(mutants::Arguments),
     /// The bare test Kubernetes, by hand
     Kubernetes(kubernetes::Arguments),
     /// First process of the test Kubernetes; not for people
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),
+        Task::Mutants(arguments) => mutants::run(&arguments),
         Task::Kubernetes(arguments) => kubernetes::run(&arguments),
         Task::TestbedInit { plan } => init::run(&plan),
     };

@@ -65,12 +65,7 @@ fn steps(fast: bool) -> Result<Vec<Step>> {
         step("build", true, 40, "cargo build --release --workspace --bins"),
         step("clippy", true, 30, "cargo clippy --release --workspace --all-targets -- -D warnings"),
         step("unit and component tests", true, 40, "cargo test --release --workspace --exclude ais-tests"),
-        step(
-            "model: known defects are caught",
-            false,
-            20,
-            "cargo test --release -p ais-ha --features mutants --test mutants",
-        ),
+        step("known defects are caught", false, 20, "cargo xtask mutants --seconds 30"),
         step("simulator", true, 20, &format!("{} run --seeds 1..{} --jobs 2", sim.display(), seeds + 1)),
         step("harness", true, 20, "cargo test --release -p ais-tests --lib --bins"),
         step("processes", false, 20, "cargo test --release -p ais-tests --test processes -- --test-threads=1"),
