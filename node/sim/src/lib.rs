@@ -13,6 +13,7 @@ pub(crate) mod net;
 pub mod plan;
 pub mod rng;
 pub mod run;
+pub mod scale;
 pub mod seen;
 pub mod shrink;
 pub(crate) mod sync;

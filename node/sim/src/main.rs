@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ais_sim::{Plan, Report, Totals, latency, run_plan, shrink};
+use ais_sim::{Plan, Report, Totals, latency, run_plan, scale, shrink};
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 
@@ -26,6 +26,12 @@ enum Command {
         /// Which.
         #[arg(long)]
         seed: u64,
+    },
+    /// Measures how a change spreads over many members: time and the primary's bytes.
+    Scale {
+        /// Members, 5 gateways among them; with fewer sizes below it, to show growth.
+        #[arg(long, default_value_t = 1000)]
+        members: usize,
     },
     /// Measures fail-overs in a healthy world: 1 ms one way, 2 ms a sync.
     Latency {
@@ -74,6 +80,7 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Latency { runs } => latency_table(runs),
+        Command::Scale { members } => scale_table(members),
     }
 }
 
@@ -235,4 +242,36 @@ fn latency_table(runs: u64) -> anyhow::Result<()> {
         }
     }
     if slow.is_empty() { Ok(()) } else { bail!("slower than they should be: {}", slow.join(", ")) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown only")]
+fn scale_table(most: usize) -> anyhow::Result<()> {
+    println!("one way 0.2-0.5 ms, a sync 1-4 ms, uplink {} Mbit/s; the processor is not modelled", scale::UPLINK_MBIT);
+    println!(
+        "| members | buckets | State kB | commit ms | published everywhere ms, p50 | worst | primary kB per change | idle kB/s |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let mut slow = false;
+    for members in [10, 100, 1000, most].into_iter().filter(|n| *n <= most) {
+        for buckets in [10, 10_000] {
+            let m = scale::measure(members, buckets, 1).map_err(|v| anyhow::anyhow!("{members} members: {v}"))?;
+            let ms = |us: u64| us as f64 / 1000.0;
+            println!(
+                "| {} | {} | {:.0} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} |",
+                m.members,
+                m.buckets,
+                m.state_bytes as f64 / 1000.0,
+                ms(m.commit_us),
+                ms(m.everywhere_us.0),
+                ms(m.everywhere_us.1),
+                m.change_bytes as f64 / 1000.0,
+                m.idle_bytes_per_s as f64 / 1000.0
+            );
+            slow |= m.everywhere_us.1 >= 1_000_000;
+        }
+        if members == most {
+            break;
+        }
+    }
+    if slow { bail!("publication everywhere took a second or more") } else { Ok(()) }
 }

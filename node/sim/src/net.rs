@@ -91,7 +91,9 @@ impl World {
 
     fn carry(&mut self, from: usize, to: usize, packet: Box<Packet>) {
         let class = usize::from(packet.message.is_bulk());
-        let arrives = self.now + self.latency(from, to);
+        let now = self.now;
+        let out = self.uplinks.as_mut().map_or(0, |u| u.send(from, now, &packet));
+        let arrives = now + out + self.latency(from, to);
         let Some(wire) = &mut self.wires[from][to] else { return };
         let arrives = arrives.max(wire.last[class] + 1);
         wire.last[class] = arrives;

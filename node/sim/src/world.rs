@@ -86,6 +86,10 @@ pub struct World {
     pub(crate) halted: Vec<usize>,
     pub(crate) transfers: Vec<(u64, Transferred)>,
     pub(crate) nemesis: crate::nemesis::Nemesis,
+    /// What sending costs, where that is measured.
+    pub(crate) uplinks: Option<crate::scale::Uplinks>,
+    /// See [`EVENTS_MAX`].
+    pub(crate) events_max: u64,
 }
 
 impl World {
@@ -116,6 +120,8 @@ impl World {
             halted: Vec::new(),
             transfers: Vec::new(),
             nemesis: crate::nemesis::Nemesis::default(),
+            uplinks: None,
+            events_max: EVENTS_MAX,
             rng,
             plan,
         };
@@ -173,8 +179,8 @@ impl World {
             if let Some(event) = self.slots[slot].take() {
                 self.free.push(slot);
                 self.counts.events += 1;
-                if self.counts.events > EVENTS_MAX {
-                    return violated("busy", format!("more than {EVENTS_MAX} events: something spins"));
+                if self.counts.events > self.events_max {
+                    return violated("busy", format!("more than {} events: something spins", self.events_max));
                 }
                 self.happen(event)?;
             }
