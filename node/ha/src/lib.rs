@@ -12,6 +12,7 @@ mod node;
 pub mod pacemaker;
 pub mod quorum;
 pub mod register;
+mod timers;
 
 pub use genesis::{Genesis, Offer};
 pub use io::*;

@@ -196,7 +196,10 @@ pub(crate) fn slot(state: &State) -> Slot {
 impl Node {
     /// A member as its disk remembers it. Step it once with [`Input::Tick`] right away.
     #[must_use]
-    pub fn boot(config: Config, hard: HardState, now: Millis) -> Self {
+    pub fn boot(mut config: Config, hard: HardState, now: Millis) -> Self {
+        if let Some(state) = &hard.committed {
+            config.timers = config.timers.under(state.config());
+        }
         let me = Sender { id: config.member.voter_id(), run: config.member.run, boot: config.boot };
         let accepted = hard.accepted.as_ref().map(|s| (slot(s), s.primary().clone()));
         let committed = hard.committed.as_ref().map(|s| s.stamp()).unwrap_or_default();

@@ -1,12 +1,12 @@
 //! Bucket names and properties (http-api.md sections 2.3 and 3).
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::settings::Values;
 use crate::{Extra, settings};
 
 /// Longest bucket name (the SDK reads at most 132 characters after `ais://`; S3 allows 63; AIStore does not bound it).
@@ -103,25 +103,37 @@ pub struct Bucket {
     /// Access mask (all bits when new).
     pub access: u64,
     /// All other properties that differ from [`crate::settings::BUCKET`]'s defaults, by dotted name, canonical.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub props: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Values::is_empty")]
+    pub props: Values,
     /// Unknown fields, kept.
     #[serde(flatten)]
     pub extra: Extra,
 }
 
-/// The properties that [`Bucket`] has as fields, since format 1.
-const FIELDS: [&str; 3] = ["access", "checksum.type", "versioning.enabled"];
+/// Value of an access mask of all bits.
+const ACCESS_ALL: &str = "18446744073709551615";
 
 impl Bucket {
     /// All properties by dotted name, defaults included.
     #[must_use]
-    pub fn all_props(&self) -> BTreeMap<String, String> {
+    pub fn all_props(&self) -> Values {
         let mut all = settings::BUCKET.defaults();
-        all.extend(self.props.iter().map(|(k, v)| (k.clone(), v.clone())));
-        let fields = [self.access.to_string(), self.checksum.clone(), self.versioning.to_string()];
-        all.extend(FIELDS.into_iter().map(str::to_owned).zip(fields));
+        all.extend(self.given_props());
         all
+    }
+
+    /// The properties that differ from the defaults of [`settings::BUCKET`].
+    #[must_use]
+    pub fn given_props(&self) -> Values {
+        let mut given = self.props.clone();
+        let fields = [
+            ("access", self.access.to_string()),
+            ("checksum.type", self.checksum.clone()),
+            ("versioning.enabled", self.versioning.to_string()),
+        ];
+        let differs = |(name, value): &(&str, String)| settings::BUCKET.default_of(name) != Some(value);
+        given.extend(fields.into_iter().filter(differs).map(|(name, value)| (name.to_owned(), value)));
+        given
     }
 
     /// One property; `None`: there is no such one.
@@ -135,18 +147,13 @@ impl Bucket {
         }
     }
 
-    /// Takes all properties over; what is a default takes no room. The values are canonical and were checked.
-    pub(crate) fn take_props(&mut self, mut all: BTreeMap<String, String>) {
-        if let Some(access) = all.remove("access").and_then(|v| v.parse().ok()) {
-            self.access = access;
-        }
-        if let Some(checksum) = all.remove("checksum.type") {
-            self.checksum = checksum;
-        }
-        if let Some(versioning) = all.remove("versioning.enabled") {
-            self.versioning = versioning == "true";
-        }
-        all.retain(|name, value| settings::BUCKET.default_of(name) != Some(value));
-        self.props = all;
+    /// Takes over what differs from the defaults; the rest has them. The values are canonical and were checked.
+    pub(crate) fn take_props(&mut self, mut given: Values) {
+        let mut take = |name: &str, default: &str| given.remove(name).unwrap_or_else(|| default.to_owned());
+        self.access = take("access", ACCESS_ALL).parse().unwrap_or(u64::MAX);
+        self.checksum = take("checksum.type", "xxhash");
+        self.versioning = take("versioning.enabled", "true") == "true";
+        given.retain(|name, value| settings::BUCKET.default_of(name) != Some(value));
+        self.props = given;
     }
 }

@@ -69,6 +69,13 @@ pub enum Change {
         #[serde(default)]
         options: MemberOptions,
     },
+    /// Say whether a gateway may lead: one that is about to join (join-by-admin), or a member.
+    Admit {
+        /// Which.
+        node: NodeId,
+        /// It may not.
+        non_electable: bool,
+    },
     /// Put a node into the Smap. Its electable flag counts at the *first* join only; afterwards the committed one does.
     Join {
         /// The node as it describes itself.

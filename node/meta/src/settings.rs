@@ -100,8 +100,35 @@ pub struct Table {
     pub groups: &'static [&'static [Setting]],
     /// Names that AIStore has and we refuse.
     pub absent: &'static [Absent],
-    /// What must hold of all values together (defaults included).
-    pub together: fn(&Values) -> Result<(), String>,
+    /// What must hold of all values together.
+    pub together: fn(&All) -> Result<(), String>,
+}
+
+/// All values of a table: those given, and the defaults of the rest.
+#[derive(Clone, Copy, Debug)]
+pub struct All<'a> {
+    table: &'a Table,
+    given: &'a Values,
+}
+
+impl All<'_> {
+    /// A value; empty if there is no such setting.
+    #[must_use]
+    pub fn text(&self, name: &str) -> &str {
+        self.given.get(name).map(String::as_str).or_else(|| self.table.default_of(name)).unwrap_or_default()
+    }
+
+    /// A switch.
+    #[must_use]
+    pub fn on(&self, name: &str) -> bool {
+        self.text(name) == "true"
+    }
+
+    /// A number; 0 if it is none.
+    #[must_use]
+    pub fn number(&self, name: &str) -> u64 {
+        self.text(name).parse().unwrap_or(0)
+    }
 }
 
 /// The beginning of a text from outside.
@@ -159,10 +186,14 @@ impl Table {
         for (name, value) in set {
             values.insert(name.clone(), self.check(name, value)?);
         }
-        let mut all = self.defaults();
-        all.extend(values.iter().map(|(k, v)| (k.clone(), v.clone())));
-        (self.together)(&all).map_err(SettingError::Together)?;
+        (self.together)(&self.all(&values)).map_err(SettingError::Together)?;
         Ok(values)
+    }
+
+    /// `given`, and the defaults of the rest.
+    #[must_use]
+    pub fn all<'a>(&'a self, given: &'a Values) -> All<'a> {
+        All { table: self, given }
     }
 
     /// Names of `set` that take effect only when nodes start again.
@@ -195,14 +226,4 @@ impl Table {
         };
         self.settings().map(|s| (likeness(s), s.name)).max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)))
     }
-}
-
-/// A value that was checked, as a switch.
-fn on(values: &Values, name: &str) -> bool {
-    values.get(name).is_some_and(|v| v == "true")
-}
-
-/// A value that was checked, as a number.
-fn number(values: &Values, name: &str) -> u64 {
-    values.get(name).and_then(|v| v.parse().ok()).unwrap_or(0)
 }

@@ -269,6 +269,21 @@ fn the_decommissioned_return_as_new_ones_only() {
 }
 
 #[test]
+fn what_an_administrator_says_of_a_node_counts_whenever_it_joins() {
+    let admit = |node: &str, non_electable| Change::Admit { node: id(node), non_electable };
+    let state = changed(&genesis(), admit("g4", true));
+    let joined = changed(&state, join(node("g4", Kind::Gateway, 4)));
+    assert_eq!(shown(&joined, "g4"), Some(flags::NON_ELECTABLE));
+    let taken_back = changed(&joined, admit("g4", false));
+    assert_eq!((shown(&taken_back, "g4"), taken_back.smap().version), (Some(0), joined.smap().version + 1));
+    let marked = changed(&state, admit("g2", true));
+    assert!(!marked.electorate().iter().any(|v| v.id.node == id("g2") && v.electable));
+    assert_eq!(changed(&genesis(), admit("g5", false)).past().len(), 0, "as any other");
+    assert!(matches!(refusal(&cluster(), &admit("g1", true)), Refusal::Invalid(_)));
+    assert!(matches!(refusal(&cluster(), &admit("t1", true)), Refusal::Invalid(_)));
+}
+
+#[test]
 fn rm_unsafe_is_done_at_once() {
     let skip = MemberOptions { skip_rebalance: true, ..MemberOptions::default() };
     let state = changed(&cluster(), plain(Decommission, &["t1"]));

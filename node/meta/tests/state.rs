@@ -329,6 +329,8 @@ fn edits() -> impl Strategy<Value = Vec<Vec<Edit>>> {
         }),
         (0u8..6).prop_map(move |n| Change::Leave { node: id(&named(n)) }),
         any::<bool>().prop_map(|stopping| Change::Stopping { stopping }),
+        (0u8..6, any::<bool>())
+            .prop_map(move |(n, non_electable)| Change::Admit { node: id(&named(n)), non_electable }),
         settings(),
         memberships(),
     ];

@@ -14,24 +14,8 @@ const KEY_LEN_MAX: u64 = 64 << 10;
 /// More data disks than a machine has.
 const MOUNTPATHS_MAX: usize = 256;
 
-/// Longest wait of a parked mutation: the SDK gives up reading after 20 s.
-const PARK_MS_MAX: u64 = 19_000;
 /// Longest timer; a month.
 const TIMER_MS_MAX: u64 = 31 * 24 * 3600 * 1000;
-
-/// `(smaller, larger, why)`: the first must be less than the second.
-const ORDER: &[(&str, &str, &str)] = &[
-    ("heartbeat_ms", "suspect_ms", "one late heartbeat must not look like a death"),
-    ("stagger_ms", "suspect_ms", "candidates must follow each other faster than they suspect"),
-    ("probe_ms", "suspect_ms", "asking the primary must not take longer than suspecting it"),
-    ("suspect_ms", "lease_ms", "a primary is suspected before its lease ends"),
-    ("lease_ms", "evict_smap_ms", "a primary must lose its lease before it loses its place"),
-    ("evict_smap_ms", "evict_voter_ms", "a seat among the voters outlives the place in the cluster map"),
-    ("evict_smap_ms", "rejoin_grace_ms", "a node must have left before its return is waited for"),
-    ("publish_wait_ms", "park_ms", "an answer waits for its publication less than for a primary"),
-    ("lease_ms", "park_ms", "a mutation must be held for longer than a failover takes"),
-    ("drain_ms", "park_ms", "a mutation must be held for longer than a hand-over takes"),
-];
 
 struct Reader {
     values: Values,
@@ -149,16 +133,8 @@ fn timers(reader: &mut Reader) -> Timers {
 }
 
 fn check_timers(reader: &mut Reader) {
-    let ms = |reader: &Reader, key: &str| reader.text(key).and_then(|t| t.parse::<u64>().ok());
-    for (small, large, why) in ORDER {
-        let (Some(a), Some(b)) = (ms(reader, small), ms(reader, large)) else { continue };
-        if a >= b {
-            reader.problems.push(format!("{small} ({a}) must be less than {large} ({b}): {why}"));
-        }
-    }
-    if let Some(park) = ms(reader, "park_ms").filter(|park| *park > PARK_MS_MAX) {
-        reader.problems.push(format!("park_ms ({park}) must be at most {PARK_MS_MAX}: clients give up after 20 s"));
-    }
+    let found = ais_meta::settings::timers::problems(|key| reader.text(key).and_then(|text| text.parse().ok()));
+    reader.problems.extend(found);
 }
 
 fn check_ports(reader: &mut Reader) {

@@ -1,7 +1,7 @@
 //! Bucket properties (http-api.md section 3). What an `ais://` bucket can have is stored for the data plane, which
 //! honours it; what belongs to remote backends is refused.
 
-use super::{Absent, Kind, Setting, Table, Values, number, on};
+use super::{Absent, All, Kind, Setting, Table};
 
 /// AIStore's access bits (http-api.md section 6).
 const ACCESS: u64 = (1 << 18) - 1;
@@ -87,22 +87,31 @@ pub static BUCKET: Table = Table {
 };
 
 /// Rules between properties, as AIStore has them; also for the defaults in the cluster's configuration.
-pub(super) fn together(all: &Values) -> Result<(), String> {
-    let copies = number(all, "mirror.copies");
-    if on(all, "mirror.enabled") && copies < 2 {
+pub(super) fn together(all: &All) -> Result<(), String> {
+    let mirrored = all.on("mirror.enabled");
+    let copies = all.number("mirror.copies");
+    if mirrored && copies < 2 {
         return Err(format!("mirror.enabled needs mirror.copies of 2 or more, it is {copies}"));
     }
-    if on(all, "mirror.enabled") && on(all, "ec.enabled") {
+    if mirrored && all.on("ec.enabled") {
         return Err("mirror.enabled and ec.enabled exclude each other".to_owned());
     }
-    let verified = ["checksum.validate_cold_get", "checksum.validate_warm_get", "checksum.validate_obj_move"];
-    let none = all.get("checksum.type").is_some_and(|t| t == "none");
-    if let Some(name) = verified.iter().chain(&["checksum.enable_read_range"]).find(|name| none && on(all, name)) {
-        return Err(format!("{name} needs a checksum.type other than none"));
+    if all.text("checksum.type") == "none" {
+        let verified = [
+            "checksum.validate_cold_get",
+            "checksum.validate_warm_get",
+            "checksum.validate_obj_move",
+            "checksum.enable_read_range",
+        ];
+        if let Some(name) = verified.iter().find(|name| all.on(name)) {
+            return Err(format!("{name} needs a checksum.type other than none"));
+        }
     }
-    let compared = ["versioning.validate_warm_get", "versioning.synchronize"];
-    if let Some(name) = compared.iter().find(|name| !on(all, "versioning.enabled") && on(all, name)) {
-        return Err(format!("{name} needs versioning.enabled"));
+    if !all.on("versioning.enabled") {
+        let compared = ["versioning.validate_warm_get", "versioning.synchronize"];
+        if let Some(name) = compared.iter().find(|name| all.on(name)) {
+            return Err(format!("{name} needs versioning.enabled"));
+        }
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The cluster's configuration (http-api.md 2.6): what code here honours, the defaults of new buckets, and the timers.
 
-use super::{Absent, Kind, Setting, Table, Values, bucket, timers};
+use super::{Absent, All, Kind, Setting, Table, bucket, timers};
 
 /// Longest timer; a month.
 const TIMER_MS_MAX: u64 = 31 * 24 * 3600 * 1000;
@@ -91,8 +91,8 @@ pub static CLUSTER: Table = Table {
     together,
 };
 
-fn together(all: &Values) -> Result<(), String> {
+fn together(all: &All) -> Result<(), String> {
     bucket::together(all)?;
-    let ms = |name: &str| all.get(&format!("ha.{name}")).and_then(|v| v.parse().ok());
+    let ms = |name: &str| all.text(&format!("ha.{name}")).parse().ok();
     timers::problems(ms).into_iter().next().map_or(Ok(()), Err)
 }

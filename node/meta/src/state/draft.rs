@@ -106,6 +106,7 @@ impl Draft {
                 Ok(outcome) => return outcome,
                 Err(refusal) => Err(refusal),
             },
+            Change::Admit { node, non_electable } => self.admit(node, *non_electable),
             Change::Join { node } => self.join(node),
             Change::Leave { node } => self.leave(node),
             Change::Stopping { stopping } => {
@@ -144,17 +145,23 @@ impl Draft {
                 self.bound_clients();
             }
             RequestId::Gateway { origin, run, seq } => {
-                let fresh = Origin { run: *run, low: 0, results: BTreeMap::new(), extra: Extra::new() };
-                let mut known = self.work.origin(origin).filter(|o| o.run == *run).map_or(fresh, |o| (**o).clone());
-                known.low = known.low.max(low);
-                known.results = known.results.split_off(&known.low);
+                let fresh = || Arc::new(Origin { run: *run, low: 0, results: BTreeMap::new(), extra: Extra::new() });
+                let entry = self.work.origins.entry((origin.node.clone(), origin.disk)).or_insert_with(fresh);
+                if entry.run != *run {
+                    *entry = fresh();
+                }
+                // Copied once per draft, not once per request.
+                let known = Arc::make_mut(entry);
+                if low > known.low {
+                    known.low = low;
+                    known.results = known.results.split_off(&low);
+                }
                 known.results.insert(*seq, outcome);
                 while known.results.len() > RESULTS_MAX {
                     if let Some((oldest, _)) = known.results.pop_first() {
                         known.low = oldest + 1;
                     }
                 }
-                self.work.origins.insert((origin.node.clone(), origin.disk), Arc::new(known));
                 self.touch(record::origin_key(origin));
             }
         }

@@ -100,7 +100,7 @@ pub struct Smap {
 pub struct Past {
     /// Its flags.
     pub flags: u64,
-    /// Its last disk.
+    /// Its last disk; 0 if it never was a member and an administrator announced it.
     pub disk: DiskId,
     /// That disk's last run.
     pub run: u64,

@@ -54,7 +54,7 @@ impl Draft {
         let Some(old) = self.work.buckets.get(name).cloned() else {
             return Err(Refusal::NoSuchBucket(name.clone()));
         };
-        let base = if reset { self.inherited() } else { old.all_props() };
+        let base = if reset { self.inherited() } else { old.given_props() };
         let mut bucket = (*old).clone();
         bucket.take_props(self.checked_props(base, set)?);
         if bucket != *old {
@@ -87,25 +87,26 @@ impl Draft {
         self.touch(record::bucket_key(name));
     }
 
-    /// Properties of a new bucket, as the cluster's configuration has them.
+    /// Properties of a new bucket that the cluster's configuration sets.
     fn inherited(&self) -> Values {
-        let mut all = BUCKET.defaults();
         let settings = self.work.config.settings.iter();
-        all.extend(settings.filter(|(name, _)| BUCKET.get(name).is_some()).map(|(k, v)| (k.clone(), v.clone())));
-        all
+        settings.filter(|(name, _)| BUCKET.get(name).is_some()).map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
     /// What the table cannot know: whether there are enough targets.
     fn checked_props(&self, base: Values, set: &Values) -> Result<Values, Refusal> {
-        let coded = |all: &Values| all.get("ec.enabled").is_some_and(|v| v == "true");
+        if base.is_empty() && set.is_empty() {
+            return Ok(base);
+        }
+        let coded = |given: &Values| BUCKET.all(given).on("ec.enabled");
         let before = coded(&base);
         let all = BUCKET.apply(base, set).map_err(Refusal::Setting)?;
         let asked = set.keys().any(|name| name.starts_with("ec."));
         if coded(&all) && (asked || !before) {
-            let number = |name: &str| all.get(name).and_then(|v| v.parse::<usize>().ok()).unwrap_or(0);
+            let number = |name: &str| BUCKET.all(&all).number(name);
             let (data, parity) = (number("ec.data_slices"), number("ec.parity_slices"));
             let (needed, present) = (data + parity + 1, self.work.placing_targets().count());
-            if present < needed {
+            if u64::try_from(present).is_ok_and(|present| present < needed) {
                 let text = format!("not enough targets: ec of {data}:{parity} needs {needed}, there are {present}");
                 return Err(Refusal::Invalid(text));
             }

@@ -7,7 +7,7 @@ use super::super::record::{self, Order, Past, Phase, Txn, TxnPhase};
 use super::Draft;
 use crate::Extra;
 use crate::change::{MemberAction, MemberOptions, Outcome, Refusal};
-use crate::id::NodeId;
+use crate::id::{DiskId, NodeId};
 use crate::node::{Kind, Node, Voter, flags};
 
 /// Members of one cluster.
@@ -47,6 +47,38 @@ impl Draft {
         }
         self.put_node(node);
         self.bump_smap(1);
+        Ok(())
+    }
+
+    /// What an administrator says of a node, before or after it joins. What it says of itself does not change that.
+    pub(super) fn admit(&mut self, id: &NodeId, non_electable: bool) -> Result<(), Refusal> {
+        let marked = |flags: u64| {
+            if non_electable { flags | flags::NON_ELECTABLE } else { flags & !flags::NON_ELECTABLE }
+        };
+        if let Some(node) = self.work.nodes.get(id).cloned() {
+            if node.kind == Kind::Target && non_electable {
+                return Err(Refusal::Invalid(format!("{id} is a target, which never leads")));
+            }
+            if *id == self.work.primary().node && non_electable {
+                return Err(Refusal::Invalid(format!("{id} is the primary: make another gateway primary first")));
+            }
+            if marked(node.flags) != node.flags {
+                self.put_node(Node { flags: marked(node.flags), ..(*node).clone() });
+                self.bump_smap(1);
+            }
+            return Ok(());
+        }
+        let old = self.work.past.get(id).cloned();
+        let known = old.is_some();
+        let past = old.unwrap_or_else(|| Past { flags: 0, disk: DiskId(0), run: 0, extra: Extra::new() });
+        if marked(past.flags) == past.flags && (known || !non_electable) {
+            return Ok(());
+        }
+        if !known && self.work.past.len() >= PAST_MAX {
+            return Err(Refusal::Full(format!("{PAST_MAX} nodes that are not members are remembered already")));
+        }
+        self.work.past.insert(id.clone(), Past { flags: marked(past.flags), ..past });
+        self.touch(record::past_key(id));
         Ok(())
     }
 
