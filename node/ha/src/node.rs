@@ -197,7 +197,9 @@ impl Node {
     /// A member as its disk remembers it. Step it once with [`Input::Tick`] right away.
     #[must_use]
     pub fn boot(mut config: Config, hard: HardState, now: Millis) -> Self {
-        if let Some(state) = &hard.committed {
+        // Timers are no matter of safety: a State that was only accepted will do, and in a quiet cluster the newest one
+        // is not known to be committed on this disk.
+        if let Some(state) = hard.accepted.as_ref().or(hard.committed.as_ref()) {
             config.timers = config.timers.under(state.config());
         }
         let me = Sender { id: config.member.voter_id(), run: config.member.run, boot: config.boot };

@@ -19,6 +19,8 @@ use super::{App, CALLER_ID, Door, absent, done, json as reply, put_stamp, revers
 
 /// How long a node that was told where the cluster is may take to get into the map.
 const JOIN_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 15_000 });
+/// Flags that an administrator gives a node that joins.
+const NODE_FLAGS: &str = "ais-node-flags";
 /// Longest list of nodes in one call; there are not more of them.
 const NODES_MAX: usize = 4096;
 
@@ -128,6 +130,7 @@ fn caller_id(call: &Call) -> Option<&str> {
 /// `POST /v1/cluster/join-by-admin` with the Snode of the node, of which the kind and the control address count.
 pub(super) async fn join_by_admin(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
     app.gateway_only("join-by-admin")?;
+    let never_leads = never_leads(&call)?;
     let bad = |why: String| ApiError::bad(format!("the body is not a node to join: {why}"));
     let fields = object(&call.body).map_err(bad)?;
     let net = fields.get("intra_control_net").and_then(address);
@@ -145,6 +148,11 @@ pub(super) async fn join_by_admin(State(app): State<Arc<App>>, call: Call) -> Re
         return Err(ApiError::bad(format!("{id} at {net} is not a {kind}")));
     }
     let node: NodeId = id.parse().map_err(|_| unreached("it does not say who it is".to_owned()))?;
+    if never_leads {
+        // Before it joins: afterwards it might be primary already.
+        let change = Change::Admit { node: node.clone(), non_electable: true };
+        mutate(&app, &call, change, |settled| done(Some(settled.stamp))).await?;
+    }
     let me = app.handle.identity();
     let body = json!({"node_id": me.sender.id.node, "peer": me.addresses.peer});
     let told = reverse::call(&app, Method::POST, &format!("{url}/join-by-admin"), Bytes::from(body.to_string())).await;
@@ -160,6 +168,15 @@ pub(super) async fn join_by_admin(State(app): State<Arc<App>>, call: Call) -> Re
     let stamp = app.view().published.as_ref().map(|state| state.stamp());
     // Placement follows by itself once there is a data plane; joining starts no job.
     reply(&json!({"daemon_id": node, "rebalance_id": ""}), stamp)
+}
+
+/// AIStore's `Ais-Node-Flags`: 1 is a gateway that never leads. No other flag can be given to a node that joins.
+fn never_leads(call: &Call) -> Result<bool, ApiError> {
+    match call.headers.get(NODE_FLAGS).map(|value| value.to_str().unwrap_or_default()) {
+        None | Some("" | "0") => Ok(false),
+        Some("1") => Ok(true),
+        Some(_) => Err(ApiError::bad("Ais-Node-Flags of a node that joins is 0, or 1: non-electable")),
+    }
 }
 
 /// AIStore's NetInfo, or what is enough of it.

@@ -118,6 +118,10 @@ impl World {
             ] => {
                 self.membership(action, gateway, rest);
             }
+            ["set-config", gateway, name, value] => {
+                let set = [((*name).to_owned(), (*value).to_owned())].into();
+                self.propose(gateway, None, Change::SetConfig { set, reset: false });
+            }
             ["bucket", gateway, name] => self.bucket(gateway, None, name),
             ["bucket", gateway, name, "as", client] => self.bucket(gateway, Some(client), name),
             ["transfer", via, to, rest @ ..] => self.transfer(via, to, rest),

@@ -16,6 +16,8 @@ const NODES_MAX: usize = 4096;
 const PAST_MAX: usize = 4096;
 /// Orders to end that are remembered; beyond it, the first in name order go: their disks stay lost.
 const ORDERS_MAX: usize = 4096;
+/// Nodes that a refusal names: it is remembered in the State.
+const NAMED_MAX: usize = 8;
 /// Disks that are given up for lost.
 const LOST_MAX: usize = 16_384;
 
@@ -171,9 +173,10 @@ impl Draft {
         options: MemberOptions,
     ) -> Result<Vec<Arc<Node>>, Refusal> {
         if let Some(txn) = self.work.transaction() {
-            let names: Vec<&str> = txn.nodes.iter().map(NodeId::as_str).collect();
+            let names: Vec<&str> = txn.nodes.iter().map(NodeId::as_str).take(NAMED_MAX).collect();
+            let more = if txn.nodes.len() > NAMED_MAX { ", ..." } else { "" };
             let text =
-                format!("{} of {} is in progress; one membership change at a time", txn.action, names.join(", "));
+                format!("{} of {}{more} is in progress; one membership change at a time", txn.action, names.join(", "));
             return Err(Refusal::Busy(text));
         }
         let invalid = |text: String| Err(Refusal::Invalid(text));
