@@ -30,15 +30,27 @@ pub enum Drill {
     Sigterm,
     /// A hand-over asked by HTTP.
     Planned,
+    /// The same while another gateway is dead.
+    PlannedDead,
     /// `kill -9` of the primary where there are two gateways and one target.
     TwoPlusOne,
     /// SIGSTOP of the primary's process: a black hole that TCP still accepts.
     Sigstop,
+    /// The primary's network is cut: nothing comes back, not even a refusal.
+    BlackHole,
 }
 
 impl Drill {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 5] = [Self::Kill9, Self::Sigterm, Self::Planned, Self::TwoPlusOne, Self::Sigstop];
+    pub const ALL: [Self; 7] = [
+        Self::Kill9,
+        Self::Sigterm,
+        Self::Planned,
+        Self::PlannedDead,
+        Self::TwoPlusOne,
+        Self::Sigstop,
+        Self::BlackHole,
+    ];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -46,8 +58,10 @@ impl Drill {
             Self::Kill9 => "kill9",
             Self::Sigterm => "sigterm",
             Self::Planned => "planned",
+            Self::PlannedDead => "planned-dead",
             Self::TwoPlusOne => "two-plus-one",
             Self::Sigstop => "sigstop",
+            Self::BlackHole => "black-hole",
         }
     }
 
@@ -65,14 +79,14 @@ impl Drill {
         match self {
             Self::Kill9 | Self::TwoPlusOne => (Some(150), 500),
             Self::Sigterm => (None, 300),
-            Self::Planned => (Some(30), 300),
-            Self::Sigstop => (Some(3000), 5000),
+            Self::Planned | Self::PlannedDead => (Some(30), 300),
+            Self::Sigstop | Self::BlackHole => (Some(3000), 5000),
         }
     }
 
     /// Whether the primary goes on as a gateway.
     pub fn spares_the_primary(self) -> bool {
-        self == Self::Planned
+        matches!(self, Self::Planned | Self::PlannedDead)
     }
 }
 
@@ -262,7 +276,12 @@ impl Drillable for LocalDrills<'_> {
             Drill::Kill9 | Drill::TwoPlusOne => self.cluster.node_mut(victim)?.kill9_now(),
             Drill::Sigterm => self.cluster.node_mut(victim)?.sigterm(),
             Drill::Sigstop => self.cluster.node_mut(victim)?.sigstop(),
-            Drill::Planned => {
+            Drill::BlackHole => {
+                let at = Instant::now();
+                self.cluster.fabric()?.isolate(victim)?;
+                Ok(at)
+            }
+            Drill::Planned | Drill::PlannedDead => {
                 let other = || self.cluster.survivors(victim).into_iter().next().map(|(id, _)| id);
                 let next = self.successor.clone().or_else(other).context("no other gateway")?;
                 let through = self.cluster.node(victim)?.public.clone();
@@ -278,11 +297,12 @@ impl Drillable for LocalDrills<'_> {
 
     fn heal(&mut self, drill: Drill, victim: &str) -> Result<()> {
         match drill {
-            Drill::Planned => {
+            Drill::Planned | Drill::PlannedDead => {
                 let Some(handover) = self.handover.take() else { return Ok(()) };
                 handover.join().map_err(|_| anyhow!("the hand-over panicked"))?
             }
             Drill::Sigstop => self.cluster.node_mut(victim)?.sigcont(),
+            Drill::BlackHole => self.cluster.fabric()?.heal(),
             Drill::Kill9 | Drill::TwoPlusOne | Drill::Sigterm => {
                 self.cluster.node_mut(victim)?.reap(Duration::from_secs(10))?;
                 self.cluster.start_node(victim)

@@ -6,6 +6,8 @@
 
 pub mod client;
 pub mod cmd;
+#[cfg(test)]
+mod docs;
 pub mod drill;
 pub mod history;
 pub mod http;

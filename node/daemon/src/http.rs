@@ -14,6 +14,7 @@
 //! | `reverse` | `/v1/reverse/daemon`, and the client for calls to other members |
 //! | `ha` | `/v1/ha/*`: view, stream, poke (control listener only) |
 //! | `absent` | what is not built, each with the reason |
+//! | [`decode`] | doors to the decoders, for the fuzz targets |
 //! | [`wire`] | JSON shapes |
 //! | `serve` | sockets |
 //!
@@ -24,6 +25,7 @@ mod buckets;
 mod caller;
 mod cluster;
 mod daemon;
+pub mod decode;
 mod error;
 mod gate;
 mod ha;

@@ -10,6 +10,7 @@
 //! | [`node`] | what the Smap says of a node |
 //! | [`bucket`] | bucket names and properties |
 //! | [`state`] | the replicated value: typed view, entries as bytes, digest, deltas |
+//! | [`pack`] | MessagePack with a bound on its depth |
 //! | [`change`] | mutations and their outcomes |
 //! | [`settings`] | bucket properties and cluster configuration: names, types, rules |
 //! | [`hrw`] | AIStore's placement and succession order |
@@ -21,6 +22,7 @@ pub mod change;
 pub mod hrw;
 pub mod id;
 pub mod node;
+pub mod pack;
 pub mod settings;
 pub mod state;
 

@@ -162,7 +162,7 @@ fn hash(key: &str, bytes: &[u8]) -> u128 {
 }
 
 fn decode<'a, T: Deserialize<'a>>(key: &str, bytes: &'a [u8]) -> Result<T, StateError> {
-    rmp_serde::from_slice(bytes).map_err(|e| StateError::Decode { key: key.to_owned(), why: e.to_string() })
+    crate::pack::read(bytes).map_err(|e| StateError::Decode { key: key.to_owned(), why: e.to_string() })
 }
 
 impl fmt::Debug for State {

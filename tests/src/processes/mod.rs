@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use self::fabric::Fabric;
 use self::node::Place;
 pub use self::node::{Kind, Node};
-use self::ports::Ports;
+pub use self::ports::Ports;
 pub use self::starve::Starved;
 use self::volume::Volume;
 use crate::client::View;

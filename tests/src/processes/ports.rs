@@ -15,7 +15,7 @@ const BLOCKS: u16 = 180;
 
 /// A block of ports that nobody listens on and no other harness takes.
 #[derive(Debug)]
-pub(super) struct Ports {
+pub struct Ports {
     base: u16,
     given: u16,
     /// Held, not used.
@@ -24,7 +24,7 @@ pub(super) struct Ports {
 
 impl Ports {
     /// Finds a free block, starting at a random one so that harnesses started together seldom meet.
-    pub(super) fn reserve() -> Result<Self> {
+    pub fn reserve() -> Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
         let from = now.subsec_micros().wrapping_add(std::process::id());
         let from = u16::try_from(from % u32::from(BLOCKS))?;
@@ -39,7 +39,7 @@ impl Ports {
     }
 
     /// Another port of the block.
-    pub(super) fn take(&mut self) -> Result<u16> {
+    pub fn take(&mut self) -> Result<u16> {
         self.given += 1;
         if self.given >= BLOCK_LEN {
             bail!("a cluster of the harness has {} ports at most", BLOCK_LEN - 1);

@@ -120,7 +120,9 @@ impl Drillable for PodDrills<'_> {
             Drill::Kill9 => self.kill(victim),
             Drill::Sigterm => Ok(self.delete(victim)),
             Drill::Planned => self.hand_over(victim),
-            Drill::TwoPlusOne | Drill::Sigstop => bail!("{} is made on processes only", drill.name()),
+            Drill::PlannedDead | Drill::TwoPlusOne | Drill::Sigstop | Drill::BlackHole => {
+                bail!("{} is made on processes only", drill.name())
+            }
         }
     }
 

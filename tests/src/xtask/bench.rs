@@ -2,14 +2,15 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use serde_json::Value;
 
-use super::bench_kubernetes;
+use super::{bench_kubernetes, bench_metadata, bench_rest, bench_table};
 use crate::drill::{self, Drill, Drillable, LocalDrills};
 use crate::history::{Answer, Load, Options, Pool};
 use crate::processes::{LocalCluster, Spec};
@@ -19,6 +20,8 @@ use crate::progress::Progress;
 const P99_FROM: usize = 100;
 const PROCESS_RUNS: u32 = 100;
 const POD_RUNS: u32 = 5;
+const COLD_STARTS: u32 = 20;
+const IDLE_S: u32 = 30;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, Args)]
@@ -33,6 +36,49 @@ pub struct Arguments {
 pub enum What {
     /// From a fault to the first committed write under a new primary
     Failover(Failover),
+    /// Commits a second and their latency, beside etcd and beside itself with 10,000 buckets
+    Metadata(bench_metadata::Metadata),
+    /// From empty directories to the first bucket, 3+3
+    ColdStart(Little),
+    /// Memory and CPU of the nodes of an idle 3+3
+    Idle(Little),
+    /// All of them on processes, in one go
+    All(All),
+    /// Write the tables of the docs from figures that were measured before
+    Table(Table),
+}
+
+/// Arguments of the small measurements.
+#[derive(Debug, Args)]
+pub struct Little {
+    /// How many runs, or seconds
+    #[arg(long)]
+    pub n: Option<u32>,
+    /// Write one JSON object a line to this file
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
+/// Arguments of `cargo xtask bench all`.
+#[derive(Debug, Args)]
+pub struct All {
+    /// Write one JSON object a line to this file
+    #[arg(long)]
+    pub json: PathBuf,
+    /// Write the tables from it to this file
+    #[arg(long)]
+    pub write: Option<PathBuf>,
+}
+
+/// Arguments of `cargo xtask bench table`.
+#[derive(Debug, Args)]
+pub struct Table {
+    /// Figures, one JSON object a line
+    #[arg(long)]
+    pub json: PathBuf,
+    /// Where the tables go
+    #[arg(long, default_value = "docs/benchmarks.md")]
+    pub write: PathBuf,
 }
 
 /// Arguments of `cargo xtask bench failover`.
@@ -44,7 +90,7 @@ pub struct Failover {
     /// Pods in the test Kubernetes
     #[arg(long)]
     pub kubernetes: bool,
-    /// Only this drill: kill9, sigterm, planned, two-plus-one, sigstop
+    /// Only this drill: kill9, sigterm, planned, planned-dead, two-plus-one, sigstop, black-hole
     #[arg(long)]
     pub drill: Option<String>,
     /// How many runs of each
@@ -58,6 +104,8 @@ pub struct Failover {
 /// One line of the result.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figures {
+    /// `failover`.
+    pub figure: &'static str,
     /// Which drill.
     pub drill: &'static str,
     /// Processes or Kubernetes.
@@ -77,25 +125,68 @@ pub struct Figures {
 
 /// Runs it.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let What::Failover(failover) = &arguments.what;
+    let progress = Progress::new("bench");
+    match &arguments.what {
+        What::Failover(wanted) => failover(wanted, &progress),
+        What::Metadata(wanted) => {
+            let lines = bench_metadata::run(wanted, &progress)?;
+            report(&lines, wanted.json.as_deref())
+        }
+        What::ColdStart(wanted) => {
+            let line = bench_rest::cold_start(wanted.n.unwrap_or(COLD_STARTS), &progress)?;
+            report(&[line], wanted.json.as_deref())
+        }
+        What::Idle(wanted) => {
+            let lines = bench_rest::idle(wanted.n.unwrap_or(IDLE_S), &progress)?;
+            report(&lines, wanted.json.as_deref())
+        }
+        What::All(wanted) => all(wanted, &progress),
+        What::Table(wanted) => bench_table::write(&wanted.json, &wanted.write),
+    }
+}
+
+/// Prints the lines and keeps them.
+fn report(lines: &[Value], json: Option<&Path>) -> Result<()> {
+    for line in lines {
+        println!("{line}");
+        if let Some(path) = json {
+            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+            writeln!(file, "{line}").with_context(|| format!("cannot write {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn all(wanted: &All, progress: &Progress) -> Result<()> {
+    let json = Some(wanted.json.as_path());
+    report(&[bench_table::machine()?], json)?;
+    let metadata = bench_metadata::Metadata::default();
+    report(&bench_metadata::run(&metadata, progress)?, json)?;
+    report(&[bench_rest::cold_start(COLD_STARTS, progress)?], json)?;
+    report(&bench_rest::idle(IDLE_S, progress)?, json)?;
+    for drill in Drill::ALL {
+        let figures = on_processes(drill, PROCESS_RUNS, progress)?;
+        report(&[serde_json::to_value(figures)?], json)?;
+    }
+    match &wanted.write {
+        Some(path) => bench_table::write(&wanted.json, path),
+        None => Ok(()),
+    }
+}
+
+fn failover(failover: &Failover, progress: &Progress) -> Result<()> {
     let only = failover.drill.as_deref().map(Drill::parse).transpose()?;
     let place = if failover.kubernetes { "kubernetes" } else { "processes" };
-    let progress = Progress::new("bench");
-    let pods = failover.kubernetes.then(|| bench_kubernetes::Place::up(&progress)).transpose()?;
+    let pods = failover.kubernetes.then(|| bench_kubernetes::Place::up(progress)).transpose()?;
     let mut all = Vec::new();
     for drill in Drill::ALL.into_iter().filter(|drill| only.is_none_or(|only| only == *drill)) {
         let n = failover.n.unwrap_or(if failover.kubernetes { POD_RUNS } else { PROCESS_RUNS });
         let figures = match &pods {
-            Some(pods) => pods.measure(drill, n, &progress)?,
-            None => Some(on_processes(drill, n, &progress)?),
+            Some(pods) => pods.measure(drill, n, progress)?,
+            None => Some(on_processes(drill, n, progress)?),
         };
         let Some(figures) = figures else { continue };
-        let line = serde_json::to_string(&figures)?;
-        progress.line(&line);
-        if let Some(path) = &failover.json {
-            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-            writeln!(file, "{line}").with_context(|| format!("cannot write {}", path.display()))?;
-        }
+        report(&[serde_json::to_value(&figures)?], failover.json.as_deref())?;
         all.push((drill, figures));
     }
     if let Some(pods) = pods {
@@ -110,11 +201,25 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// One drill on processes, on a cluster of its own with the shipped timers.
 pub fn on_processes(drill: Drill, n: u32, progress: &Progress) -> Result<Figures> {
-    let spec = if drill == Drill::TwoPlusOne { Spec::new(2, 1) } else { Spec::new(3, 3) };
+    let spec = match drill {
+        Drill::TwoPlusOne => Spec::new(2, 1),
+        Drill::BlackHole => Spec::new(3, 3).in_namespaces(),
+        _ => Spec::new(3, 3),
+    };
     let mut cluster = LocalCluster::start(spec)?;
+    if drill == Drill::PlannedDead {
+        kill_a_follower(&mut cluster)?;
+    }
     let figures = measure(&mut LocalDrills::new(&mut cluster), drill, n, progress)?;
     cluster.finish();
     Ok(figures)
+}
+
+/// A gateway that votes dies and stays dead.
+fn kill_a_follower(cluster: &mut LocalCluster) -> Result<()> {
+    let (primary, _) = cluster.wait_led(0)?;
+    let (victim, _) = cluster.survivors(&primary).pop().context("no other gateway")?;
+    cluster.node_mut(&victim)?.kill9().map(drop)
 }
 
 /// So many runs of a drill beside a steady writer.
@@ -145,6 +250,7 @@ pub fn measure(cluster: &mut dyn Drillable, drill: Drill, n: u32, progress: &Pro
     let failed_writes = failed.len();
     took_ms.sort_by(f64::total_cmp);
     Ok(Figures {
+        figure: "failover",
         drill: drill.name(),
         place: cluster.place(),
         n: took_ms.len(),
@@ -156,7 +262,7 @@ pub fn measure(cluster: &mut dyn Drillable, drill: Drill, n: u32, progress: &Pro
 }
 
 /// The smallest value that so many of a hundred do not exceed, with one decimal.
-fn rank(sorted: &[f64], percent: usize) -> f64 {
+pub(super) fn rank(sorted: &[f64], percent: usize) -> f64 {
     let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(place).map_or(f64::NAN, |value| (value * 10.0).round() / 10.0)
 }

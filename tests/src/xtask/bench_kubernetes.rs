@@ -39,7 +39,7 @@ impl Place {
     pub fn measure(&self, drill: Drill, n: u32, progress: &Progress) -> Result<Option<Figures>> {
         match drill {
             Drill::Kill9 | Drill::Sigterm | Drill::Planned => {}
-            Drill::TwoPlusOne | Drill::Sigstop => return Ok(None),
+            Drill::PlannedDead | Drill::TwoPlusOne | Drill::Sigstop | Drill::BlackHole => return Ok(None),
         }
         let mut drills = PodDrills::new(&self.product, Some(&self.testbed));
         let figures = measure(&mut drills, drill, n, progress).with_context(|| self.product.diagnosis())?;

@@ -1,9 +1,16 @@
 //! `cargo xtask`: the project's one command, a module per subcommand.
 
 pub mod bench;
+pub mod bench_disk;
+pub mod bench_etcd;
 pub mod bench_kubernetes;
+pub mod bench_load;
+pub mod bench_metadata;
+pub mod bench_rest;
+pub mod bench_table;
 mod demo;
 pub mod down;
+pub mod fuzz;
 pub mod kubernetes;
 pub mod local;
 pub mod mutants;
@@ -40,6 +47,8 @@ enum Task {
     Soak(soak::Arguments),
     /// Put every known defect back and show which rung finds it
     Mutants(mutants::Arguments),
+    /// Run the fuzz targets of all decoders
+    Fuzz(fuzz::Arguments),
     /// The bare test Kubernetes, by hand
     Kubernetes(kubernetes::Arguments),
     /// First process of the test Kubernetes; not for people
@@ -59,6 +68,7 @@ pub fn main() -> ExitCode {
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),
         Task::Mutants(arguments) => mutants::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Kubernetes(arguments) => kubernetes::run(&arguments),
         Task::TestbedInit { plan } => init::run(&plan),
     };

@@ -59,6 +59,7 @@ fn step(name: &'static str, fast: bool, minutes: u64, command: &str) -> Step {
 fn steps(fast: bool) -> Result<Vec<Step>> {
     let seeds = if fast { SEEDS_FAST } else { SEEDS };
     let sim = root().join("target/release/ais-sim");
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
     let deny = cache_dir()?.join(format!("cargo-deny-{DENY}/bin/cargo-deny"));
     let mut all = vec![
         step("format", true, 2, "cargo fmt --all --check"),
@@ -67,6 +68,7 @@ fn steps(fast: bool) -> Result<Vec<Step>> {
         step("unit and component tests", true, 40, "cargo test --release --workspace --exclude ais-tests"),
         step("known defects are caught", false, 20, "cargo xtask mutants --seconds 30"),
         step("simulator", true, 20, &format!("{} run --seeds 1..{} --jobs 2", sim.display(), seeds + 1)),
+        step("fuzz targets, 10 s each", false, 20, &format!("{} fuzz --seconds 10", own.display())),
         step("harness", true, 20, "cargo test --release -p ais-tests --lib --bins"),
         step("processes", false, 20, "cargo test --release -p ais-tests --test processes -- --test-threads=1"),
         step(

@@ -12,7 +12,7 @@
 //! Loss of a whole tail (a file that became shorter) looks like a crash; the length noted in the `vote` file bounds it
 //! from below (see [`super::vote`]).
 
-use ais_meta::DiskId;
+use ais_meta::{DiskId, pack};
 use thiserror::Error;
 
 /// Format of all files here.
@@ -233,7 +233,7 @@ pub fn only_record(bytes: &[u8], at: usize, want: u8) -> Result<&[u8], FrameErro
 /// # Errors
 /// [`FrameError::Newer`].
 pub fn decode<'a, T: serde::Deserialize<'a>>(what: &str, payload: &'a [u8]) -> Result<T, FrameError> {
-    rmp_serde::from_slice(payload).map_err(|e| FrameError::Newer(format!("{what} does not decode: {e}")))
+    pack::read(payload).map_err(|e| FrameError::Newer(format!("{what} does not decode: {e}")))
 }
 
 /// Encodes a payload.
@@ -241,5 +241,5 @@ pub fn decode<'a, T: serde::Deserialize<'a>>(what: &str, payload: &'a [u8]) -> R
 /// # Errors
 /// [`FrameError::Bad`] if it does not encode, which would be a defect.
 pub fn encode<T: serde::Serialize>(what: &str, value: &T) -> Result<Vec<u8>, FrameError> {
-    rmp_serde::to_vec_named(value).map_err(|e| FrameError::Bad(format!("{what} does not encode: {e}")))
+    pack::write(value).map_err(|e| FrameError::Bad(format!("{what} does not encode: {e}")))
 }

@@ -11,6 +11,7 @@ use std::io;
 use std::time::Duration;
 
 use ais_ha::Packet;
+use ais_meta::pack;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 use snow::{Builder, HandshakeState, TransportState};
@@ -94,11 +95,11 @@ fn framed(message: &[u8]) -> Vec<u8> {
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, PeerError> {
-    rmp_serde::from_slice(bytes).map_err(|e| PeerError::Decode(e.to_string()))
+    pack::read(bytes).map_err(|e| PeerError::Decode(e.to_string()))
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, PeerError> {
-    rmp_serde::to_vec_named(value).map_err(|e| PeerError::Decode(e.to_string()))
+    pack::write(value).map_err(|e| PeerError::Decode(e.to_string()))
 }
 
 fn builder(psk: &Psk) -> Result<Builder<'_>, PeerError> {
@@ -181,6 +182,15 @@ pub struct Seal {
 }
 
 impl Seal {
+    /// One part of a packet as it goes over the wire: at most 65,519 bytes. For tests that cut packets otherwise than
+    /// [`Seal::packet`] does.
+    ///
+    /// # Errors
+    /// [`PeerError`] when the part is too long.
+    pub fn part(&mut self, plain: &[u8]) -> Result<Vec<u8>, PeerError> {
+        self.message(plain)
+    }
+
     fn message(&mut self, plain: &[u8]) -> Result<Vec<u8>, PeerError> {
         let mut message = vec![0; plain.len() + TAG];
         let length = self.noise.write_message(plain, &mut message)?;

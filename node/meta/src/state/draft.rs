@@ -206,7 +206,7 @@ impl Draft {
 }
 
 fn pack<T: Serialize>(key: &str, value: &T) -> Result<Bytes, StateError> {
-    rmp_serde::to_vec_named(value)
+    crate::pack::write(value)
         .map(Bytes::from)
         .map_err(|e| StateError::Decode { key: key.to_owned(), why: e.to_string() })
 }
