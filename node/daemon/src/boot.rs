@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::discovery::{News, Source};
 use crate::handle::{Handle, Identity};
 use crate::hooks::Hooks;
-use crate::peers::{Greeting, Psk, wire};
+use crate::peers::{Greeting, wire};
 use crate::{clock, disk, runner};
 
 /// Opens the state directory and starts the core's thread.
@@ -30,6 +30,9 @@ pub async fn start(config: &Config, hooks: Arc<dyn Hooks>) -> anyhow::Result<(Ha
     }
     let opened = open(config, uuid.as_ref()).await?;
     report(config, &opened);
+    if config.keyring.ring().secrets().is_none() {
+        tracing::warn!("INSECURE: no secret is set, whoever reaches the peer and control ports is believed");
+    }
     let uuid = uuid.or_else(|| opened.join.clone());
     // After the lock: a second process must fail on the directory, which says more than a port in use.
     let listener = listen(&config.listen_host, config.peer_port)?;
@@ -62,7 +65,7 @@ pub async fn start(config: &Config, hooks: Arc<dyn Hooks>) -> anyhow::Result<(Ha
         store: opened.store,
         lock: opened.lock,
         state_dir: config.state_dir.clone(),
-        psk: psk(config),
+        keyring: config.keyring.clone(),
         greeting,
         listener,
         identity,
@@ -163,16 +166,6 @@ fn greeting(config: &Config, sender: &ais_ha::Sender, uuid: Option<ClusterUuid>,
         formed: formed.is_some(),
         uuid: formed.or(uuid),
         addresses: config.addresses(),
-    }
-}
-
-fn psk(config: &Config) -> Psk {
-    match &config.secret {
-        Some(secret) => Psk::from_secret(secret.as_bytes()),
-        None => {
-            tracing::warn!("INSECURE: no secret is set, whoever reaches the peer and control ports is believed");
-            Psk::insecure()
-        }
     }
 }
 

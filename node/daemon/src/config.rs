@@ -13,13 +13,13 @@ mod sources;
 mod tests;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ais_ha::Timers;
-use ais_meta::auth::Secret;
 use ais_meta::{Address, Addresses, ClusterUuid, Kind, NodeId};
 use clap::builder::Str;
 
+use crate::keyring::Keyring;
 pub use keys::{KEYS, Key};
 pub use sources::{Flags, Given, Source, Surroundings, Values};
 
@@ -73,8 +73,8 @@ pub struct Config {
     pub control_port: u16,
     /// Frames between members.
     pub peer_port: u16,
-    /// The cluster's secret; `None` only with `insecure`.
-    pub secret: Option<Secret>,
+    /// The cluster's secrets; without any only with `insecure`.
+    pub keyring: Keyring,
     /// Key of clients' tokens signed with HS256. Never set together with `authn_public_key`: whoever knew the public
     /// one could sign with it.
     pub authn_secret_key: Option<Hidden>,
@@ -126,7 +126,7 @@ impl Config {
             };
             text.push_str(&line);
         }
-        if self.secret.is_some() {
+        if self.keyring.ring().secrets().is_some() {
             text.push_str(&format!("# the secret was read: {HIDDEN}\n"));
         }
         text
@@ -193,12 +193,4 @@ fn flag_name(key: &str) -> Str {
 /// How to set a key, for messages.
 fn ways(key: &str) -> String {
     format!("--{}, {} or '{key}:' in the file", flag_name(key), env_name(key))
-}
-
-/// Reads the secret's file.
-fn read_secret(path: &Path) -> Result<Secret, String> {
-    let content = std::fs::read(path).map_err(|e| format!("cannot be read: {e}"))?;
-    let min = ais_meta::auth::SECRET_LEN_MIN;
-    Secret::from_file_content(&content)
-        .ok_or_else(|| format!("holds a secret shorter than {min} bytes; make a longer one"))
 }

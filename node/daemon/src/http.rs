@@ -48,7 +48,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use ais_ha::View;
-use ais_meta::auth::{Replays, Secret};
+use ais_meta::auth::{Replays, Secrets};
 use ais_meta::{Kind, NodeId, Stamp, State};
 use axum::Router;
 use axum::body::Body;
@@ -154,8 +154,9 @@ impl App {
         format!("{letter}[{}]", self.id())
     }
 
-    fn secret(&self) -> Option<&Secret> {
-        self.config.secret.as_ref()
+    /// The secrets of now; the first one signs.
+    fn secrets(&self) -> Option<Secrets> {
+        self.config.keyring.ring().secrets().cloned()
     }
 
     fn view(&self) -> Arc<View> {

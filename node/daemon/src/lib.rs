@@ -9,6 +9,7 @@
 //! | [`disk`] | the state directory, and the thread that writes it |
 //! | [`peers`] | authenticated connections between members |
 //! | [`hooks`] | what the engine reports to the metrics |
+//! | [`keyring`] | the cluster's secrets, read again when their file changes |
 //! | [`config`] | the configuration: keys, sources, validation, `check-config` |
 //! | [`http`] | AIStore's HTTP API, and the calls of members and operator |
 //! | [`metrics`], [`logging`] | what the process says of itself |
@@ -26,6 +27,7 @@ pub mod handle;
 pub mod hooks;
 pub mod http;
 pub mod inspect;
+pub mod keyring;
 pub mod logging;
 pub mod metrics;
 pub mod peers;

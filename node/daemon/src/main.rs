@@ -106,6 +106,7 @@ fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
 
 async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let metrics = Arc::new(Metrics::new());
+    config.keyring.follow(&tokio::runtime::Handle::current());
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listeners = Listeners::bind(&config).await.context("cannot listen for HTTP")?;

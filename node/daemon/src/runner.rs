@@ -22,7 +22,8 @@ use crate::discovery::{self, News, Source};
 use crate::disk::{Lock, Report, Store, Writer, aside};
 use crate::handle::{Command, Handle, Identity, Proposed, proposed};
 use crate::hooks::Hooks;
-use crate::peers::{self, Greeting, Peers, Psk};
+use crate::keyring::Keyring;
+use crate::peers::{self, Greeting, Peers};
 
 /// Members that administrators may have named; the way in needs one.
 const INTRODUCED_MAX: usize = 16;
@@ -51,8 +52,8 @@ pub struct Setup {
     pub lock: Lock,
     /// The state directory.
     pub state_dir: PathBuf,
-    /// Key of members' connections.
-    pub psk: Psk,
+    /// Keys of members' connections.
+    pub keyring: Keyring,
     /// What they are greeted with.
     pub greeting: Greeting,
     /// Where they come in; not blocking.
@@ -85,7 +86,8 @@ pub fn start(setup: Setup) -> io::Result<(Handle, JoinHandle<()>)> {
     let formed = watch::Sender::new(false);
     let discovery = discovery::watch(&setup.runtime, source, news.clone(), formed.subscribe());
     let network = peers::Setup {
-        psk: setup.psk,
+        keyring: setup.keyring,
+        silence: hang,
         greeting: setup.greeting,
         listener: setup.listener,
         events: events_in,
@@ -374,7 +376,12 @@ impl Runner {
     }
 
     fn publish(&mut self) {
-        let fresh = self.node.view();
+        let mut fresh = self.node.view();
+        if fresh.primary.is_none()
+            && let Some(why) = self.peers.locked_out()
+        {
+            fresh.reason = format!("{}; {why}", fresh.reason);
+        }
         let old = Arc::clone(&self.view.borrow());
         if *old == fresh {
             if self.tidied.elapsed() > TIDY {

@@ -23,6 +23,8 @@ pub const HEADER: &str = "Ais-Auth";
 pub const WINDOW_MS: u64 = 60_000;
 /// Shortest secret that is accepted, in bytes.
 pub const SECRET_LEN_MIN: usize = 16;
+/// Secrets that are accepted at the same time: enough for a rotation that begins before another has ended.
+pub const SECRETS_MAX: usize = 4;
 
 const VERSION: &str = "v1";
 
@@ -49,16 +51,20 @@ pub enum AuthError {
     Busy,
 }
 
-/// The secret of a cluster: the bytes of its file without white space at the end. Never printed.
+/// The secret of a cluster: a line of its file without white space at the end. Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Takes a file's content. `None` when it is shorter than [`SECRET_LEN_MIN`].
+    /// Takes the secret to sign with from a file's content, which is its first line. `None` when that is shorter than
+    /// [`SECRET_LEN_MIN`].
     #[must_use]
     pub fn from_file_content(content: &[u8]) -> Option<Self> {
-        let trimmed = content.trim_ascii_end();
-        (trimmed.len() >= SECRET_LEN_MIN).then(|| Self(trimmed.to_vec()))
+        lines(content).next().and_then(|(_, line)| Self::from_line(line))
+    }
+
+    fn from_line(line: &[u8]) -> Option<Self> {
+        (line.len() >= SECRET_LEN_MIN).then(|| Self(line.to_vec()))
     }
 
     /// The bytes, for deriving other keys.
@@ -71,6 +77,90 @@ impl Secret {
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(**********)")
+    }
+}
+
+/// Numbered from 1, without white space at their ends, empty ones left out.
+fn lines(content: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let lines = content.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    (1..).zip(lines).filter(|(_, line)| !line.is_empty())
+}
+
+/// Why a file holds no secrets. Never says what stands in it.
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
+pub enum SecretsError {
+    /// No line.
+    #[error("holds no secret")]
+    None,
+    /// A line that is too short.
+    #[error("holds a secret shorter than {SECRET_LEN_MIN} bytes (line {0}); make a longer one")]
+    Short(usize),
+    /// Too many lines.
+    #[error("holds more than {SECRETS_MAX} secrets; remove those that no member uses any more")]
+    Many,
+}
+
+/// The secrets that a member accepts; it signs with the first. More than one only while they are rotated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secrets {
+    first: Secret,
+    others: Vec<Secret>,
+}
+
+impl From<Secret> for Secrets {
+    fn from(first: Secret) -> Self {
+        Self { first, others: Vec::new() }
+    }
+}
+
+impl Secrets {
+    /// Takes a file's content: one secret a line, the first one signs, all are accepted.
+    ///
+    /// # Errors
+    /// [`SecretsError`].
+    pub fn from_file_content(content: &[u8]) -> Result<Self, SecretsError> {
+        let mut found = Vec::new();
+        for (number, line) in lines(content) {
+            if found.len() == SECRETS_MAX {
+                return Err(SecretsError::Many);
+            }
+            found.push(Secret::from_line(line).ok_or(SecretsError::Short(number))?);
+        }
+        let mut found = found.into_iter();
+        let first = found.next().ok_or(SecretsError::None)?;
+        Ok(Self { first, others: found.collect() })
+    }
+
+    /// The one to sign with.
+    #[must_use]
+    pub fn current(&self) -> &Secret {
+        &self.first
+    }
+
+    /// All, the one to sign with first.
+    pub fn iter(&self) -> impl Iterator<Item = &Secret> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// As [`verify`], with whichever secret fits; the reply is to be signed with that one.
+    ///
+    /// # Errors
+    /// As [`verify`].
+    pub fn verify(
+        &self,
+        request: Request<'_>,
+        header: Option<&str>,
+        now_ms: u64,
+    ) -> Result<(Nonce, &Secret), AuthError> {
+        let mut last = AuthError::Mismatch;
+        for secret in self.iter() {
+            match verify(secret, request, header, now_ms) {
+                Ok(nonce) => return Ok((nonce, secret)),
+                Err(AuthError::Mismatch) => {}
+                Err(other) => last = other,
+            }
+        }
+        Err(last)
     }
 }
 
@@ -269,6 +359,28 @@ mod tests {
         assert_eq!(replays.admit(NONCE, 0), Ok(()));
         assert_eq!(replays.admit(NONCE, 2 * WINDOW_MS), Err(AuthError::Replayed));
         assert_eq!(replays.admit(NONCE, 2 * WINDOW_MS + 1), Ok(()));
+    }
+
+    #[test]
+    fn several_secrets_are_accepted_and_the_first_one_signs() {
+        let (old, new) = ("an-older-secret-of-all", "a-newer-secret-of-all");
+        let ring = |text: &str| Secrets::from_file_content(text.as_bytes());
+        let both = ring(&format!("{new}\r\n\n{old}\n")).unwrap();
+        assert_eq!(both.current().as_bytes(), new.as_bytes());
+        assert_eq!(Secret::from_file_content(format!("\n{new}\n{old}").as_bytes()), Some(both.current().clone()));
+        for (text, known) in [(old, true), (new, true), ("another-secret-entirely", false)] {
+            let signer = ring(text).unwrap();
+            let header = sign(signer.current(), GET, 1_000_000, NONCE);
+            let verified = both.verify(GET, Some(&header), 1_000_000);
+            let expected = if known { Ok((NONCE, signer.current())) } else { Err(AuthError::Mismatch) };
+            assert_eq!(verified, expected, "{text}");
+            let stale = if known { AuthError::Stale(WINDOW_MS + 1) } else { AuthError::Mismatch };
+            assert_eq!(both.verify(GET, Some(&header), 1_000_001 + WINDOW_MS), Err(stale));
+        }
+        assert_eq!(both.verify(GET, None, 0), Err(AuthError::Missing));
+        assert_eq!(ring("\n \n"), Err(SecretsError::None));
+        assert_eq!(ring(&format!("{new}\n\nshort")), Err(SecretsError::Short(3)));
+        assert_eq!(ring(&format!("{new}\n").repeat(SECRETS_MAX + 1)), Err(SecretsError::Many));
     }
 
     #[test]

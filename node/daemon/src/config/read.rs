@@ -7,7 +7,8 @@ use ais_meta::Kind;
 use tracing_subscriber::EnvFilter;
 
 use super::sources::Values;
-use super::{Config, HIDDEN, Hidden, LogFormat, Problems, read_secret, ways};
+use super::{Config, HIDDEN, Hidden, LogFormat, Problems, ways};
+use crate::keyring::{Keyring, read_secrets};
 
 /// A PEM key is a few kilobytes.
 const KEY_LEN_MAX: u64 = 64 << 10;
@@ -160,7 +161,7 @@ fn check_kind(reader: &mut Reader, kind: Option<Kind>) {
     }
 }
 
-fn secret(reader: &mut Reader, insecure: bool) -> Option<ais_meta::auth::Secret> {
+fn secrets(reader: &mut Reader, insecure: bool) -> Option<ais_meta::auth::Secrets> {
     if insecure && reader.text("secret_file").is_some() {
         reader.problems.push("insecure and secret_file exclude each other; leave one out".to_owned());
         return None;
@@ -174,7 +175,7 @@ fn secret(reader: &mut Reader, insecure: bool) -> Option<ais_meta::auth::Secret>
             .problems
             .push(format!("secret_file is not set; set it with {ways}, or choose insecure on a trusted network"));
     }
-    reader.optional("secret_file", |path| read_secret(path.as_ref()).map_err(|why| format!("{path} {why}")))
+    reader.optional("secret_file", |path| read_secrets(path.as_ref()).map_err(|why| format!("{path} {why}")))
 }
 
 /// A key that is given as it is or in a file. What was given is replaced, so that nothing can print it.
@@ -270,7 +271,8 @@ pub(super) fn build(values: Values, problems: Vec<String>, hostname: Option<&str
         _ => Err("is longer than 63 characters".to_owned()),
     });
     let insecure = r.switch("insecure");
-    let secret = secret(r, insecure);
+    let secrets = secrets(r, insecure);
+    let keyring = Keyring::new(secrets, r.text("secret_file").map(PathBuf::from));
     let (authn_secret_key, authn_public_key) = authn_keys(r);
     let mountpaths = mountpaths(r, kind);
     check_ports(r);
@@ -310,7 +312,7 @@ pub(super) fn build(values: Values, problems: Vec<String>, hostname: Option<&str
         public_port,
         control_port,
         peer_port,
-        secret,
+        keyring,
         authn_secret_key,
         authn_public_key,
         standalone,

@@ -50,7 +50,7 @@ fn the_least_is_a_name_a_kind_a_directory_and_a_word_on_secrets() {
     let timers = &config.timers;
     assert_eq!((config.voters, timers.evict_voter_ms, timers.rejoin_grace_ms), (5, 60_000, 600_000));
     assert_eq!(config.addresses().public.to_string(), "host-1:51080");
-    assert!(config.secret.is_none());
+    assert!(config.keyring.ring().secrets().is_none());
 }
 
 #[test]
@@ -121,7 +121,8 @@ fn the_secret_is_read_once_and_shown_never() {
     let secret = File::new("secret", "0123456789abcdef\n");
     let args = ["--node-id=g1", "--kind=gateway", "--state-dir=/s", "--secret-file", &secret.text()];
     let config = with(&args, &[]).unwrap();
-    assert_eq!(config.secret.as_ref().unwrap().as_bytes(), b"0123456789abcdef");
+    let ring = config.keyring.ring();
+    assert_eq!(ring.secrets().unwrap().current().as_bytes(), b"0123456789abcdef");
     for text in [config.effective(), format!("{config:?}")] {
         assert!(!text.contains("0123456789abcdef"), "{text}");
     }

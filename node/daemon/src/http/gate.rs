@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ais_meta::auth::{self, AuthError, Nonce};
+use ais_meta::auth::{self, AuthError, Nonce, Secret};
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -68,7 +68,7 @@ pub(super) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: 
     let streams = response.extensions().get::<Stream>().is_some();
     gate.count(&method, &path, &response, (!streams).then(|| started.elapsed()));
     match nonce {
-        Some(nonce) if !streams => gate.signed(nonce, response).await,
+        Some(signer) if !streams => gate.signed(signer, response).await,
         _ => response,
     }
 }
@@ -95,7 +95,7 @@ fn is_open(method: &Method, path: &str) -> bool {
 }
 
 impl Gate {
-    async fn admit(&self, request: Request) -> Result<(Request, Option<Nonce>), ApiError> {
+    async fn admit(&self, request: Request) -> Result<(Request, Option<(Nonce, Secret)>), ApiError> {
         if self.door == Door::Public && request.headers().contains_key(CALLER_ID) {
             let text = "calls between members are taken on the control listener only";
             return Err(ApiError::new(StatusCode::FORBIDDEN, text));
@@ -117,8 +117,8 @@ impl Gate {
         let (parts, body) = request.into_parts();
         let body = read(body, BODY_MAX).await?;
         let mut nonce = None;
-        let secret = self.app.secret().filter(|_| self.door == Door::Control);
-        if let Some(secret) = secret.filter(|_| !is_open(&parts.method, parts.uri.path())) {
+        let secrets = self.app.secrets().filter(|_| self.door == Door::Control);
+        if let Some(secrets) = secrets.filter(|_| !is_open(&parts.method, parts.uri.path())) {
             let uri = parts.extensions.get::<Wire>().map_or(&parts.uri, |Wire(uri)| uri);
             let request = auth::Request {
                 method: parts.method.as_str(),
@@ -127,23 +127,26 @@ impl Gate {
             };
             let value = parts.headers.get(AUTH).and_then(|v| v.to_str().ok());
             let now = clock::unix_ms();
-            let verified = auth::verify(secret, request, value, now);
-            let admitted = verified.and_then(|nonce| {
+            let verified = secrets.verify(request, value, now);
+            if verified == Err(AuthError::Mismatch) {
+                self.app.config.keyring.doubt();
+            }
+            let admitted = verified.and_then(|(nonce, secret)| {
                 let mut replays = self.app.replays.lock().unwrap_or_else(|e| e.into_inner());
-                replays.admit(nonce, now).map(|()| nonce)
+                // Who signed with an older secret can check no reply that is signed with another.
+                replays.admit(nonce, now).map(|()| (nonce, secret.clone()))
             });
             nonce = Some(admitted.map_err(unauthorized)?);
         }
         Ok((Request::from_parts(parts, Body::from(body)), nonce))
     }
 
-    async fn signed(&self, nonce: Nonce, response: Response) -> Response {
-        let Some(secret) = self.app.secret() else { return response };
+    async fn signed(&self, (nonce, secret): (Nonce, Secret), response: Response) -> Response {
         let (mut parts, body) = response.into_parts();
         let Ok(body) = read(body, ANSWER_MAX).await else {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         };
-        let value = auth::sign_reply(secret, nonce, parts.status.as_u16(), &body);
+        let value = auth::sign_reply(&secret, nonce, parts.status.as_u16(), &body);
         if let Ok(value) = HeaderValue::from_str(&value) {
             parts.headers.insert(AUTH, value);
         }

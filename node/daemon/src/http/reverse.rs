@@ -66,25 +66,57 @@ pub(super) async fn forward(
     call(&app, method, &url, body).await.map_err(failed)
 }
 
-/// Calls a member's control listener, signed; its answer's signature is checked.
+/// Calls a member's control listener, signed; its answer's signature is checked. While the secret is rotated, a member
+/// that does not take the first one is called again with the others: it did nothing then.
 pub(super) async fn call(app: &App, method: Method, url: &str, body: Bytes) -> Result<Response, String> {
     let url = reqwest::Url::parse(url).map_err(|e| e.to_string())?;
-    let mut request = app.client.request(method.clone(), url.clone()).header(CALLER_ID, app.id().as_str());
-    let mut nonce = auth::Nonce::default();
-    if let Some(secret) = app.secret() {
-        getrandom::fill(&mut nonce).map_err(|e| e.to_string())?;
-        let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-        let signed = auth::Request { method: method.as_str(), path_and_query: &path, body: &body };
-        request = request.header(auth::HEADER, auth::sign(secret, signed, clock::unix_ms(), nonce));
+    let Some(secrets) = app.secrets() else {
+        let request = app.client.request(method, url).header(CALLER_ID, app.id().as_str());
+        let answer = request.body(body).send().await.map_err(|e| e.without_url().to_string())?;
+        return Ok(taken(answer).await?.1.map(Body::from));
+    };
+    let mut last = String::new();
+    for secret in secrets.iter() {
+        match call_signed(app, secret, &method, &url, body.clone()).await {
+            Err(why) => return Err(why),
+            Ok(Signed::Good(response)) => return Ok(response.map(Body::from)),
+            Ok(Signed::Stranger(why)) => last = why,
+        }
     }
+    app.config.keyring.doubt();
+    Err(last)
+}
+
+/// An answer to a signed call.
+enum Signed {
+    Good(axum::http::Response<Bytes>),
+    /// The call was refused by one who does not hold the secret.
+    Stranger(String),
+}
+
+async fn call_signed(
+    app: &App,
+    secret: &auth::Secret,
+    method: &Method,
+    url: &reqwest::Url,
+    body: Bytes,
+) -> Result<Signed, String> {
+    let mut nonce = auth::Nonce::default();
+    getrandom::fill(&mut nonce).map_err(|e| e.to_string())?;
+    let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+    let covered = auth::Request { method: method.as_str(), path_and_query: &path, body: &body };
+    let signature = auth::sign(secret, covered, clock::unix_ms(), nonce);
+    let request = app.client.request(method.clone(), url.clone()).header(CALLER_ID, app.id().as_str());
+    let request = request.header(auth::HEADER, signature);
     let answer = request.body(body).send().await.map_err(|e| e.without_url().to_string())?;
     let signature = answer.headers().get(auth::HEADER).cloned();
     let (status, response) = taken(answer).await?;
-    if let Some(secret) = app.secret() {
-        let signature = signature.as_ref().and_then(|value| value.to_str().ok());
-        auth::verify_reply(secret, nonce, status.as_u16(), response.body(), signature).map_err(|e| e.to_string())?;
+    let signature = signature.as_ref().and_then(|value| value.to_str().ok());
+    match auth::verify_reply(secret, nonce, status.as_u16(), response.body(), signature) {
+        Ok(()) => Ok(Signed::Good(response)),
+        Err(why) if status == StatusCode::FORBIDDEN => Ok(Signed::Stranger(why.to_string())),
+        Err(why) => Err(why.to_string()),
     }
-    Ok(response.map(Body::from))
 }
 
 /// Takes the answer as a whole, with the headers that clients look at.

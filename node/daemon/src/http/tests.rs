@@ -20,6 +20,7 @@ use super::serve::enter;
 use super::*;
 use crate::config::{Flags, Surroundings};
 use crate::handle::{Command, Ends, Identity, Proposed};
+use crate::keyring::Keyring;
 
 pub(super) fn node(id: &str, kind: Kind, flags: u64, port: u16) -> Node {
     let at = |port| Address { host: "127.0.0.1".into(), port };
@@ -119,7 +120,8 @@ pub(super) fn config(id: &str, kind: Kind, secret: Option<&str>) -> Config {
     }
     flags.values.insert("kind", kind.to_string());
     let mut config = crate::config::load(&flags, &Surroundings { env: &|_| None, hostname: None }).unwrap();
-    config.secret = secret.and_then(|text| Secret::from_file_content(text.as_bytes()));
+    let secret = secret.and_then(|text| ais_meta::auth::Secret::from_file_content(text.as_bytes()));
+    config.keyring = Keyring::new(secret.map(Into::into), None);
     config
 }
 

@@ -10,13 +10,15 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shared;
-use super::noise::{self, PeerError, Seal};
+use super::noise::{self, PeerError, Psk, Seal};
 use super::wire::{Channel, Greeting, Opening};
 
 /// On a local network an answer takes a fraction of it; a black hole must not hold up a candidate.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
-/// Unanswered data or probes end a connection after this, so that black-holed ones do not stay; no evidence of anything.
-const USER_TIMEOUT: Duration = Duration::from_secs(4);
+/// Unanswered data or probes end a bulk connection after this, so that black-holed ones do not stay; no evidence of
+/// anything. A control connection has less patience: after a cut of seconds TCP would wait as long again before it
+/// sends once more, and a new connection does not.
+const BULK_SILENCE: Duration = Duration::from_secs(4);
 /// A dying process may still accept: so often a redial that ended before its hello is repeated (protocol.md rule 1).
 const REDIALS_MAX: usize = 3;
 
@@ -30,19 +32,21 @@ pub struct Dialled {
     pub peer: Greeting,
     /// Where.
     pub at: SocketAddr,
+    /// The key that the other end took.
+    pub psk: Psk,
 }
 
-/// Options of every connection.
+/// Options of every connection. `silence`: how long what is sent may stay without an answer of the other kernel.
 ///
 /// # Errors
 /// The system's.
-pub fn tune(stream: &TcpStream) -> io::Result<()> {
+pub fn tune(stream: &TcpStream, channel: Channel, silence: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     let keepalive =
         TcpKeepalive::new().with_time(Duration::from_secs(2)).with_interval(Duration::from_secs(1)).with_retries(3);
     socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+    socket.set_tcp_user_timeout(Some(if channel == Channel::Control { silence } else { BULK_SILENCE.max(silence) }))
 }
 
 /// What an attempt came to.
@@ -55,26 +59,41 @@ pub enum Attempt {
     Failed(PeerError),
 }
 
-/// Connects and shakes hands.
+/// Connects and shakes hands, with the other keys if the first one is not taken: a member that does not hold a key
+/// closes the connection before it says anything.
 pub async fn attempt(shared: &Shared, at: SocketAddr, channel: Channel) -> Attempt {
+    let ring = shared.keyring.ring();
+    let mut last = Attempt::Failed(PeerError::Timeout(CONNECT_TIMEOUT));
+    for psk in ring.psks() {
+        last = attempt_with(shared, at, channel, psk).await;
+        match &last {
+            Attempt::Failed(error) if error.is_end() => {}
+            _ => break,
+        }
+    }
+    last
+}
+
+/// As [`attempt`], with one key.
+pub async fn attempt_with(shared: &Shared, at: SocketAddr, channel: Channel, psk: &Psk) -> Attempt {
     let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(at)).await;
     let mut stream = match connected {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Attempt::Failed(error.into()),
         Err(_) => return Attempt::Failed(PeerError::Timeout(CONNECT_TIMEOUT)),
     };
-    if let Err(error) = tune(&stream) {
+    if let Err(error) = tune(&stream, channel, shared.silence) {
         return Attempt::Failed(error.into());
     }
     let ours = shared.greeting();
     let opening = Opening { channel, greeting: ours.clone() };
-    match noise::open(&mut stream, &shared.psk, &opening).await {
+    match noise::open(&mut stream, psk, &opening).await {
         Err(error) => Attempt::Failed(error),
         Ok((seal, answer)) => {
             let refused = answer.refused.or_else(|| shared.refusal(&answer.greeting));
             match refused {
                 Some(why) => Attempt::Met(Box::new(answer.greeting), PeerError::Refused(why)),
-                None => Attempt::Open(Box::new(Dialled { stream, seal, peer: answer.greeting, at })),
+                None => Attempt::Open(Box::new(Dialled { stream, seal, peer: answer.greeting, at, psk: psk.clone() })),
             }
         }
     }

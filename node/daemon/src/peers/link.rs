@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ais_ha::{Input, Packet, Redial, Sender};
 use ais_meta::{Address, NodeId};
@@ -15,15 +15,23 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 
 use super::dial::{self, Attempt, Dialled};
-use super::noise::{PeerError, Seal};
+use super::noise::{HANDSHAKE_TIMEOUT, PeerError, Psk, Seal};
 use super::outbox::Outbox;
 use super::wire::{Channel, Greeting};
-use super::{Shared, lock};
+use super::{Shared, listen, lock};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(2);
+/// The longest back-off from a peer whose connection was lost not longer ago than `RECENT`: it is expected back.
+const BACKOFF_RECENT: Duration = Duration::from_millis(400);
+const RECENT: Duration = Duration::from_secs(60);
+/// A process that ends may close a connection so, too; one that lives and does it again holds other secrets.
+const REJECTED: u32 = 3;
+/// Between tries to move a connection to the first key.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
 /// Addresses tried for one peer at once.
 const ADDRESSES_MAX: usize = 8;
 /// Bytes gathered into one write.
@@ -52,6 +60,8 @@ pub struct Link {
     bulk: Outbox,
     up: watch::Sender<Option<Up>>,
     bulk_up: AtomicBool,
+    /// So often in a row was dialling ended before an answer.
+    rejected: AtomicU32,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -82,6 +92,7 @@ impl Link {
             bulk: Outbox::new(Channel::Bulk, Arc::clone(&shared.hooks)),
             up: watch::Sender::new(None),
             bulk_up: AtomicBool::new(false),
+            rejected: AtomicU32::new(0),
             tasks: Mutex::default(),
         });
         let control = tokio::spawn(Arc::clone(&link).run_control(Arc::clone(shared), ended_out));
@@ -124,6 +135,14 @@ impl Link {
         drop(self.ended.try_send((peer, at)));
     }
 
+    pub(super) fn is_up(&self) -> bool {
+        self.up.borrow().is_some()
+    }
+
+    pub(super) fn is_rejected(&self) -> bool {
+        self.rejected.load(Ordering::Relaxed) >= REJECTED
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.control.is_idle() && self.bulk.is_idle()
     }
@@ -132,6 +151,7 @@ impl Link {
 
     async fn run_control(self: Arc<Self>, shared: Arc<Shared>, mut ended: mpsc::Receiver<(Sender, SocketAddr)>) {
         let (mut next, mut last, mut count) = (None, None, 0);
+        let mut lost_at: Option<Instant> = None;
         let mut backoff = BACKOFF_FIRST;
         loop {
             let dialled: Box<Dialled> = match next.take() {
@@ -142,13 +162,14 @@ impl Link {
                         next = self.evidence(&shared, &peer, last.unwrap_or(at), &mut ended).await;
                         continue;
                     }
-                    dialled = self.seek(&shared, last, &mut backoff) => dialled,
+                    dialled = self.seek(&shared, last, lost_at, &mut backoff) => dialled,
                 },
             };
             backoff = BACKOFF_FIRST;
             count += 1;
             let (peer, at) = (dialled.peer.sender(), dialled.at);
             last = Some(at);
+            self.rejected.store(0, Ordering::Relaxed);
             shared.note(&peer);
             shared.hooks.connection(true);
             self.control.set_open(true);
@@ -158,6 +179,7 @@ impl Link {
             self.control.set_open(false);
             self.up.send_replace(None);
             shared.hooks.connection(false);
+            lost_at = Some(Instant::now());
             match end {
                 End::Evidence(error) => {
                     tracing::info!(peer = %peer.id, run = peer.run, %error, "connection ended");
@@ -201,7 +223,9 @@ impl Link {
         dialled: Dialled,
         ended: &mut mpsc::Receiver<(Sender, SocketAddr)>,
     ) -> End {
-        let (peer, at) = (dialled.peer.sender(), dialled.at);
+        let (peer, at, psk) = (dialled.peer.sender(), dialled.at, dialled.psk);
+        let mut renewed = std::pin::pin!(renew(shared, &peer, at, &psk));
+        let mut revoked = std::pin::pin!(listen::revoked(shared, &psk));
         let (mut reader, writer) = dialled.stream.into_split();
         let mut writing = std::pin::pin!(write(&self.control, dialled.seal, writer));
         let mut probe: Option<Probe> = None;
@@ -210,6 +234,12 @@ impl Link {
                 biased;
                 error = eof(&mut reader) => return end_of(error),
                 error = &mut writing => return end_of(error),
+                dialled = &mut renewed => return End::Replaced(dialled),
+                error = &mut revoked => {
+                    // Ours to give up, and not for nothing: a better one may be a moment away.
+                    let dialled = timeout(HANDSHAKE_TIMEOUT, &mut renewed).await;
+                    return dialled.map_or(End::Lost(error), End::Replaced);
+                }
                 Some((lost, _)) = ended.recv() => {
                     if lost == peer && probe.is_none() {
                         shared.tell(Input::ConnectionEnded { peer: lost.clone() }).await;
@@ -241,6 +271,7 @@ impl Link {
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         last: Option<SocketAddr>,
+        lost_at: Option<Instant>,
         backoff: &mut Duration,
     ) -> Box<Dialled> {
         loop {
@@ -258,16 +289,28 @@ impl Link {
                         tracing::debug!(peer = %self.node, %at, %error, "not connected");
                         shared.meet_foreign(&greeting).await;
                     }
-                    Ok((at, Attempt::Failed(error))) => {
-                        tracing::debug!(peer = %self.node, %at, %error, "not connected")
-                    }
+                    Ok((at, Attempt::Failed(error))) => self.not_connected(shared, at, &error),
                     Err(_) => {}
                 }
             }
+            let recent = lost_at.is_some_and(|at| at.elapsed() < RECENT);
+            let longest = if recent { BACKOFF_RECENT } else { BACKOFF_LAST };
             tokio::select! {
-                () = tokio::time::sleep(jittered(*backoff)) => *backoff = (*backoff * 2).min(BACKOFF_LAST),
+                () = tokio::time::sleep(jittered((*backoff).min(longest))) => *backoff = (*backoff * 2).min(BACKOFF_LAST),
                 () = self.wake.notified() => *backoff = BACKOFF_FIRST,
             }
+        }
+    }
+
+    fn not_connected(&self, shared: &Shared, at: SocketAddr, error: &PeerError) {
+        tracing::debug!(peer = %self.node, %at, %error, "not connected");
+        if !error.is_end() {
+            // A time-out says nothing about keys.
+            return;
+        }
+        shared.keyring.doubt();
+        if self.rejected.fetch_add(1, Ordering::Relaxed) + 1 == REJECTED {
+            tracing::warn!(peer = %self.node, %at, "closed the connection before it answered: compare the cluster secrets");
         }
     }
 
@@ -329,7 +372,7 @@ impl Link {
             match dial::attempt(&shared, target.at, Channel::Bulk).await {
                 Attempt::Open(dialled) if dialled.peer.sender() == target.peer => {
                     backoff = BACKOFF_FIRST;
-                    self.serve_bulk(&shared, *dialled, &target.peer, &mut up).await;
+                    self.serve_bulk(&shared, *dialled, &target, &mut up).await;
                 }
                 _ => {
                     tokio::select! {
@@ -345,11 +388,11 @@ impl Link {
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         dialled: Dialled,
-        peer: &Sender,
+        target: &Up,
         up: &mut watch::Receiver<Option<Up>>,
     ) {
         let Ok(stream) = dialled.stream.into_std() else { return };
-        let (link, seal) = (Arc::clone(self), dialled.seal);
+        let (link, seal, peer) = (Arc::clone(self), dialled.seal, &target.peer);
         self.bulk.set_open(true);
         let mut sending = AbortOnDrop(shared.bulk_runtime.spawn(async move {
             let stream = match TcpStream::from_std(stream) {
@@ -364,10 +407,11 @@ impl Link {
         }));
         self.bulk_up.store(true, Ordering::Relaxed);
         loop {
-            // Told once both connections are there, and again when the control connection was opened anew.
+            // Told once both connections are there. When the control connection was opened anew, this one shares its
+            // lot: what broke the one has held up the other, or has changed its key.
             let now = up.borrow_and_update().clone();
             match now {
-                Some(now) if now.peer == *peer => shared.tell(Input::Connected { peer: peer.clone() }).await,
+                Some(now) if now == *target => shared.tell(Input::Connected { peer: peer.clone() }).await,
                 Some(_) => break,
                 None => {}
             }
@@ -383,6 +427,24 @@ impl Link {
         }
         self.bulk_up.store(false, Ordering::Relaxed);
         self.bulk.set_open(false);
+    }
+}
+
+/// Waits until a connection is not under the first key, and there is another one that is.
+async fn renew(shared: &Shared, peer: &Sender, at: SocketAddr, psk: &Psk) -> Box<Dialled> {
+    let mut changes = shared.keyring.changes();
+    loop {
+        if changes.wait_for(|ring| !ring.is_first(psk)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let first = shared.keyring.ring().psks().first().cloned();
+        if let Some(first) = first
+            && let Attempt::Open(dialled) = dial::attempt_with(shared, at, Channel::Control, &first).await
+            && dialled.peer.sender() == *peer
+        {
+            return dialled;
+        }
+        tokio::time::sleep(jittered(RENEW_EVERY)).await;
     }
 }
 

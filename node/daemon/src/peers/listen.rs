@@ -8,7 +8,7 @@ use ais_ha::{Input, Sender};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::noise::{self, PeerError, Unseal};
+use super::noise::{self, PeerError, Psk, Unseal};
 use super::wire::{Answer, Channel, Greeting, Opening};
 use super::{Shared, dial, lock, plain_ip};
 
@@ -42,23 +42,27 @@ pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
 struct Accepted {
     stream: TcpStream,
     unseal: Unseal,
+    psk: Psk,
     greeting: Greeting,
     channel: Channel,
     remote: SocketAddr,
 }
 
 async fn greet(shared: &Arc<Shared>, mut stream: TcpStream, remote: SocketAddr) -> Option<Accepted> {
-    if let Err(error) = dial::tune(&stream) {
+    if let Err(error) = dial::tune(&stream, Channel::Bulk, shared.silence) {
         tracing::debug!(%remote, %error, "a connection cannot be set up");
         return None;
     }
     let judge = |opening: &Opening| Answer { greeting: shared.greeting(), refused: shared.refusal(&opening.greeting) };
-    match noise::accept(&mut stream, &shared.psk, judge).await {
-        Ok((unseal, opening)) => {
+    match noise::accept(&mut stream, shared.keyring.ring().psks(), judge).await {
+        Ok((unseal, opening, psk)) => {
             shared.note(&opening.greeting.sender());
-            Some(Accepted { stream, unseal, greeting: opening.greeting, channel: opening.channel, remote })
+            Some(Accepted { stream, unseal, psk, greeting: opening.greeting, channel: opening.channel, remote })
         }
         Err((error, opening)) => {
+            if matches!(error, PeerError::Noise(_)) {
+                shared.keyring.doubt();
+            }
             // One who dials itself through its own entry in the list is no news.
             let own = opening.as_ref().is_some_and(|o| o.greeting.boot == shared.greeting().boot);
             if !own && !error.is_end() {
@@ -81,10 +85,13 @@ impl Accepted {
             Channel::Bulk => {
                 let runtime = shared.bulk_runtime.clone();
                 let Ok(stream) = self.stream.into_std() else { return };
-                let (unseal, sender) = (self.unseal, self.greeting.sender());
+                let (unseal, psk, sender) = (self.unseal, self.psk, self.greeting.sender());
                 runtime.spawn(async move {
                     if let Ok(mut stream) = TcpStream::from_std(stream) {
-                        let error = read(&mut stream, unseal, &sender, &shared.bulk_events).await;
+                        let error = tokio::select! {
+                            error = read(&mut stream, unseal, &sender, &shared.bulk_events) => error,
+                            error = revoked(&shared, &psk) => error,
+                        };
                         tracing::debug!(peer = %sender.id, %error, "an accepted bulk connection ended");
                     }
                     shared.hooks.connection(false);
@@ -102,7 +109,10 @@ impl Accepted {
         let back = SocketAddr::new(plain_ip(self.remote), self.greeting.addresses.peer.port);
         *lock(&shared.accepted).entry(sender.clone()).or_insert(0) += 1;
         link.greeted(&self.greeting.addresses.peer, back);
-        let error = read(&mut self.stream, self.unseal, &sender, &shared.events).await;
+        let error = tokio::select! {
+            error = read(&mut self.stream, self.unseal, &sender, &shared.events) => error,
+            error = revoked(shared, &self.psk) => error,
+        };
         let last = leave(shared, &sender);
         shared.hooks.connection(false);
         tracing::debug!(peer = %sender.id, %error, last, "an accepted control connection ended");
@@ -126,6 +136,16 @@ fn leave(shared: &Shared, sender: &Sender) -> bool {
             true
         }
     }
+}
+
+/// Waits until the key of a connection is accepted no more.
+pub(super) async fn revoked(shared: &Shared, psk: &Psk) -> PeerError {
+    let mut changes = shared.keyring.changes();
+    if changes.wait_for(|ring| !ring.psks().contains(psk)).await.is_err() {
+        // Nobody can change it any more.
+        std::future::pending::<()>().await;
+    }
+    PeerError::Refused("its secret is not accepted any more".to_owned())
 }
 
 /// Reads packets until the connection ends.

@@ -28,6 +28,7 @@ use tokio::runtime;
 use tokio::sync::mpsc;
 
 use crate::hooks::Hooks;
+use crate::keyring::Keyring;
 use link::Link;
 pub use noise::Psk;
 pub use wire::Greeting;
@@ -37,7 +38,9 @@ const LINKS_MAX: usize = 8192;
 
 /// What all connections of a process share.
 pub struct Shared {
-    psk: Psk,
+    keyring: Keyring,
+    /// How long a control connection may stay without an answer before another one is dialled.
+    silence: Duration,
     greeting: Mutex<Greeting>,
     /// The newest process of each disk that greeted.
     newest: Mutex<BTreeMap<VoterId, (u64, BootId)>>,
@@ -155,8 +158,10 @@ impl Shared {
 
 /// What [`Peers::start`] needs.
 pub struct Setup {
-    /// Key of the handshakes.
-    pub psk: Psk,
+    /// Keys of the handshakes.
+    pub keyring: Keyring,
+    /// How long a control connection may stay without an answer before another one is dialled (`suspect`).
+    pub silence: Duration,
     /// What we say of ourselves.
     pub greeting: Greeting,
     /// Bound, not blocking.
@@ -185,7 +190,8 @@ impl Peers {
     pub fn start(setup: Setup) -> std::io::Result<Self> {
         let listener = tokio::net::TcpListener::from_std(setup.listener)?;
         let shared = Arc::new(Shared {
-            psk: setup.psk,
+            keyring: setup.keyring,
+            silence: setup.silence,
             greeting: Mutex::new(setup.greeting),
             newest: Mutex::default(),
             accepted: Mutex::default(),
@@ -228,6 +234,15 @@ impl Peers {
         if let Some(link) = self.shared.link(to) {
             link.send(packet);
         }
+    }
+
+    /// Why nobody talks with us, if it is for want of the right secret.
+    #[must_use]
+    pub fn locked_out(&self) -> Option<&'static str> {
+        let links = lock(&self.shared.links);
+        let none_up = links.values().all(|link| !link.is_up());
+        (none_up && links.values().any(|link| link.is_rejected()))
+            .then_some("peers close the connection before they answer: compare this node's secret with theirs")
     }
 
     /// Ends all back-offs.

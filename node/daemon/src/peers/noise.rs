@@ -29,9 +29,15 @@ const CHUNK: usize = MESSAGE_MAX - TAG;
 /// A process that accepts but does not answer (stopped, black-holed) holds a dialler no longer than this.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Key of all handshakes of a cluster.
-#[derive(Clone)]
+/// Key of handshakes of a cluster. Never printed.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Psk([u8; 32]);
+
+impl std::fmt::Debug for Psk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Psk(**********)")
+    }
+}
 
 impl Psk {
     /// From the cluster's secret.
@@ -57,7 +63,7 @@ pub enum PeerError {
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
     /// The other side holds another secret, or the bytes are damaged.
-    #[error("not authenticated: {0}")]
+    #[error("not authenticated (compare the cluster secrets): {0}")]
     Noise(#[from] snow::Error),
     /// It is authenticated, but what it says does not decode.
     #[error("does not decode: {0}")]
@@ -121,10 +127,29 @@ async fn receive_step<T: DeserializeOwned>(
     stream: &mut (impl AsyncRead + Unpin),
     noise: &mut HandshakeState,
 ) -> Result<T, PeerError> {
-    let (mut message, mut payload) = (Vec::new(), vec![0; MESSAGE_MAX]);
+    let mut message = Vec::new();
     read_message(stream, &mut message).await?;
-    let length = noise.read_message(&message, &mut payload)?;
+    read_step(noise, &message)
+}
+
+fn read_step<T: DeserializeOwned>(noise: &mut HandshakeState, message: &[u8]) -> Result<T, PeerError> {
+    let mut payload = vec![0; MESSAGE_MAX];
+    let length = noise.read_message(message, &mut payload)?;
     decode(&payload[..length])
+}
+
+/// Reads the first message with whichever key it was made.
+fn first_step(psks: &[Psk], message: &[u8]) -> Result<(HandshakeState, Opening, Psk), PeerError> {
+    let mut last = PeerError::Decode("no key is accepted".to_owned());
+    for psk in psks {
+        let mut noise = builder(psk)?.build_responder()?;
+        match read_step(&mut noise, message) {
+            Ok(opening) => return Ok((noise, opening, psk.clone())),
+            Err(PeerError::Noise(error)) => last = PeerError::Noise(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
 }
 
 /// The dialling side of the handshake. What the answer means is the caller's to judge.
@@ -148,19 +173,20 @@ pub async fn open<S: AsyncRead + AsyncWrite + Unpin>(
     timeout(HANDSHAKE_TIMEOUT, steps).await.unwrap_or(Err(PeerError::Timeout(HANDSHAKE_TIMEOUT)))
 }
 
-/// The accepting side. `judge` sees the opening *before* it is known to be fresh, and may only look.
+/// The accepting side: any of the keys will do, and the one that did is given. `judge` sees the opening *before* it is known to be fresh, and may only look.
 ///
 /// # Errors
 /// [`PeerError::Refused`] when `judge` refused, and it was told.
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
-    psk: &Psk,
+    psks: &[Psk],
     judge: impl FnOnce(&Opening) -> Answer,
-) -> Result<(Unseal, Opening), (PeerError, Option<Opening>)> {
+) -> Result<(Unseal, Opening, Psk), (PeerError, Option<Opening>)> {
     let mut seen = None;
     let steps = async {
-        let mut noise = builder(psk)?.build_responder()?;
-        let opening: Opening = receive_step(stream, &mut noise).await?;
+        let mut message = Vec::new();
+        read_message(stream, &mut message).await?;
+        let (mut noise, opening, psk) = first_step(psks, &message)?;
         let answer = judge(&opening);
         send_step(stream, &mut noise, &answer).await?;
         let mut unseal =
@@ -170,7 +196,7 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
             seen = Some(opening);
             return Err(PeerError::Refused(why));
         }
-        Ok((unseal, opening))
+        Ok((unseal, opening, psk))
     };
     let result = timeout(HANDSHAKE_TIMEOUT, steps).await.unwrap_or(Err(PeerError::Timeout(HANDSHAKE_TIMEOUT)));
     result.map_err(|error| (error, seen))

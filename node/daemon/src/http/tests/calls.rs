@@ -1,4 +1,4 @@
-use ais_meta::auth;
+use ais_meta::auth::{self, Secret};
 
 use super::*;
 use crate::clock;
