@@ -128,7 +128,7 @@ pub(super) async fn put(State(app): State<Arc<App>>, call: Call) -> Result<Respo
 /// `POST /v1/cluster/recover` with `{"stamp":"I.E.S"}`, on the control listener: goes on without a majority that is
 /// lost for good.
 pub(super) async fn recover(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
-    if app.secret().is_none() {
+    if app.secrets().is_none() {
         let text = "recovery is taken in signed calls only, and this node runs without a secret";
         return Err(ApiError::new(StatusCode::FORBIDDEN, text));
     }
