@@ -38,7 +38,7 @@ fn no_corpus_is_left_without_a_target() {
 /// reserved a megabyte each.
 #[test]
 fn an_unknown_field_of_many_levels_reserves_no_gigabyte() {
-    let mut deep = vec![0xdd, 0xff, 0xff, 0xff, 0xff].repeat(1000);
+    let mut deep = [0xdd, 0xff, 0xff, 0xff, 0xff].repeat(1000);
     deep.push(0xc0);
     let mut member = vec![0x81, 0xa1, b'x'];
     member.extend_from_slice(&deep);
