@@ -77,6 +77,12 @@ fn steps(fast: bool) -> Result<Vec<Step>> {
             20,
             "cargo test --release -p ais-tests --test processes_faults -- --test-threads=1",
         ),
+        step(
+            "the control API on processes",
+            false,
+            15,
+            "cargo test --release -p ais-tests --test control -- --test-threads=1",
+        ),
         step("Python SDK on processes", false, 15, "cargo test --release -p ais-tests --test sdk -- --test-threads=1"),
         step("test Kubernetes", false, 40, "cargo test --release -p ais-tests --test testbed -- --test-threads=1"),
         step("Kubernetes", false, 30, "cargo test --release -p ais-tests --test kubernetes -- --test-threads=1"),

@@ -154,7 +154,7 @@ impl Gate {
     }
 
     fn count(&self, method: &Method, path: &str, response: &Response, took: Option<Duration>) {
-        const RESOURCES: [&str; 7] = ["health", "daemon", "cluster", "buckets", "objects", "reverse", "ha"];
+        const RESOURCES: [&str; 8] = ["tokens", "health", "daemon", "cluster", "buckets", "objects", "reverse", "ha"];
         const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"];
         let named = path.strip_prefix("/v1/").and_then(|rest| rest.split('/').next()).unwrap_or_default();
         let of = |set: &[&'static str], name: &str| set.iter().find(|s| **s == name).copied().unwrap_or("other");

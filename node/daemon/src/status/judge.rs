@@ -64,7 +64,10 @@ pub(super) fn troubles(seen: &Seen) -> Vec<String> {
     for id in &away {
         say(format!("voter {id} is not connected"));
     }
-    if !away.is_empty() && (seen.electorate.len() - away.len()) * 2 <= seen.electorate.len() + 1 {
+    let (left, majority) = (seen.electorate.len() - away.len(), seen.electorate.len() / 2 + 1);
+    if left < majority {
+        say(format!("{left} voters are left, {majority} are needed: nothing can be committed"));
+    } else if left == majority && !away.is_empty() {
         say("one more voter lost, and nothing can be committed".to_owned());
     }
     for member in &seen.members {

@@ -12,6 +12,9 @@ mod ask;
 mod judge;
 mod render;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;

@@ -24,8 +24,11 @@ pub(super) fn text(seen: &Seen, troubles: &[String], now_ms: u64) -> String {
     let versions = format!("smap v{}, bmd v{}, config v{}", seen.smap_version, seen.bmd_version, seen.config_version);
     line(&mut out, "state", &format!("{stamp}, {versions}"));
     let seats: Vec<&str> = seen.electorate.iter().map(|seat| seat.node_id.as_str()).collect();
-    let majority = seats.len() / 2 + 1;
-    line(&mut out, "electorate", &format!("{} ({} of {} decide)", seats.join(" "), majority, seats.len()));
+    let decide = match seats.len() {
+        0 => "none".to_owned(),
+        n => format!("{} ({} of {n} decide)", seats.join(" "), n / 2 + 1),
+    };
+    line(&mut out, "electorate", &decide);
     if let Some(txn) = &seen.transaction {
         let rebalance =
             if txn.rebalance_id.is_empty() { String::new() } else { format!(", rebalance {}", txn.rebalance_id) };

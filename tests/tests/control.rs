@@ -1,0 +1,185 @@
+//! The control API against processes: what the golden files cannot show, because it takes several nodes or the end of
+//! one.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ais_tests::client::{SDK_TIMEOUT, get_json};
+use ais_tests::cmd::{Cmd, Output};
+use ais_tests::http::{self, Call, Reply};
+use ais_tests::processes::{Kind, LocalCluster, Spec, node_binary};
+use ais_tests::suite;
+use ais_tests::wait::Wait;
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+/// Generous: the machine may be busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    suite::main(&[
+        ("control_configuration_is_live_everywhere", configuration),
+        ("control_membership_by_http", membership),
+        ("control_join_by_admin", join_by_admin),
+        ("control_status_command", status_command),
+        ("control_shutdown_of_the_whole", shutdown),
+    ])
+}
+
+fn call(address: &str, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Result<Reply> {
+    Ok(http::call(address, Call { method, target, headers, body: body.as_bytes() }, SDK_TIMEOUT)?)
+}
+
+/// A call that must be answered with 200; the text.
+fn done(address: &str, method: &str, target: &str, body: &str) -> Result<String> {
+    let reply = call(address, method, target, &[], body)?;
+    ensure!(reply.status == 200, "{method} {target} {body}: {} {}", reply.status, reply.text());
+    Ok(reply.text())
+}
+
+fn gateway(cluster: &LocalCluster) -> Result<String> {
+    let (_, address) = cluster.survivors("").into_iter().next().context("no gateway runs")?;
+    Ok(address)
+}
+
+/// What a node says through a gateway.
+fn reverse(gateway: &str, id: &str, what: &str) -> Result<Reply> {
+    call(gateway, "GET", &format!("/v1/reverse/daemon?what={what}"), &[("Ais-Node-Id", id)], "")
+}
+
+fn configuration() -> Result<String> {
+    let cluster = LocalCluster::start(Spec::new(3, 2))?;
+    let gateway = gateway(&cluster)?;
+    let told: Value = serde_json::from_str(&done(
+        &gateway,
+        "PUT",
+        "/v1/cluster/set-config?log.level=debug&ha.park_ms=14000&mirror.copies=3",
+        "",
+    )?)?;
+    ensure!(told["needs_restart"] == json!(["ha.park_ms"]), "the answer is {told}");
+    for id in cluster.ids() {
+        Wait::new(format!("{id} logs at the new level"), PATIENCE).until(|| {
+            let log = reverse(&gateway, &id, "log&severity=info")?;
+            Ok((log.status == 200 && log.text().contains("another log level")).then_some(()))
+        })?;
+    }
+    for (_, address) in cluster.survivors("") {
+        let config = get_json(&address, "/v1/cluster?what=cluster_config")?;
+        ensure!(config["log"]["level"] == "debug" && config["mirror"]["copies"] == 3, "{address} has {config}");
+    }
+    let refused = call(&gateway, "PUT", "/v1/cluster/set-config?log.leval=info", &[], "")?;
+    ensure!(refused.status == 400 && refused.text().contains("log.level"), "{}", refused.text());
+    let stats = get_json(&gateway, "/v1/cluster?what=node_stats")?;
+    ensure!(stats["target"].as_object().is_some_and(|targets| targets.len() == 2), "node_stats of {stats}");
+    let info = get_json(&gateway, "/v1/cluster?what=sysinfo")?;
+    ensure!(info["proxy"].as_object().is_some_and(|gateways| gateways.len() == 3), "sysinfo of {info}");
+    done(&gateway, "PUT", "/v1/cluster", r#"{"action":"reset-config"}"#)?;
+    cluster.finish();
+    Ok("log.level on 5 nodes".to_owned())
+}
+
+fn flags(gateway: &str, id: &str) -> Result<Option<u64>> {
+    let smap = get_json(gateway, "/v1/daemon?what=smap")?;
+    let node = smap["tmap"].get(id).or_else(|| smap["pmap"].get(id));
+    Ok(node.and_then(|node| node["flags"].as_u64()))
+}
+
+fn action(gateway: &str, name: &str, sid: &str) -> Result<String> {
+    let body = json!({"action": name, "value": {"sid": sid, "skip_rebalance": false}});
+    done(gateway, "PUT", "/v1/cluster", &body.to_string())
+}
+
+fn membership() -> Result<String> {
+    let mut cluster = LocalCluster::start(Spec::new(3, 3))?;
+    let gateway = gateway(&cluster)?;
+    let wait = |what: &str, id: &str, wanted: Option<u64>| {
+        Wait::new(what, PATIENCE).until(|| Ok((flags(&gateway, id)? == wanted).then_some(())))
+    };
+    let id = action(&gateway, "start-maintenance", "t1")?;
+    ensure!(id.starts_with('g'), "a rebalance's id is '{id}'");
+    // 4 in maintenance, 16 once everybody knows.
+    wait("maintenance", "t1", Some(4 | 16))?;
+    let status: Value = serde_json::from_slice(&reverse(&gateway, "t1", "node_status")?.body)?;
+    ensure!(status["status"] == "maintenance", "the status of a node in maintenance is {status}");
+    action(&gateway, "stop-maintenance", "t1")?;
+    wait("back in service", "t1", Some(0))?;
+
+    action(&gateway, "decommission-node", "t2")?;
+    wait("decommissioned", "t2", None)?;
+    let left = cluster.node_mut("t2")?.reap(PATIENCE)?;
+    action(&gateway, "shutdown-node", "t3")?;
+    let down = cluster.node_mut("t3")?.reap(PATIENCE)?;
+    cluster.finish();
+    Ok(format!("decommissioned: {left}, shut down: {down}"))
+}
+
+/// A node that nobody's list names and that knows nobody.
+fn join_by_admin() -> Result<String> {
+    let mut cluster = LocalCluster::start(Spec::new(3, 1))?;
+    let gateway = gateway(&cluster)?;
+    cluster.primary_ep = None;
+    cluster.add("t9", Kind::Target, &[("discovery_file", json!(""))])?;
+    cluster.start_node("t9")?;
+    let control = cluster.node("t9")?.control.clone();
+    let (host, port) = control.rsplit_once(':').context("an address")?;
+    let snode = json!({"daemon_type": "target", "intra_control_net": {"node_ip_addr": host, "daemon_port": port}});
+    // It may still be starting.
+    let told = Wait::new("the node is told", PATIENCE).until(|| {
+        let reply = call(&gateway, "POST", "/v1/cluster/join-by-admin", &[], &snode.to_string())?;
+        Ok((reply.status == 200).then_some(reply.text()))
+    })?;
+    let told: Value = serde_json::from_str(&told)?;
+    ensure!(told["daemon_id"] == "t9", "the answer is {told}");
+    ensure!(flags(&gateway, "t9")?.is_some(), "t9 is not in the map");
+    cluster.finish();
+    Ok(told.to_string())
+}
+
+fn status(cluster: &LocalCluster) -> Result<Output> {
+    Cmd::new(node_binary()?).args(["status", &format!("http://{}", gateway(cluster)?)]).timeout(PATIENCE).output()
+}
+
+fn status_command() -> Result<String> {
+    let mut cluster = LocalCluster::start(Spec::new(3, 2))?;
+    let healthy = Wait::new("healthy", PATIENCE).until(|| {
+        let told = status(&cluster)?;
+        Ok(told.ok().then_some(told))
+    })?;
+    for id in cluster.ids() {
+        ensure!(healthy.stdout.contains(&id), "{id} is not in:\n{}", healthy.stdout);
+    }
+    ensure!(healthy.stdout.lines().all(|line| line.chars().count() <= 80), "too wide:\n{}", healthy.stdout);
+    let (primary, _) = cluster.wait_led(0)?;
+    let victim = cluster.survivors(&primary).pop().context("another gateway")?.0;
+    cluster.node_mut(&victim)?.kill9()?;
+    let sick = Wait::new("not healthy", PATIENCE).until(|| {
+        let told = status(&cluster)?;
+        Ok((!told.ok()).then_some(told))
+    })?;
+    ensure!(sick.stdout.contains("NOT HEALTHY") && sick.stdout.contains(&victim), "{}", sick.stdout);
+    cluster.finish();
+    Ok(sick.stdout.lines().next().unwrap_or_default().to_owned())
+}
+
+/// One call ends everything in order; nobody takes over on the way, and everything comes back as it was.
+fn shutdown() -> Result<String> {
+    let mut cluster = LocalCluster::start(Spec::new(3, 2))?;
+    let (_, epoch) = cluster.wait_led(0)?;
+    done(&gateway(&cluster)?, "POST", "/v1/buckets/kept", r#"{"action":"create-bck"}"#)?;
+    let ids = cluster.ids();
+    let last = cluster.survivors("").pop().context("a gateway")?.1;
+    done(&last, "PUT", "/v1/cluster", r#"{"action":"shutdown"}"#)?;
+    for id in &ids {
+        let status = cluster.node_mut(id)?.reap(PATIENCE).with_context(|| format!("{id} does not end"))?;
+        ensure!(status.success(), "{id} ended with {status}");
+    }
+    for id in &ids {
+        cluster.start_node(id)?;
+    }
+    cluster.wait_agreed()?;
+    let (_, again) = cluster.wait_led(0)?;
+    let names = ais_tests::client::bmd_names(&gateway(&cluster)?)?;
+    ensure!(names.contains("kept"), "the bucket is gone: {names:?}");
+    cluster.finish();
+    Ok(format!("epoch {epoch} before, {again} after"))
+}
