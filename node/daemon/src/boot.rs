@@ -1,5 +1,6 @@
 //! Everything before the core starts: the state directory, the discovery file, the peers' listener.
 
+use std::collections::BTreeMap;
 use std::net::{TcpListener, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,15 +16,15 @@ use crate::discovery::{News, Source};
 use crate::handle::{Handle, Identity};
 use crate::hooks::Hooks;
 use crate::peers::{Greeting, wire};
-use crate::{clock, disk, runner};
+use crate::{clock, disk, keeper, runner};
 
 /// Opens the state directory and starts the core's thread.
 ///
 /// # Errors
 /// Whatever keeps the node from starting, with what to do about it.
 pub async fn start(config: &Config, hooks: Arc<dyn Hooks>) -> anyhow::Result<(Handle, JoinHandle<()>)> {
-    let source = source(config);
-    let news = source.read().await;
+    let mut source = source(config);
+    let mut news = source.read().await;
     let uuid = agreed_uuid(config, &news)?;
     if let Some(problem) = &news.problem {
         tracing::warn!(problem, "the discovery file cannot be used; this node will not found a cluster");
@@ -34,6 +35,12 @@ pub async fn start(config: &Config, hooks: Arc<dyn Hooks>) -> anyhow::Result<(Ha
         tracing::warn!("INSECURE: no secret is set, whoever reaches the peer and control ports is believed");
     }
     let uuid = uuid.or_else(|| opened.join.clone());
+    let remembered = opened.hard.remembered.as_ref().map(|r| r.peers.clone()).unwrap_or_default();
+    let remembered: BTreeMap<_, _> = remembered.into_iter().map(|peer| (peer.id.node, peer.addresses.peer)).collect();
+    source.remembered.clone_from(&remembered);
+    for (id, address) in remembered.into_iter().filter(|(id, _)| *id != config.node_id) {
+        news.book.entry(id).or_insert(address);
+    }
     // After the lock: a second process must fail on the directory, which says more than a port in use.
     let listener = listen(&config.listen_host, config.peer_port)?;
     let boot = BootId(getrandom::u64().context("no random numbers")?);
@@ -73,16 +80,19 @@ pub async fn start(config: &Config, hooks: Arc<dyn Hooks>) -> anyhow::Result<(Ha
         runtime: runtime::Handle::current(),
         hooks,
     };
-    runner::start(setup).context("cannot start the core's thread")
+    let (handle, thread) = runner::start(setup).context("cannot start the core's thread")?;
+    keeper::start(&runtime::Handle::current(), &config.mountpaths, &handle.identity().sender.id, &handle.view());
+    Ok((handle, thread))
 }
 
 /// Opens the state directory beside everything else: a disk that hangs is said, not waited for in silence.
 async fn open(config: &Config, cluster: Option<&ClusterUuid>) -> anyhow::Result<disk::Opened> {
     let (directory, node, cluster) = (config.state_dir.clone(), config.node_id.clone(), cluster.cloned());
+    let mountpaths = config.mountpaths.clone();
     let fsync_delay = Duration::from_millis(config.debug_fsync_delay_ms);
     let mut opening = tokio::task::spawn_blocking(move || {
-        let wanted = disk::Wanted { cluster: cluster.as_ref(), fsync_delay, ..disk::Wanted::of(&node) };
-        disk::open(&directory, &wanted)
+        let (cluster, mountpaths) = (cluster.as_ref(), mountpaths.as_slice());
+        disk::open(&directory, &disk::Wanted { node: &node, cluster, mountpaths, fsync_delay })
     });
     let hang = Duration::from_millis(config.timers.suspect_ms);
     let opened = match tokio::time::timeout(hang, &mut opening).await {
@@ -104,6 +114,7 @@ fn source(config: &Config) -> Source {
         own: config.addresses(),
         node: config.node_id.clone(),
         standalone: config.standalone,
+        remembered: BTreeMap::new(),
     }
 }
 
@@ -120,6 +131,10 @@ fn agreed_uuid(config: &Config, news: &News) -> anyhow::Result<Option<ClusterUui
 fn report(config: &Config, opened: &disk::Opened) {
     let directory = config.state_dir.display();
     let id = VoterId::new(config.node_id.clone(), opened.disk);
+    if let Some(remembered) = &opened.hard.remembered {
+        let (cluster, peers) = (&remembered.uuid, remembered.peers.len());
+        tracing::warn!(%id, %cluster, peers, "the state directory was lost; copies on data disks name the cluster to join");
+    }
     if let Some(why) = &opened.set_aside {
         tracing::error!(%id, %directory, %why, "records were set aside as *.bad-*; this disk has a new id and will only join");
     }

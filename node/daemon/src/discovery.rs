@@ -84,6 +84,8 @@ pub struct Source {
     pub node: NodeId,
     /// One gateway alone may found.
     pub standalone: bool,
+    /// Whom copies of lost records name; the file's word on an address counts before theirs.
+    pub remembered: BTreeMap<NodeId, Address>,
 }
 
 /// What was read.
@@ -105,6 +107,9 @@ impl Source {
         match self.parse() {
             Ok((file, peers)) => {
                 let primary_ep = self.primary_ep(&peers).await;
+                let mut book = self.remembered.clone();
+                book.extend(peers.into_iter().map(|(id, a)| (id, a.peer)));
+                book.remove(&self.node);
                 News {
                     discovery: Discovery {
                         initial_voters: file.initial_voters,
@@ -112,7 +117,7 @@ impl Source {
                         primary_ep,
                         standalone: self.standalone,
                     },
-                    book: peers.into_iter().filter(|(id, _)| *id != self.node).map(|(id, a)| (id, a.peer)).collect(),
+                    book,
                     uuid: file.cluster_uuid,
                     problem: None,
                 }
@@ -315,6 +320,7 @@ mod tests {
             own: Addresses { public: at(1), control: at(2), peer: at(3) },
             node: "g1".parse().unwrap(),
             standalone: false,
+            remembered: BTreeMap::new(),
         }
     }
 

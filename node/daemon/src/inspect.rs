@@ -1,40 +1,57 @@
-//! `ais-node inspect DIR`: the records of a stopped node, for people. Never writes.
+//! `ais-node inspect DIR`: the records of a stopped node, for people, and as JSON for programs. Never writes.
+//!
+//! `DIR` is a state directory, or a data disk that holds a copy of the metadata. With `--mountpath` the copies beside a
+//! state directory are shown as well.
+
+mod report;
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
 use crate::disk::frame::{self, FileKind, FrameError};
 use crate::disk::load::{self, Files, Found, Records};
-use crate::disk::{Identity, Lock, small, states, vote};
+use crate::disk::{DiskError, Identity, Lock, small, states, vote};
+use report::Report;
 
-/// What to print.
+/// What to print: lines, or one JSON object.
 ///
 /// # Errors
 /// No directory, or a process uses it.
-pub fn inspect(directory: &Path) -> anyhow::Result<String> {
+pub fn inspect(directory: &Path, mountpaths: &[PathBuf], json: bool) -> anyhow::Result<String> {
     if !directory.is_dir() {
         bail!("{} is not a directory", directory.display());
     }
     let lock = Lock::shared(directory).context("stop the node first")?;
     let files = Files::read(directory)?;
+    let found = load::examine(&files);
+    let report = Report::new(directory, mountpaths, &files, &found)?;
+    if json {
+        return Ok(serde_json::to_string_pretty(&report)? + "\n");
+    }
     let mut text = String::new();
-    match load::examine(&files) {
-        Ok(Found::Good(records)) => good(&mut text, &records)?,
-        Ok(Found::Fresh) => writeln!(text, "nothing: the next start formats it")?,
+    if !report.is_copy_only() {
+        records(&mut text, &files, found)?;
+    }
+    report.print_rest(&mut text)?;
+    drop(lock);
+    Ok(text)
+}
+
+fn records(text: &mut String, files: &Files, found: Result<Found, DiskError>) -> std::fmt::Result {
+    match found {
+        Ok(Found::Good(records)) => good(text, &records),
+        Ok(Found::Fresh) => writeln!(text, "nothing: the next start formats it"),
         Ok(Found::Bad(why)) => {
             writeln!(text, "DAMAGED: {why}\nthe next start sets the records aside and may only join\n")?;
-            each(&mut text, &files)?;
+            each(text, files)
         }
         Err(error) => {
             writeln!(text, "NOT READ: {error}\n")?;
-            each(&mut text, &files)?;
+            each(text, files)
         }
     }
-    set_aside(&mut text, directory)?;
-    drop(lock);
-    Ok(text)
 }
 
 fn good(text: &mut String, records: &Records) -> std::fmt::Result {
@@ -49,7 +66,8 @@ fn good(text: &mut String, records: &Records) -> std::fmt::Result {
 }
 
 fn identity(text: &mut String, identity: &Identity, disk: ais_meta::DiskId) -> std::fmt::Result {
-    let replaced = if identity.join_only { ", in place of a damaged one" } else { "" };
+    let cluster = identity.cluster.as_ref().map(|c| format!(" of cluster {c}")).unwrap_or_default();
+    let replaced = if identity.join_only { format!(", in place of a lost one{cluster}") } else { String::new() };
     writeln!(
         text,
         "identity  {}/{disk}, formatted at {} (unix ms){replaced}",
@@ -147,19 +165,4 @@ fn each(text: &mut String, files: &Files) -> std::fmt::Result {
     say(FileKind::State, files.state.as_ref(), &|bytes, out| {
         state_lines(out, &states::parse(bytes, ais_meta::Stamp::default())?).map_err(|_| FrameError::Bad(String::new()))
     })
-}
-
-fn set_aside(text: &mut String, directory: &Path) -> anyhow::Result<()> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.contains(".bad-") {
-            names.push(name);
-        }
-    }
-    names.sort();
-    for name in names {
-        writeln!(text, "set aside {name}")?;
-    }
-    Ok(())
 }

@@ -7,6 +7,7 @@
 //! | [`runner`] | the one loop that owns the core |
 //! | [`handle`] | what everybody else holds of it |
 //! | [`disk`] | the state directory, and the thread that writes it |
+//! | [`keeper`] | copies of the committed State on a target's data disks |
 //! | [`peers`] | authenticated connections between members |
 //! | [`hooks`] | what the engine reports to the metrics |
 //! | [`keyring`] | the cluster's secrets, read again when their file changes |
@@ -27,6 +28,7 @@ pub mod handle;
 pub mod hooks;
 pub mod http;
 pub mod inspect;
+pub mod keeper;
 pub mod keyring;
 pub mod logging;
 pub mod metrics;

@@ -10,7 +10,7 @@ use ais_node::config::{self, Config, Flags, Surroundings};
 use ais_node::handle::Handle;
 use ais_node::http::{Listeners, Server};
 use ais_node::metrics::Metrics;
-use ais_node::{boot, inspect, logging, recover, status};
+use ais_node::{boot, inspect, keeper, logging, recover, status};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,8 +39,14 @@ enum Command {
     CheckConfig(Flags),
     /// Print the records of a stopped node. Never writes.
     Inspect {
-        /// The node's state directory.
-        state_dir: PathBuf,
+        /// The node's state directory, or a data disk that holds a copy.
+        dir: PathBuf,
+        /// Data disks whose copies are shown as well.
+        #[arg(long = "mountpath")]
+        mountpaths: Vec<PathBuf>,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
     },
     /// Show how a cluster is. Exits with 0 when it is healthy, 1 when it is not, 2 when nobody could be asked.
     Status(status::Options),
@@ -65,7 +71,7 @@ fn main() -> ExitCode {
             print!("{}", told?);
             Ok(ExitCode::SUCCESS)
         }),
-        Command::Inspect { state_dir } => inspect::inspect(&state_dir).map(|text| {
+        Command::Inspect { dir, mountpaths, json } => inspect::inspect(&dir, &mountpaths, json).map(|text| {
             print!("{text}");
             ExitCode::SUCCESS
         }),
@@ -111,6 +117,7 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listeners = Listeners::bind(&config).await.context("cannot listen for HTTP")?;
     let (handle, thread) = boot::start(&config, metrics.clone()).await?;
+    let mountpaths = config.mountpaths.clone();
     let server = Server::start(listeners, handle.clone(), Arc::clone(&config), metrics)?;
     let halt = tokio::select! {
         halt = handle.halted() => halt,
@@ -131,6 +138,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
         }
     }
     server.stop(HTTP_GRACE).await;
+    if let Halt::Decommissioned { rm_user_data: true, .. } = &halt {
+        // This version keeps nothing else on data disks. The configuration is not ours to remove: it was given.
+        keeper::forget(&mountpaths);
+    }
     if thread.is_finished() && thread.join().is_err() {
         tracing::error!("the core's thread panicked");
     }

@@ -7,13 +7,13 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ais_ha::{Genesis, HardState, Offer, Persist, Remembered};
-use ais_meta::{Stamp, VoterId};
+use ais_ha::{Genesis, HardState, Offer, Persist};
+use ais_meta::{DiskId, Stamp, VoterId};
 use ais_node::disk::frame::{self, FileKind, Header};
 use ais_node::disk::load::{self, Files, Found};
-use ais_node::disk::{DiskError, Lock, Report, Wanted, Work, Writer, aside, open};
+use ais_node::disk::{DiskError, Lock, Report, Wanted, Work, Writer, aside, copies, open};
 use ais_node::hooks::NoHooks;
-use kit::{Dir, filled, first_state, g1, next_state, opened, path, vote, whole, work};
+use kit::{Dir, filled, first_genesis, first_state, g1, next_state, opened, path, vote, whole, work};
 use proptest::prelude::*;
 
 #[test]
@@ -73,6 +73,7 @@ fn bytes_of(files: &mut Files, file: FileKind) -> &mut Vec<u8> {
         FileKind::Vote => &mut files.vote,
         FileKind::Genesis => &mut files.genesis,
         FileKind::State => &mut files.state,
+        FileKind::Copy => panic!("not in this directory"),
     };
     bytes.as_mut().unwrap()
 }
@@ -246,8 +247,18 @@ fn inspect_prints_the_records_and_writes_nothing() {
         names.into_iter().map(|p| (fs::read(&p).unwrap(), p)).collect::<Vec<_>>()
     };
     let before = list();
-    let text = ais_node::inspect::inspect(&dir.state()).unwrap();
+    let text = ais_node::inspect::inspect(&dir.state(), &[], false).unwrap();
     assert_eq!(list(), before);
+    let json: serde_json::Value =
+        serde_json::from_str(&ais_node::inspect::inspect(&dir.state(), &[], true).unwrap()).unwrap();
+    let accepted = hard.accepted.as_ref().unwrap().stamp().to_string();
+    assert_eq!(json["disk"]["accepted"]["stamp"], accepted);
+    assert_eq!(json["disk"]["committed"], hard.committed.as_ref().unwrap().stamp().to_string());
+    assert_eq!((&json["verdict"], &json["disk"]["effective_promise"]), (&"good".into(), &4.into()));
+    assert_eq!(json["disk"]["accepted"]["electorate"][0]["node_id"], "g1");
+    let command = format!("ais-node recover http://127.0.0.1:2 --stamp {accepted} --secret-file FILE");
+    assert_eq!(json["command"], command);
+    assert!(text.contains(&command), "{text}");
     for part in [
         disk.to_string(),
         "effective promise 4".to_owned(),
@@ -257,7 +268,7 @@ fn inspect_prints_the_records_and_writes_nothing() {
         assert!(text.contains(&part), "{part} in\n{text}");
     }
     let held = opened(&dir.state());
-    assert!(ais_node::inspect::inspect(&dir.state()).is_err());
+    assert!(ais_node::inspect::inspect(&dir.state(), &[], false).is_err());
     drop(held);
 }
 
@@ -482,27 +493,85 @@ fn whole_records_that_others_know_to_be_stale_are_set_aside() {
 #[test]
 fn a_lost_directory_joins_what_copies_elsewhere_name_and_nothing_else() {
     let uuid = |text: &str| text.parse::<ais_meta::ClusterUuid>().unwrap();
-    let remembered = Remembered { uuid: uuid("test-cluster"), peers: Vec::new() };
-    let (node, foreign) = (g1(), uuid("other-cluster"));
-    let wanted = Wanted { remembered: Some(remembered.clone()), ..Wanted::of(&node) };
+    let (ours, foreign, node) = (uuid("test-cluster"), uuid("other-cluster"), g1());
+    let disks = Dir::new();
+    let mountpaths = [disks.0.join("a"), disks.0.join("b"), disks.0.join("c")];
+    for mountpath in &mountpaths {
+        fs::create_dir(mountpath).unwrap();
+    }
+    let wanted = Wanted { mountpaths: &mountpaths, ..Wanted::of(&node) };
+    let start = |dir: &Dir, wanted: &Wanted<'_>| open(&dir.state(), wanted);
+    let me = VoterId::new("t9".parse().unwrap(), DiskId(1));
+    let (one, two) = (first_state(), next_state(&first_state(), "two").state);
+    copies::write(&mountpaths[0], &me, &two).unwrap();
+    copies::write(&mountpaths[1], &me, &one).unwrap();
 
     let dir = Dir::new();
     let refused = Wanted { cluster: Some(&foreign), ..wanted.clone() };
-    assert!(matches!(open(&dir.state(), &refused), Err(DiskError::Foreign { .. })));
+    assert!(matches!(start(&dir, &refused), Err(DiskError::Foreign { .. })));
     assert!(!path(&dir.state(), FileKind::Identity).exists(), "a foreign disk is never formatted");
-    let fresh = open(&dir.state(), &wanted).unwrap();
-    assert_eq!((fresh.fresh, &fresh.hard.genesis), (true, &Genesis::JoinOnly));
-    assert_eq!((fresh.join.as_ref(), fresh.hard.remembered.as_ref()), (Some(&remembered.uuid), Some(&remembered)));
+    let fresh = start(&dir, &wanted).unwrap();
+    assert_eq!((fresh.fresh, &fresh.hard.genesis, fresh.join.as_ref()), (true, &Genesis::JoinOnly, Some(&ours)));
+    let remembered = fresh.hard.remembered.clone().unwrap();
+    assert_eq!((&remembered.uuid, remembered.peers.len()), (&ours, 1));
+    assert_eq!(
+        fresh.hard,
+        HardState { genesis: Genesis::JoinOnly, remembered: Some(remembered.clone()), ..HardState::default() }
+    );
     drop(fresh);
-    // A second start still knows.
-    let again = open(&dir.state(), &wanted).unwrap();
-    assert_eq!((again.fresh, again.join.as_ref()), (false, Some(&remembered.uuid)));
+    // A second start still knows, whom to ask included.
+    let again = start(&dir, &wanted).unwrap();
+    assert_eq!((again.fresh, again.hard.remembered.as_ref()), (false, Some(&remembered)));
     drop(again);
 
-    // A record that reads needs no copy.
+    // One is damaged, at any byte: the other one is used; both: nothing is known, and nothing is made up.
+    let file = mountpaths[0].join(".ais.state");
+    let good = fs::read(&file).unwrap();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        fs::write(&file, &bad).unwrap();
+        assert_eq!(copies::recall(&mountpaths).unwrap().unwrap().uuid, ours, "byte {at}");
+        fs::write(&file, &good[..at]).unwrap();
+        assert!(copies::read(&mountpaths[0]).is_err(), "cut at {at}");
+    }
+    copies::write(&mountpaths[0], &me, &two).unwrap();
+    assert_eq!(fs::read(&file).unwrap().len(), good.len(), "healed");
+    // A foreign disk among them decides nothing, and does not stop a node whose records are good.
+    let mut other = first_genesis();
+    other.uuid = foreign.clone();
+    copies::write(&mountpaths[2], &me, &ais_meta::State::genesis(other).unwrap()).unwrap();
+    assert!(matches!(start(&Dir::new(), &wanted), Err(DiskError::Copies(_))));
     let dir = Dir::new();
     let (hard, _) = filled(&dir.state());
-    assert_eq!(open(&dir.state(), &wanted).unwrap().hard, hard);
+    assert_eq!(start(&dir, &wanted).unwrap().hard, hard);
+}
+
+#[test]
+fn copies_go_to_two_disks_and_a_disk_that_fails_is_replaced() {
+    let disks = Dir::new();
+    let mountpaths: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| disks.0.join(name)).collect();
+    for mountpath in &mountpaths[1..] {
+        fs::create_dir(mountpath).unwrap();
+    }
+    let (me, state) = (VoterId::new(g1(), DiskId(1)), Arc::new(first_state()));
+    let mut slots = copies::Slot::divide(&mountpaths);
+    assert_eq!(slots.len(), 2);
+    for slot in &mut slots {
+        assert!(slot.write(&me, &state));
+    }
+    let holds = |i: usize| copies::read(&mountpaths[i]).unwrap().map(|copy| (copy.id, copy.state.stamp()));
+    let copy = Some((me.clone(), state.stamp()));
+    // The first disk is not there: the third one takes its place.
+    assert_eq!([holds(0), holds(1), holds(2), holds(3)], [None, copy.clone(), copy, None]);
+    let text = ais_node::inspect::inspect(&mountpaths[1], &[], false).unwrap();
+    assert!(text.contains(&state.stamp().to_string()) && text.contains("a copy never votes"), "{text}");
+    let beside = ais_node::inspect::inspect(&disks.0, &mountpaths[2..], false).unwrap();
+    assert!(beside.contains("test-cluster") && beside.contains("d: none"), "{beside}");
+    for mountpath in &mountpaths {
+        copies::remove(mountpath).unwrap();
+    }
+    assert!(copies::recall(&mountpaths).unwrap().is_none());
 }
 
 proptest! {

@@ -38,6 +38,8 @@ pub enum FileKind {
     Genesis,
     /// Accepted States.
     State,
+    /// A committed State, outside of the state directory.
+    Copy,
 }
 
 impl FileKind {
@@ -47,6 +49,7 @@ impl FileKind {
             Self::Vote => b"AISvote\n",
             Self::Genesis => b"AISgenes",
             Self::State => b"AISstate",
+            Self::Copy => b"AIScopy\n",
         }
     }
 
@@ -58,6 +61,7 @@ impl FileKind {
             Self::Vote => "vote",
             Self::Genesis => "genesis",
             Self::State => "state",
+            Self::Copy => ".ais.state",
         }
     }
 }
@@ -76,6 +80,8 @@ pub mod kind {
     pub const DELTA: u8 = 5;
     /// A whole State, known to be committed when it was written.
     pub const COMMITTED: u8 = 6;
+    /// Who wrote a copy.
+    pub const ORIGIN: u8 = 7;
 }
 
 /// Why bytes do not read.

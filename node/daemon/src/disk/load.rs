@@ -2,16 +2,16 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ais_ha::{Genesis, HardState, Remembered, Vote};
+use ais_ha::{Genesis, HardState, Vote};
 use ais_meta::{ClusterUuid, DiskId, NodeId, Stamp, State};
 
 use super::frame::{self, FileKind, FrameError};
 use super::states::{self, StateFile};
 use super::vote::{self, Record, VoteFile};
-use super::{DiskError, Identity, Store, aside, small};
+use super::{DiskError, Identity, Store, aside, copies, small};
 use crate::clock;
 
 /// How long a start waits for the lock: the process before may be at its last breath, and `inspect` holds it briefly.
@@ -200,8 +200,8 @@ pub struct Wanted<'a> {
     pub node: &'a NodeId,
     /// The cluster to belong to, when given. A lost or damaged record of another one is not replaced.
     pub cluster: Option<&'a ClusterUuid>,
-    /// What copies elsewhere remember (protocol.md section 7): a directory without records may then only join.
-    pub remembered: Option<Remembered>,
+    /// Where copies may remember the cluster (protocol.md section 7): a directory without records may then only join.
+    pub mountpaths: &'a [PathBuf],
     /// For tests: a slow disk.
     pub fsync_delay: Duration,
 }
@@ -210,7 +210,7 @@ impl<'a> Wanted<'a> {
     /// Nothing but the node.
     #[must_use]
     pub fn of(node: &'a NodeId) -> Self {
-        Self { node, cluster: None, remembered: None, fsync_delay: Duration::ZERO }
+        Self { node, cluster: None, mountpaths: &[], fsync_delay: Duration::ZERO }
     }
 
     /// A lost record's cluster, unless it is another one than the wanted.
@@ -268,23 +268,35 @@ pub fn open(directory: &Path, wanted: &Wanted<'_>) -> Result<Opened, DiskError> 
     if let Some(found) = owner(&files).filter(|found| found != wanted.node) {
         return Err(DiskError::WrongNode { found, wanted: wanted.node.clone() });
     }
-    let remembered = || wanted.remembered.as_ref().map(|r| r.uuid.clone());
+    // Read only when they matter: a foreign data disk does not stop a node whose own records are good.
+    let mut remembered = None;
+    let mut recall = || -> Result<Option<ClusterUuid>, DiskError> {
+        remembered = copies::recall(wanted.mountpaths)?;
+        Ok(remembered.as_ref().map(|r| r.uuid.clone()))
+    };
     let (found, fresh, set_aside) = match examine(&files)? {
         Found::Good(records) => (*records, false, None),
         Found::Fresh => {
-            let join = wanted.joinable(remembered())?;
+            let join = wanted.joinable(recall()?)?;
             format(directory, wanted.node, join).map_err(writing())?;
             (again(directory)?, true, None)
         }
         Found::Bad(why) => {
-            let join = wanted.joinable(aside::cluster_of(&files).or_else(remembered))?;
+            let join = match aside::cluster_of(&files) {
+                Some(known) => Some(known),
+                None => recall()?,
+            };
+            let join = wanted.joinable(join)?;
             aside::put_aside(directory, wanted.node, join).map_err(writing())?;
             (again(directory)?, false, Some(why))
         }
     };
     let mut hard = hard_state(&found);
     let join = found.identity.cluster.clone().filter(|_| hard.genesis == Genesis::JoinOnly);
-    hard.remembered = wanted.remembered.clone().filter(|r| join.as_ref() == Some(&r.uuid));
+    if join.is_some() && remembered.is_none() {
+        remembered = copies::recall(wanted.mountpaths)?;
+    }
+    hard.remembered = remembered.filter(|r| join.as_ref() == Some(&r.uuid));
     let run = found.vote.record.run + 1;
     let mut vote = VoteFile::open(directory, found.vote).map_err(writing())?;
     let state = StateFile::open(directory, found.state).map_err(writing())?;

@@ -14,6 +14,7 @@
 //! set aside at the next start.
 
 pub mod aside;
+pub mod copies;
 pub mod frame;
 pub mod load;
 pub mod small;
@@ -66,6 +67,9 @@ pub enum DiskError {
         /// The configuration's.
         wanted: ClusterUuid,
     },
+    /// Its records are lost and the copies elsewhere are of no use.
+    #[error(transparent)]
+    Copies(#[from] copies::CopiesError),
     /// It is another node's.
     #[error("the state directory belongs to node '{found}', this is node '{wanted}'")]
     WrongNode {

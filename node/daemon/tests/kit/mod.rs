@@ -41,6 +41,10 @@ pub fn opened(directory: &Path) -> Opened {
 }
 
 pub fn first_state() -> State {
+    State::genesis(first_genesis()).unwrap()
+}
+
+pub fn first_genesis() -> Founding {
     let at = |port| Address { host: "127.0.0.1".into(), port };
     let node = Node {
         id: g1(),
@@ -53,8 +57,7 @@ pub fn first_state() -> State {
         extra: ais_meta::Extra::new(),
     };
     let founder = node.voter_id();
-    State::genesis(Founding { uuid: "test-cluster".parse().unwrap(), nodes: vec![node], founder, run: 1, created_s: 5 })
-        .unwrap()
+    Founding { uuid: "test-cluster".parse().unwrap(), nodes: vec![node], founder, run: 1, created_s: 5 }
 }
 
 /// The State after `state`, with one more bucket, and the way there.
