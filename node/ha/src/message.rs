@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::genesis::{Genesis, Offer};
 use crate::io::{Sender, Transferred};
+use crate::register::Term;
 
 /// A message with what authenticates and fences it (protocol.md rule 10).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -180,6 +181,17 @@ pub enum Message {
         /// Newest committed.
         stamp: Option<Stamp>,
     },
+    /// What this member was shown by an earlier process of the addressed disk (protocol.md rule 10).
+    Remembered {
+        /// The disk.
+        of: VoterId,
+        /// Its newest run.
+        run: u64,
+        /// What it had promised.
+        promised: Term,
+        /// What it had accepted.
+        accepted: Stamp,
+    },
     /// Founding: bind to this offer.
     Offer(Box<Offer>),
     /// Founding: bound, durably.
@@ -202,6 +214,9 @@ pub struct Hello {
     pub genesis: Genesis,
     /// Newest accepted State.
     pub accepted: Option<Stamp>,
+    /// Effective promise, durable.
+    #[serde(default)]
+    pub promised: Term,
     /// Who leads, as far as it knows.
     pub primary: Option<Voter>,
 }
@@ -325,6 +340,7 @@ impl Message {
             Self::TransferAnswer { .. } => "transfer_answer",
             Self::Pull { .. } => "pull",
             Self::PullReply { .. } => "pull_reply",
+            Self::Remembered { .. } => "remembered",
             Self::Offer(_) => "offer",
             Self::Bound { .. } => "bound",
         }

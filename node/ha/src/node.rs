@@ -11,6 +11,7 @@
 //! | `handover.rs` | gives the lead away, stops |
 //! | `replicate.rs` | brings members up to date, as primary |
 //! | `recover.rs` | goes on after a lost majority; incarnations |
+//! | `remember.rs` | what other disks were shown to hold; copies of a state directory outside of it |
 //! | `recent.rs` | keeps the newest steps, to bring others up to date |
 //! | `request.rs` | carries clients' mutations to the primary, as gateway |
 //! | `transactions.rs` | finishes membership transactions, as primary; obeys them |
@@ -23,6 +24,7 @@ mod lead;
 mod members;
 mod recent;
 mod recover;
+mod remember;
 mod replicate;
 mod request;
 mod seats;
@@ -184,6 +186,9 @@ pub struct Node {
     winding_down: bool,
     /// The administrator's call that waits for the first State of the new incarnation.
     recovery: Option<u64>,
+    /// The cluster that copies outside of the state directory name.
+    remembered: Option<ClusterUuid>,
+    memory: remember::Memory,
     halted: bool,
     stats: Stats,
     shown: Option<(crate::io::RoleName, Option<VoterId>, u64, String)>,
@@ -260,12 +265,15 @@ impl Node {
             stop: None,
             winding_down: false,
             recovery: None,
+            remembered: None,
+            memory: remember::Memory::default(),
             halted: false,
             stats: Stats::default(),
             shown: None,
             config,
         }
         .with_published()
+        .with_remembered(hard.remembered)
     }
 
     fn with_published(mut self) -> Self {
@@ -506,6 +514,7 @@ impl Node {
             stopping: self.stop.is_some(),
             genesis: self.durable.genesis.clone(),
             accepted: Some(self.durable.accepted).filter(|s| *s != Stamp::default()),
+            promised: self.durable.promised,
             primary: self.believed_primary(),
         };
         self.tell(to, Message::Hello(Box::new(hello)));
@@ -522,9 +531,13 @@ impl Node {
             return;
         }
         let second = packet.from.id.node == self.me.id.node;
+        if !second && self.uuid().is_some() && self.uuid() == packet.uuid.as_ref() {
+            self.compare(&packet);
+        }
         if second || !self.live.heard(&packet.from, self.now) || !self.same_incarnation(&packet) {
             return;
         }
+        self.remember(&packet);
         self.epoch_seen = self.epoch_seen.max(packet.epoch);
         let (from, epoch) = (packet.from, packet.epoch);
         match packet.message {
@@ -533,6 +546,7 @@ impl Node {
             Message::Bound { offer } => self.on_bound(from, offer),
             Message::Append { round, commit, body } => self.on_append(from, epoch, packet.uuid, round, commit, body),
             Message::Stopping => self.live.ending(&from),
+            Message::Remembered { of, run, promised, accepted } => self.on_remembered(&of, run, promised, accepted),
             Message::Forwarded { request, reply } => self.on_forwarded(&from, request, reply),
             Message::Forward { request, low, change } => self.on_forward(from, request, low, change),
             Message::Body { full } if !self.genesis.is_formed() => self.on_told(&full),
@@ -577,6 +591,7 @@ impl Node {
             | Message::Bound { .. }
             | Message::Append { .. }
             | Message::Stopping
+            | Message::Remembered { .. }
             | Message::Forward { .. }
             | Message::Forwarded { .. } => {}
         }

@@ -117,7 +117,15 @@ impl Shared {
             domain: String::new(),
             extra: ais_meta::Extra::new(),
         };
-        let hello = Hello { member, leading: false, stopping: false, genesis, accepted: None, primary: None };
+        let hello = Hello {
+            member,
+            leading: false,
+            stopping: false,
+            genesis,
+            accepted: None,
+            promised: ais_ha::register::Term::default(),
+            primary: None,
+        };
         let packet = Packet {
             uuid: theirs.uuid.clone(),
             incarnation: 0,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ais_meta::{Full, Stamp, State, Voter, VoterId};
 
-use super::follow::{Down, electable_in};
+use super::follow::Down;
 use super::{Held, Node, PEERS_MAX, Role, slot};
 use crate::io::{Accepted, HandOver, Message, Millis, PreVoteAnswer, Sender};
 use crate::mutant::Mutant;
@@ -26,7 +26,14 @@ enum Phase {
     /// Is it really down? Nothing is recorded, nothing can be lost.
     PreVote { round: u64, yes: BTreeSet<VoterId>, probe_until: Millis, probed: bool },
     /// Promises are asked for.
-    Prepare { ballot: Ballot, token: Option<HandOver>, body: Option<Arc<State>>, until: Millis },
+    Prepare {
+        ballot: Ballot,
+        token: Option<HandOver>,
+        body: Option<Arc<State>>,
+        until: Millis,
+        /// They promised this epoch to somebody else.
+        refused: quorum::Voters,
+    },
 }
 
 impl Candidacy {
@@ -175,7 +182,23 @@ impl Node {
     /// Only a round that sent Prepare and lost backs off (rule 3).
     pub(super) fn lose(&mut self) {
         self.not_before = self.now + self.lost.wait_ms(&mut self.jitter);
+        self.withdraw();
         self.follow();
+    }
+
+    /// It never acts in the epoch that it asked for: who promised need not hold back for it.
+    fn withdraw(&mut self) {
+        let Role::Candidate(candidacy) = &self.role else {
+            return;
+        };
+        let Phase::Prepare { ballot, .. } = &candidacy.phase else {
+            return;
+        };
+        let (epoch, mut asked) = (ballot.epoch, ballot.asked());
+        asked.remove(&self.me.id);
+        for voter in asked {
+            self.send_durable(&voter.node, epoch, Message::Resign { successor: None });
+        }
     }
 
     /// Takes an epoch nobody has seen, promises it to itself durably, and asks for it (rule 4).
@@ -195,7 +218,8 @@ impl Node {
         self.promised_at = Some(self.now);
         self.persist(None, None);
         let ballot = Ballot::new(epoch, self.accepted.as_ref().map(|s| slot(s)));
-        let phase = Phase::Prepare { ballot, token, body: None, until: self.now + self.step_ms() };
+        let (until, refused) = (self.now + self.step_ms(), quorum::Voters::new());
+        let phase = Phase::Prepare { ballot, token, body: None, until, refused };
         self.role = Role::Candidate(Box::new(Candidacy { phase, again: BTreeMap::new() }));
         self.hold(Held::OwnPromise(epoch));
         self.ask_promises();
@@ -282,12 +306,26 @@ impl Node {
         if self.ballot(asked).is_none() {
             return;
         }
-        match (retry_ms, &mut self.role) {
-            (Some(retry_ms), Role::Candidate(c)) if promised < asked => {
-                c.again.insert(from.id.clone(), now + retry_ms.clamp(20, 500));
-            }
-            _ => self.lose(),
+        if let (Some(retry_ms), Role::Candidate(c)) = (retry_ms, &mut self.role)
+            && promised < asked
+        {
+            c.again.insert(from.id.clone(), now + retry_ms.clamp(20, 500));
+        } else if promised != asked || !self.may_still_win(&from.id) {
+            // Another who stands in the same epoch is no end: who is left may still be a majority for one of us.
+            self.lose();
         }
+    }
+
+    /// Counts a voter out.
+    fn may_still_win(&mut self, refuser: &VoterId) -> bool {
+        let Role::Candidate(candidacy) = &mut self.role else {
+            return false;
+        };
+        let Phase::Prepare { ballot, refused, .. } = &mut candidacy.phase else {
+            return false;
+        };
+        refused.insert(refuser.clone());
+        ballot.adopted().is_some_and(|a| quorum::decides(&a.voters, |v| !refused.contains(v)))
     }
 
     /// Rule 5: adopts the highest State once a majority of its own electorate promised and its body is here.
@@ -306,7 +344,7 @@ impl Node {
         let (epoch, stamp, digest) = (ballot.epoch, adopted.stamp, adopted.digest);
         match found {
             Some(state) if state.digest() != digest => self.broken("I4: two contents under one stamp"),
-            Some(state) if !electable_in(&state, &self.me.id) => self.lose(),
+            Some(state) if !self.may_lead(&state) => self.lose(),
             Some(state) => self.lead_from(&state, epoch),
             None => self.fetch(stamp),
         }

@@ -72,6 +72,9 @@ impl Node {
         hrw::succession(&mut voters, |v| v.node.as_str());
         hrw::succession(&mut learners, |v| v.node.as_str());
         voters.append(&mut learners);
+        if self.is_new_disk(state) {
+            voters.push(self.me.id.clone());
+        }
         voters.retain(|id| self.is_me(id) || !(self.live.is_gone(id) || self.is_suspect(id)));
         voters
     }
@@ -399,6 +402,9 @@ impl Node {
 
     /// Rule 9: the lease of the epoch is given up for good. No evidence, and nothing cancels it.
     pub(super) fn on_resign(&mut self, from: &Sender, epoch: u64, successor: Option<VoterId>) {
+        if self.register.promised() == self.term(epoch) && self.register.voted_for() == Some(&from.id) {
+            self.promised_at = None;
+        }
         if self.lease.epoch == epoch && self.lease.holder.as_ref() == Some(&from.id) {
             self.lease.resigned = true;
         }
@@ -425,7 +431,27 @@ impl Node {
 
     /// Whether this node may lead, as far as it knows.
     pub(super) fn electable(&self) -> bool {
-        self.newest().is_some_and(|s| electable_in(s, &self.me.id))
+        self.newest().is_some_and(|s| self.may_lead(s))
+    }
+
+    /// Rule 5, and section 4: an electable gateway whose disk is gone may lead with its new one.
+    pub(super) fn may_lead(&self, state: &State) -> bool {
+        electable_in(state, &self.me.id) || self.is_new_disk(state)
+    }
+
+    /// The State knows this electable gateway by an older disk, or (when it had no record and nobody led) not at all.
+    /// Its own promise does not count there: it has no seat.
+    fn is_new_disk(&self, state: &State) -> bool {
+        let node = &self.me.id.node;
+        let flagged = state
+            .past()
+            .get(node)
+            .is_some_and(|p| !ais_meta::Node { flags: p.flags, ..self.config.member.clone() }.electable());
+        self.join.adopted
+            && self.config.member.electable()
+            && !flagged
+            && state.nodes().get(node).is_none_or(|n| n.disk != self.me.id.disk && n.electable())
+            && state.electorate().iter().all(|v| v.id != self.me.id)
     }
 
     /// Who leads, with addresses, while it is not down.

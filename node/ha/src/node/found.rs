@@ -26,13 +26,29 @@ pub(super) struct Joining {
     backoff: Backoff,
     look: Millis,
     tried: usize,
+    /// Why the primary does not let this node in.
+    refused: Option<String>,
+    /// Since when our cluster was found and nobody knew its primary.
+    alone_since: Option<Millis>,
+    /// This node's State was given to it by members that had no primary, while it had no record.
+    pub(super) adopted: bool,
     pub(super) watches: BTreeMap<u64, Watch>,
 }
 
 impl Joining {
     pub(super) fn new(now: Millis) -> Self {
         let backoff = Backoff::new(200, 5000);
-        Self { request: None, next: now, backoff, look: now, tried: 0, watches: BTreeMap::new() }
+        Self {
+            request: None,
+            next: now,
+            backoff,
+            look: now,
+            tried: 0,
+            refused: None,
+            alone_since: None,
+            adopted: false,
+            watches: BTreeMap::new(),
+        }
     }
 
     pub(super) fn retry_now(&mut self, now: Millis) {
@@ -90,6 +106,13 @@ impl Node {
     }
 
     pub(super) fn start(&self) -> Start {
+        if let (Some(kept), Some(given)) = (&self.remembered, &self.config.uuid)
+            && kept != given
+        {
+            return Start::Refuse(format!(
+                "the copies on the mountpaths belong to cluster {kept}, AIS_CLUSTER_UUID is {given}: correct one of them"
+            ));
+        }
         determine_role(&self.me.id, self.config.uuid.as_ref(), &self.genesis, &self.seen(), &self.config.discovery)
     }
 
@@ -109,7 +132,11 @@ impl Node {
         self.join.look = self.now + LOOK_MS;
         match self.start() {
             Start::Rejoin => self.role = Role::Follower,
-            Start::Join => self.say_why("asking to join"),
+            Start::Join => {
+                let why = self.join.refused.clone().unwrap_or_else(|| "asking to join".to_owned());
+                self.say_why(&why);
+                self.look_for_state();
+            }
             Start::Found(list) => self.found(&list),
             Start::GoOn(offer) if offer.founder == self.me.id && self.durable.genesis == self.genesis => {
                 let listed = self.config.discovery.initial_voters.clone();
@@ -296,21 +323,47 @@ impl Node {
         }
     }
 
-    /// A bound node hears that the cluster of its offer is formed.
+    /// A bound node hears that the cluster of its offer is formed; or a gateway without a record, which asked because
+    /// nobody leads our cluster, is given what a member has accepted.
     pub(super) fn on_told(&mut self, full: &Full) {
-        let Genesis::Bound(offer) = &self.genesis else {
-            return;
-        };
         let Ok(state) = State::from_full(full) else {
             return;
         };
-        if *state.uuid() != offer.uuid || self.register.accept(&slot(&state), state.primary()).is_err() {
+        let bound = matches!(&self.genesis, Genesis::Bound(offer) if offer.uuid == *state.uuid());
+        let adopts = !bound && self.adopts() && self.config.uuid.as_ref().is_none_or(|u| u == state.uuid());
+        if !(bound || adopts) || self.register.accept(&slot(&state), state.primary()).is_err() {
             return;
         }
-        let (uuid, state) = (offer.uuid.clone(), Arc::new(state));
+        self.join.adopted = adopts;
+        let (uuid, state) = (state.uuid().clone(), Arc::new(state));
         self.accepted = Some(state.clone());
         self.become_formed(Genesis::Formed(uuid));
         self.persist(Some(self.genesis.clone()), Some(Write { state, deltas: Vec::new() }));
+    }
+
+    /// Section 4: members of our cluster are there and none has heard of a primary for twice `evict_smap`. Whoever may
+    /// lead their State has lost its disk; an electable gateway without a record may stand, so it asks for the State.
+    fn adopts(&self) -> bool {
+        let wait_ms = 2 * self.config.timers.evict_smap_ms;
+        let empty = matches!(self.genesis, Genesis::Unformed | Genesis::JoinOnly);
+        empty && self.config.member.electable() && self.join.alone_since.is_some_and(|at| self.now >= at + wait_ms)
+    }
+
+    fn look_for_state(&mut self) {
+        if self.believed_primary().is_some() || self.join.refused.is_some() {
+            self.join.alone_since = None;
+            return;
+        }
+        self.join.alone_since = self.join.alone_since.or(Some(self.now));
+        if !self.adopts() {
+            return;
+        }
+        let formed = |h: &&Heard| h.hello.genesis.is_formed() && self.live.is_connected(&h.from.id);
+        // The best State that was shown; whoever has it is asked.
+        let best = self.hellos.values().filter(formed).max_by_key(|h| h.hello.accepted).map(|h| h.from.id.node.clone());
+        if let Some(best) = best {
+            self.tell(&best, Message::Fetch { stamp: Stamp::default() });
+        }
     }
 
     // ---- joining
@@ -402,12 +455,18 @@ impl Node {
             ForwardReply::Settled { outcome: Outcome::Refused(why @ Refusal::DiskLost { options, .. }), .. } => {
                 self.on_lost_disk(options, &why);
             }
-            ForwardReply::Settled { outcome: Outcome::Refused(why), .. } => self.say_why(&format!("not let in: {why}")),
+            ForwardReply::Settled { outcome: Outcome::Refused(why), .. } => {
+                let why = format!("not let in: {why}");
+                self.say_why(&why);
+                (self.join.refused, self.join.alone_since) = (Some(why), None);
+            }
             ForwardReply::Settled { outcome: Outcome::Done | Outcome::Began(_), .. } => {
                 self.reason.clear();
                 self.join.backoff.reset();
+                (self.join.refused, self.join.alone_since) = (None, None);
             }
             ForwardReply::NotPrimary { primary: Some(primary) } => {
+                self.join.alone_since = None;
                 self.hint(primary);
                 self.join.next = self.now + REDIRECT_MS;
             }

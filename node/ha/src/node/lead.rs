@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ais_meta::state::Draft;
 use ais_meta::{Change, Delta, Digest, Full, NodeId, Outcome, RequestId, Stamp, State, VoterId};
 
+use super::follow::electable_in;
 use super::handover::Transfer;
 use super::members::JoinAsk;
 use super::replicate::Progress;
@@ -127,6 +128,10 @@ impl Node {
         draft.take_over(self.me.id.clone(), self.me.run);
         if Mutant::FirstWriteDropsPrimary.on() && *adopted.primary() != self.me.id {
             draft.remove_voter(adopted.primary());
+        }
+        if !electable_in(adopted, &self.me.id) {
+            // A new disk under a known name, or a new gateway: whoever leads is in the Smap.
+            draft.change(&Change::Join { node: Box::new(self.config.member.clone()) });
         }
         self.start_leading(adopted.clone(), epoch);
         self.write(draft, Vec::new());
@@ -483,11 +488,11 @@ impl Node {
         }
     }
 
-    /// The lease is over: writes are refused, heartbeats stop; stays a candidate (rule 8).
+    /// The lease is over: writes are refused, heartbeats stop; stays a candidate (rule 8). It never acts in this epoch
+    /// again and says so: under a one-way cut voters hear it, and need not wait out a lease that nobody holds.
     fn lapse(&mut self) {
         self.stats.lapses += 1;
-        self.follow();
-        self.announce();
+        self.give_up_lead();
     }
 
     /// Tells everybody what this process is now.

@@ -51,7 +51,7 @@ impl Node {
             self.enter(packet.incarnation);
         }
         let free = match &packet.message {
-            Message::Hello(_) | Message::Stopping => true,
+            Message::Hello(_) | Message::Stopping | Message::Remembered { .. } => true,
             Message::Forward { change, .. } => matches!(change, Change::Join { .. }),
             _ => false,
         };

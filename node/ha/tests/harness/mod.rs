@@ -24,6 +24,8 @@ pub struct Machine {
     run: u64,
     boot: u64,
     hard: HardState,
+    /// A copy of the volume: run, disk, record.
+    copy: Option<(u64, DiskId, HardState)>,
     node: Option<Node>,
     /// Neither hears nor speaks, but its connections stay (SIGSTOP, black hole).
     frozen: bool,
@@ -106,6 +108,7 @@ impl World {
             run: 0,
             boot: 0,
             hard: HardState::default(),
+            copy: None,
             node: None,
             frozen: false,
             held: false,
@@ -129,7 +132,7 @@ impl World {
     fn boot(&mut self, name: &str) {
         self.boots += 1;
         let (boots, discovery, timers, now) = (self.boots, self.discovery.clone(), self.timers.clone(), self.now);
-        let (uuid, voters) = (self.uuid.parse().unwrap(), self.voters);
+        let (uuid, voters) = (self.uuid.parse().ok(), self.voters);
         let m = self.machine(name);
         assert!(m.node.is_none(), "{name} runs already");
         (m.run, m.boot, m.frozen) = (m.run + 1, boots, false);
@@ -146,7 +149,7 @@ impl World {
         let config = Config {
             member,
             boot: BootId(boots),
-            uuid: Some(uuid),
+            uuid,
             fresh_uuid: "uuid-generated".parse().unwrap(),
             seed: boots,
             voters,
@@ -240,6 +243,9 @@ impl World {
             Action::Halt(Halt::SetAside(why)) => {
                 self.say(&format!("{name} sets its record aside: {why}"));
                 self.end(name, Some(Redial::Refused));
+                let m = self.machine(name);
+                (m.disk, m.run) = (DiskId(m.disk.0 + 0x20_0000), 0);
+                m.hard = HardState { genesis: Genesis::JoinOnly, ..HardState::default() };
             }
             Action::Halt(Halt::Broken(what)) => panic!("{name}: {what}\n{}", self.log),
         }

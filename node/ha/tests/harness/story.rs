@@ -48,6 +48,20 @@ impl World {
         let words: Vec<&str> = command.split_whitespace().collect();
         match words.as_slice() {
             ["founders", names @ ..] => self.discovery.initial_voters = names.iter().map(|n| id(n)).collect(),
+            ["snapshot", name] => {
+                let m = self.machine(name);
+                m.copy = Some((m.run, m.disk, m.hard.clone()));
+            }
+            ["restore", name] => {
+                let m = self.machine(name);
+                assert!(m.node.is_none(), "{name} runs");
+                (m.run, m.disk, m.hard) = m.copy.clone().unwrap();
+            }
+            ["mountpath-copy", name, uuid] => {
+                let (uuid, peers) = (uuid.parse().unwrap(), Vec::new());
+                self.machine(name).hard.remembered = Some(ais_ha::Remembered { uuid, peers });
+            }
+            ["no-uuid"] => self.uuid.clear(),
             ["discover"] => {
                 for name in self.running() {
                     let discovery = self.discovery.clone();
