@@ -11,6 +11,7 @@ use super::lead::Lead;
 use crate::electorate::{Inputs, Newcomer, Seat, Standing, Step, next_step};
 use crate::mutant::Mutant;
 use crate::quorum;
+use crate::register::Term;
 
 impl Node {
     /// Adds or removes one voter, if that is due (rule 7).
@@ -85,8 +86,8 @@ impl Node {
         let Some(progress) = lead.members.get(&id.node).filter(|p| p.id == *id) else {
             return false;
         };
-        let fresh_ms = 2 * self.config.timers.heartbeat_ms;
-        let follows = progress.acked.is_some_and(|acked| acked.epoch == lead.epoch() && acked >= lead.mark);
+        let (term, fresh_ms) = (Term::from(lead.tip().stamp()), 2 * self.config.timers.heartbeat_ms);
+        let follows = progress.acked.is_some_and(|acked| Term::from(acked) == term && acked >= lead.mark);
         self.live.is_connected(id) && follows && progress.heard.is_some_and(|at| self.now < at + fresh_ms)
     }
 
