@@ -48,6 +48,10 @@ fn registers() -> Vec<(&'static str, register::Bounds)> {
         return vec![
             ("large: 3 voters, a crash and a wiped disk", register::Bounds { crashes: 1, wipes: 1, ..base.clone() }),
             ("large: recovered at any time, twice", register::Bounds { recoveries: 2, ..base.clone() }),
+            (
+                "large: recovered when lost for good",
+                register::Bounds { recoveries: 1, wipes: 2, honest: true, stands: Some(&[(1, 2)]), ..small },
+            ),
             ("large: recovered at any time, voters come and go", register::Bounds { recoveries: 1, ..grows.clone() }),
             ("large: 3 voters, 3 epochs", register::Bounds { epochs: 3, ..base }),
             ("large: voters come and go, 3 epochs", register::Bounds { epochs: 3, ..grows.clone() }),
@@ -62,7 +66,10 @@ fn registers() -> Vec<(&'static str, register::Bounds)> {
             "recovered anywhere, at any time",
             register::Bounds { recoveries: 1, stands: Some(&[(1, 2)]), ..small.clone() },
         ),
-        ("recovered when lost for good", register::Bounds { recoveries: 1, wipes: 2, honest: true, ..small }),
+        (
+            "recovered when lost for good",
+            register::Bounds { epochs: 1, recoveries: 1, wipes: 2, honest: true, ..small },
+        ),
         ("voters come and go, from 1 of 3", register::Bounds { voters: 1, ..grows.clone() }),
         ("voters come and go, from 2 of 3", register::Bounds { voters: 2, ..grows.clone() }),
         ("voters come and go, from 3 of 3", grows.clone()),

@@ -254,7 +254,14 @@ impl World {
         let counts: Vec<_> = self.counting().cloned().collect();
         for (at, one) in counts.iter().enumerate() {
             let newest = counts.iter().map(|i| i.slot.stamp.incarnation).max() == Some(one.slot.stamp.incarnation);
-            let late = honest && !newest && !self.before.contains(&one.slot.stamp);
+            // What the line before sent last may still reach a voter: lost only if it was published, and the new line
+            // does not go on from it.
+            let goes_on = |new: &Arc<Issued>| new.slot.stamp.incarnation == 0 || self.precedes(one, new);
+            let late = honest
+                && !newest
+                && self.published(one)
+                && !self.before.contains(&one.slot.stamp)
+                && !issued.iter().all(goes_on);
             self.break_if(!late, "I3: the line before went on after an honest recovery");
             let same = |two: &&Arc<Issued>| two.slot.stamp.incarnation == one.slot.stamp.incarnation;
             for two in counts[..at].iter().filter(same) {
