@@ -192,6 +192,8 @@ impl World {
                 Ok(())
             }
             Reply::Settled { outcome: Outcome::Refused(Refusal::Full(_)), .. } => Ok(()),
+            // An administrator gave up what made it.
+            Reply::Settled { outcome: Outcome::Refused(_), stamp } if stamp.incarnation > 0 => Ok(()),
             Reply::Settled { outcome: Outcome::Refused(why), .. } => {
                 self.counts.settled += 1;
                 // Every name is asked for once: a refusal means that the request took effect and was forgotten.

@@ -1,5 +1,8 @@
 //! Drawing a plan from a seed.
 
+use ais_meta::MemberAction;
+
+use crate::admin::Ask;
 use crate::fault::{Fault, Moment, Strike, Who};
 use crate::plan::{Class, Plan, founders};
 use crate::rng::Rng;
@@ -14,8 +17,9 @@ impl Plan {
     pub fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let class = match rng.index(100) {
-            0..72 => Class::Chaos,
-            72..82 => Class::Benign,
+            0..68 => Class::Chaos,
+            68..78 => Class::Benign,
+            78..82 => Class::Recovery,
             _ => Class::Electorate,
         };
         let shapes: &[(usize, usize)] = match class {
@@ -65,6 +69,7 @@ impl Plan {
         match class {
             Class::Benign => plan.draw_benign(&mut rng),
             Class::Electorate => plan.draw_electorate(&mut rng),
+            Class::Recovery => plan.draw_recovery(&mut rng),
             _ => plan.draw_chaos(&mut rng),
         }
         plan
@@ -73,6 +78,9 @@ impl Plan {
     fn draw_chaos(&mut self, rng: &mut Rng) {
         let mean = ms(rng.between(1200, 5000));
         let mut at = if rng.chance(300) { ms(100) } else { ms(3000) };
+        if at < ms(1000) && rng.chance(500) {
+            self.faults.push(Fault { at_us: 0, strike: Strike::Recreate { back_us: rng.between(ms(5), ms(2000)) } });
+        }
         while at < DRAWN_UNTIL {
             self.faults.push(Fault { at_us: at, strike: self.any(rng) });
             at += rng.between(mean / 4, mean * 7 / 4);
@@ -126,12 +134,27 @@ impl Plan {
         }
     }
 
+    /// Trouble, then a majority is gone, then more trouble.
+    fn draw_recovery(&mut self, rng: &mut Rng) {
+        let lost = rng.between(ms(15_000), ms(22_000));
+        for (from, until, pause) in [(ms(4000), lost, ms(3000)), (lost + ms(14_000), DRAWN_UNTIL, ms(3000))] {
+            let mut at = from;
+            while at < until {
+                self.faults.push(Fault { at_us: at, strike: self.any(rng) });
+                at += rng.between(pause / 2, pause * 3 / 2);
+            }
+            // Whatever the last ones cut is mended by then.
+            let strike = Strike::LoseMajority { order: rng.bits(), admin_us: rng.between(ms(1500), ms(6000)) };
+            self.faults.push(Fault { at_us: at, strike });
+        }
+    }
+
     fn any(&self, rng: &mut Rng) -> Strike {
         let who = victim(rng);
         let lasts_us = rng.skewed(ms(50), ms(9000));
         let back_us = lasts_us;
         let node = |rng: &mut Rng| Who::Node(rng.index(self.nodes()));
-        match rng.index(37) {
+        match rng.index(41) {
             0 => Strike::Kill { who, back_us: lasts_us.max(ms(50)) },
             1 => Strike::Kill { who, back_us: rng.between(ms(1), ms(20)) },
             2 | 3 => Strike::Stop { who },
@@ -182,6 +205,20 @@ impl Plan {
             }
             34 => Strike::Torn { who, back_us: rng.skewed(ms(5), ms(4000)) },
             35 => Strike::DeadDisk { who, back_us: rng.between(ms(5000), ms(25_000)) },
+            36 => Strike::Ask { via: rng.index(self.gateways), what: Ask::Config(rng.bits() % 1_000_000) },
+            37 => Strike::Ask { via: rng.index(self.gateways), what: Ask::Revoke(rng.bits()) },
+            38 | 39 => {
+                let actions = [
+                    MemberAction::StartMaintenance,
+                    MemberAction::StartMaintenance,
+                    MemberAction::StopMaintenance,
+                    MemberAction::Shutdown,
+                    MemberAction::Decommission,
+                    MemberAction::RemoveUnsafe,
+                ];
+                let what = Ask::Member(actions[rng.index(6)], rng.index(16));
+                Strike::Ask { via: rng.index(self.gateways), what }
+            }
             _ => Strike::WipeTwo { a: who, b: node(rng), back_us: rng.skewed(ms(5), ms(4000)) },
         }
     }

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::admin::Ask;
 use crate::world::Micros;
 
 /// One fault of a plan.
@@ -85,6 +86,8 @@ pub enum Strike {
     Wipe { who: Who, back_us: Micros },
     /// New disks under two names at once.
     WipeTwo { a: Who, b: Who, back_us: Micros },
+    /// The volume of the next initial voter that binds to an offer is recreated at once.
+    Recreate { back_us: Micros },
     /// The record does not read: it is set aside, the node may only join.
     Torn { who: Who, back_us: Micros },
     /// The disk of a node is copied, and comes back as that copy later.
@@ -106,6 +109,8 @@ pub enum Strike {
     HandOvers { times: u32, gap_us: Micros },
     /// A majority of the voters loses its disks; an administrator goes on from the best stamp that is left.
     LoseMajority { order: u64, admin_us: Micros },
+    /// Somebody asks for a change at a gateway.
+    Ask { via: usize, what: Ask },
 }
 
 impl Strike {
@@ -139,6 +144,7 @@ impl Strike {
             Self::FullDisk { .. } => "full disk",
             Self::Wipe { .. } => "wipe",
             Self::WipeTwo { .. } => "wipe of two",
+            Self::Recreate { .. } => "recreated volume",
             Self::Torn { .. } => "torn record",
             Self::Restore { .. } => "restored snapshot",
             Self::Twin { copy: true, .. } => "copied volume",
@@ -151,13 +157,16 @@ impl Strike {
             Self::HandOver { .. } => "hand-over",
             Self::HandOvers { .. } => "hand-overs",
             Self::LoseMajority { .. } => "lost majority",
+            Self::Ask { what: Ask::Config(_), .. } => "configuration",
+            Self::Ask { what: Ask::Revoke(_), .. } => "revoked token",
+            Self::Ask { what: Ask::Member(action, _), .. } => action.as_str(),
         }
     }
 }
 
 /// All kinds, each with how often per thousand seeds it must have struck at least.
-pub const KINDS: [(&str, u64); 37] = [
-    ("kill", 500),
+pub const KINDS: [(&str, u64); 46] = [
+    ("kill", 400),
     ("bounce", 250),
     ("kill at commit", 100),
     ("kill at answer", 100),
@@ -169,21 +178,22 @@ pub const KINDS: [(&str, u64); 37] = [
     ("pause", 500),
     ("stop the world", 100),
     ("starve", 100),
-    ("cut one way", 150),
-    ("cut both ways", 150),
+    ("cut one way", 120),
+    ("cut both ways", 120),
     ("isolate", 300),
-    ("isolate one way", 200),
-    ("split", 300),
-    ("reset", 300),
-    ("reset and isolate", 300),
-    ("late answers", 300),
-    ("slow disk", 300),
+    ("isolate one way", 150),
+    ("split", 150),
+    ("reset", 120),
+    ("reset and isolate", 200),
+    ("late answers", 180),
+    ("slow disk", 200),
     ("hung disk", 300),
     ("disk hung for ever", 50),
-    ("full disk", 300),
+    ("full disk", 200),
     ("wipe", 200),
     ("wipe of two", 10),
     ("torn record", 50),
+    ("recreated volume", 20),
     ("restored snapshot", 0),
     ("copied volume", 0),
     ("forced deletion", 0),
@@ -194,4 +204,12 @@ pub const KINDS: [(&str, u64); 37] = [
     ("kill of all", 50),
     ("hand-over", 500),
     ("hand-overs", 100),
+    ("lost majority", 5),
+    ("configuration", 100),
+    ("revoked token", 50),
+    ("start-maintenance", 50),
+    ("stop-maintenance", 20),
+    ("shutdown-node", 20),
+    ("decommission-node", 20),
+    ("rm-unsafe", 20),
 ];

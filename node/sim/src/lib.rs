@@ -1,6 +1,7 @@
 //! Deterministic simulator of the production core: virtual time, faulty network, disks and processes, clients, and the
 //! invariants of the protocol on all the time. One plan, one run; one seed, one plan.
 
+pub mod admin;
 pub(crate) mod client;
 pub mod counts;
 pub(crate) mod disk;

@@ -15,6 +15,10 @@ pub(crate) enum Later {
     Links(Vec<(usize, usize)>),
     Fast(usize),
     Room(usize),
+    /// It has bound, and its volume is recreated.
+    Recreate(usize, Micros),
+    /// The administrator of a lost majority tries.
+    Recover,
     /// Another process on the mended disk.
     Repair(usize),
     /// Gets its share of the processor again.
@@ -40,6 +44,8 @@ pub(crate) struct Nemesis {
     nonce: u64,
     /// Cuts in force.
     cuts: Vec<(usize, usize)>,
+    /// The volume of the next initial voter that binds is recreated, and comes up after.
+    recreate: Option<Micros>,
     /// Somebody is killed at this moment, and back after.
     armed: Option<(Moment, Micros)>,
 }
@@ -130,6 +136,8 @@ impl World {
                 self.hosts[node].moves += 1;
                 self.kill(node, back_us);
             }
+            Strike::LoseMajority { order, admin_us } => return self.lose_majority(order, admin_us),
+            Strike::Ask { via, what } => return self.ask(via, what),
             Strike::AllDown { orderly, down_us, order } => self.all_down(orderly, down_us, order),
             strike => return self.strike_disk(&strike),
         }
@@ -163,6 +171,7 @@ impl World {
             }
             Strike::Wipe { who, back_us } => return self.wipe(&[self.who(who)], back_us, &Genesis::Unformed),
             Strike::Torn { who, back_us } => return self.wipe(&[self.who(who)], back_us, &Genesis::JoinOnly),
+            Strike::Recreate { back_us } => self.nemesis.recreate = Some(back_us),
             Strike::WipeTwo { a, b, back_us } => {
                 let (a, b) = (self.who(a), self.who(b));
                 return a != b && self.wipe(&[a, b], back_us, &Genesis::Unformed);
@@ -289,6 +298,27 @@ impl World {
         true
     }
 
+    /// A disk has bound to an offer: whether its volume is recreated now. Not the founder's, whose offers nobody else
+    /// may go on with; and only one: a declared cluster of three can miss no more.
+    pub(crate) fn has_bound(&mut self, node: usize, genesis: &Genesis) {
+        let voter = self.hosts[node].voter();
+        let others = genesis.offer().is_some_and(|o| o.founder != voter && o.voters.len() >= 3);
+        if others && let Some(back_us) = self.nemesis.recreate.take() {
+            self.after(0, Event::Later(Later::Recreate(node, back_us)));
+        }
+    }
+
+    fn recreate(&mut self, node: usize, back_us: Micros) {
+        if self.hosts[node].disk.genesis.is_formed() {
+            return;
+        }
+        let voter = self.hosts[node].voter();
+        self.end_process(node);
+        self.record.wiped(&voter);
+        self.format(node, Genesis::Unformed);
+        self.after(back_us, Event::Start { node });
+    }
+
     fn format(&mut self, node: usize, genesis: Genesis) {
         let fresh = DiskId(self.rng.bits());
         let disk = &mut self.hosts[node].disk;
@@ -298,10 +328,8 @@ impl World {
         (disk.run, disk.genesis) = (run, genesis);
     }
 
-    /// The process found that its record must not be used: as the daemon, it goes on with a new disk id and may only
-    /// join.
+    /// The records of a process that ended must not be used again: it goes on with a new disk id and may only join.
     pub(crate) fn set_aside(&mut self, node: usize) {
-        self.counts.saw(crate::seen::Seen::SetAside);
         let voter = self.hosts[node].voter();
         self.end_process(node);
         self.record.wiped(&voter);
@@ -368,6 +396,8 @@ impl World {
             }
             Later::Fast(node) => self.hosts[node].disk.sync_us = self.plan.sync_us,
             Later::Room(node) => self.hosts[node].disk.full = false,
+            Later::Recreate(node, back_us) => self.recreate(node, back_us),
+            Later::Recover => self.recover(),
             Later::Repair(node) => self.repair(node),
             Later::Brisk(node) => {
                 if let Some(process) = &mut self.hosts[node].process {

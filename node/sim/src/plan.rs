@@ -21,8 +21,6 @@ pub enum Class {
     Benign,
     /// Voters stay away for long, lose their disks, and are replaced.
     Electorate,
-    /// Processes and disks that come back as they were.
-    Identity,
     /// A majority loses its disks for good.
     Recovery,
 }

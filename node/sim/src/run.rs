@@ -151,8 +151,8 @@ impl World {
                     probes[gateway] = self.probe(gateway);
                 }
             }
-            if self.together(&probes) {
-                return Ok(());
+            if self.all_in_service() && self.together(&probes) {
+                return self.check_admin();
             }
         }
     }

@@ -74,7 +74,7 @@ seen! {
     /// Section 5.
     Offer "founding offer" 300
     /// Section 5.
-    ReOffer "founding re-offer" 0
+    ReOffer "founding re-offer" 6
     /// Section 5.
     Bound "founding bind" 300
     /// Section 6.
@@ -82,7 +82,7 @@ seen! {
     /// Section 4.
     VoterAdded "voter added" 300
     /// Section 4.
-    VoterRemoved "voter removed" 0
+    VoterRemoved "voter removed" 500
     /// Section 4.
     VoterSwapped "seat swapped to a new disk" 0
     /// Rule 8.
@@ -104,7 +104,23 @@ seen! {
     /// Rule 10.
     SetAside "record set aside" 0
     /// Section 4.
-    Recovered "lost majority recovered" 0
+    Recovered "lost majority recovered" 5
+    /// Section 4.
+    RecoverRefused "recovery refused" 0
+    /// Section 6.
+    Configured "configuration answered" 100
+    /// Section 6.
+    Revoked "revocation answered" 50
+    /// Section 6.
+    TxnBegun "membership transaction answered" 100
+    /// Section 6.
+    TxnBusy "membership transaction refused: another runs" 0
+    /// Section 6.
+    TxnDone "membership transaction finished" 50
+    /// Section 6.
+    TxnOther "membership transaction finished by another epoch" 0
+    /// Section 6.
+    Ordered "process ended by a committed order" 10
     /// L3.
     Preferred "preferred primary leads after healing" 500
     /// L4.

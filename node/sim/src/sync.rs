@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ais_ha::invariant::{self, Verdict, violated};
-use ais_ha::{Input, Persist};
+use ais_ha::{Genesis, Input, Persist};
 use ais_meta::{Kind, Stamp, State, Voter};
 
 use crate::disk::Sync;
@@ -100,6 +100,12 @@ impl World {
                 (None, None) => {}
             }
         }
+        if let (Some(txn), None) = (before.transaction(), state.transaction()) {
+            c.saw(Seen::TxnDone);
+            if txn.began.epoch != state.stamp().epoch {
+                c.saw(Seen::TxnOther);
+            }
+        }
         if before.nodes().len() > state.nodes().len() {
             c.saw(Seen::Left);
         }
@@ -126,6 +132,9 @@ impl World {
             // I4 holds, so the State as it was first seen will do.
             let state = persist.accepted.as_ref().map(|w| self.known.get(&w.state.stamp()).unwrap_or(&w.state));
             self.record.stored(&voter, now, state.map(|s| &**s))?;
+            if let Some(bound @ Genesis::Bound(_)) = persist.genesis.as_ref().filter(|_| at < votes) {
+                self.has_bound(node, bound);
+            }
         }
         Ok(())
     }

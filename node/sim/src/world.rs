@@ -75,6 +75,7 @@ pub struct World {
     pub(crate) wires: Vec<Vec<Option<Wire>>>,
     pub(crate) wire_count: u64,
     pub(crate) clients: Clients,
+    pub(crate) admin: crate::admin::Admin,
     pub(crate) record: invariant::World,
     /// Every State once: what nodes decode for themselves is shared again, so that comparing is cheap.
     pub(crate) known: BTreeMap<Stamp, Arc<State>>,
@@ -84,6 +85,8 @@ pub struct World {
     pub(crate) calm: bool,
     pub(crate) failed: Option<invariant::Violation>,
     pub(crate) halted: Vec<usize>,
+    /// Halted, and its records are not to be used again.
+    pub(crate) doomed: Vec<usize>,
     pub(crate) transfers: Vec<(u64, Transferred)>,
     pub(crate) nemesis: crate::nemesis::Nemesis,
     /// What sending costs, where that is measured.
@@ -107,6 +110,7 @@ impl World {
             free: Vec::new(),
             order: 0,
             clients: Clients::new(&plan),
+            admin: crate::admin::Admin::default(),
             record: invariant::World::default(),
             known: BTreeMap::new(),
             counts: Counts::default(),
@@ -118,6 +122,7 @@ impl World {
             calm: false,
             failed: None,
             halted: Vec::new(),
+            doomed: Vec::new(),
             transfers: Vec::new(),
             nemesis: crate::nemesis::Nemesis::default(),
             uplinks: None,
@@ -210,6 +215,9 @@ impl World {
             Event::Start { node } => return self.start(node),
             Event::Fault { at } => self.on_fault(at),
             Event::Later(later) => self.on_later(later),
+        }
+        while let Some(node) = self.doomed.pop() {
+            self.set_aside(node);
         }
         while let Some(node) = self.halted.pop() {
             self.end_process(node);
@@ -338,7 +346,10 @@ impl World {
                     self.send(node, to, packet);
                 }
             }
-            Action::Reply { request, reply } => return self.on_reply(node, &request, &reply),
+            Action::Reply { request, reply } => {
+                self.on_admin_reply(&request, &reply)?;
+                return self.on_reply(node, &request, &reply);
+            }
             Action::Transferred { nonce, result } => {
                 if matches!(result, Transferred::Done { .. }) {
                     self.counts.saw(Seen::HandedOver);
@@ -355,9 +366,21 @@ impl World {
                 return self.record.published((voter, run), &state);
             }
             Action::RoleChanged => self.refresh_book(node),
-            Action::Recovered { .. } | Action::Abandoned { .. } => {}
-            Action::Halt(Halt::Stopped | Halt::Shutdown | Halt::Decommissioned { .. }) => self.halted.push(node),
-            Action::Halt(Halt::SetAside(_)) => self.set_aside(node),
+            Action::Recovered { result, .. } => self.on_recovered(&result),
+            Action::Abandoned { .. } => {}
+            Action::Halt(Halt::Stopped) => self.halted.push(node),
+            Action::Halt(Halt::Shutdown) => {
+                self.counts.saw(Seen::Ordered);
+                self.halted.push(node);
+            }
+            Action::Halt(Halt::Decommissioned { .. }) => {
+                self.counts.saw(Seen::Ordered);
+                self.doomed.push(node);
+            }
+            Action::Halt(Halt::SetAside(_)) => {
+                self.counts.saw(Seen::SetAside);
+                self.doomed.push(node);
+            }
             Action::Halt(Halt::Broken(why)) => return violated("asserted", format!("{}: {why}", self.hosts[node].id)),
         }
         Ok(())
