@@ -26,8 +26,8 @@ pub type Values = BTreeMap<String, String>;
 const SHOWN_MAX: usize = 80;
 /// Below this likeness (0 to 1) no name is offered instead of an unknown one.
 const NEAR: f64 = 0.6;
-/// From here on a name that we refuse is a mistyped one of ours.
-const TYPO: f64 = 0.9;
+/// From here on a name that we refuse is a mistyped one of ours: one letter in nine (`log.leval`).
+const TYPO: f64 = 0.88;
 
 /// One setting.
 #[derive(Clone, Copy, Debug)]

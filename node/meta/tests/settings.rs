@@ -97,6 +97,8 @@ fn strangers_are_refused_with_the_nearest_name_or_the_reason() {
     assert!(says(&BUCKET, "bid").ends_with("cannot be set: it is given when the bucket is made"));
     assert!(says(&BUCKET, "backend_bck.name").contains("no remote backends"));
     assert!(says(&CLUSTER, "auth.client_auth_requird").contains("did you mean 'auth.client_auth_required'?"));
+    // Both of AIStore's `log.*`, which is each node's own, and one letter away from ours.
+    assert!(says(&CLUSTER, "log.leval").contains("did you mean 'log.level'?"));
     assert!(says(&CLUSTER, "timeout.max_keepalive").contains("ha.*_ms"));
     assert!(matches!(CLUSTER.check("access", "1"), Err(SettingError::Unknown { .. })), "a bucket's, not the cluster's");
     let long = "x".repeat(10_000);
