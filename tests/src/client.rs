@@ -218,6 +218,21 @@ pub struct Signed<'a> {
 impl Signed<'_> {
     /// Sends it; the reply's signature is checked.
     pub fn send(self, control: &str, secret: &Secret) -> Result<Reply> {
+        let Self { method, target, .. } = self;
+        let (reply, nonce) = self.exchange(control, secret)?;
+        let answer = reply.header("ais-auth");
+        auth::verify_reply(secret, nonce, reply.status, &reply.body, answer).with_context(|| {
+            format!("the reply of {control} ({}) to {method} {target}: {}", reply.status, reply.text())
+        })?;
+        Ok(reply)
+    }
+
+    /// Sends it; whoever does not know the secret cannot sign its refusal.
+    pub fn send_unverified(self, control: &str, secret: &Secret) -> Result<Reply> {
+        self.exchange(control, secret).map(|(reply, _)| reply)
+    }
+
+    fn exchange(self, control: &str, secret: &Secret) -> Result<(Reply, auth::Nonce)> {
         let Self { method, target, body, skew_ms, timeout } = self;
         let request = auth::Request { method, path_and_query: target, body };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
@@ -226,11 +241,7 @@ impl Signed<'_> {
         let header = auth::sign(secret, request, now_ms, nonce);
         let headers = [(auth::HEADER, header.as_str())];
         let reply = http::call(control, Call { method, target, headers: &headers, body }, timeout)?;
-        let answer = reply.header("ais-auth");
-        auth::verify_reply(secret, nonce, reply.status, &reply.body, answer).with_context(|| {
-            format!("the reply of {control} ({}) to {method} {target}: {}", reply.status, reply.text())
-        })?;
-        Ok(reply)
+        Ok((reply, nonce))
     }
 }
 

@@ -87,6 +87,12 @@ impl Scene {
         })
     }
 
+    /// As [`Scene::led_after`], with a node in maintenance, which is not ready as long as it is.
+    pub fn led_after_in_maintenance(&mut self, epoch: u64, id: &str) -> Result<(String, u64)> {
+        let others = self.others(&[id]);
+        self.led_among(&others, epoch)
+    }
+
     /// Makes a bucket through this gateway, trying for as long as the harness waits for anything; how long it took.
     pub fn commit_through(&self, id: &str) -> Result<Duration> {
         let (address, begin) = (self.cluster.node(id)?.public.clone(), Instant::now());
