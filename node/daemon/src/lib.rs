@@ -18,6 +18,7 @@
 //! | [`inspect`] | prints the records of a stopped node |
 //! | [`status`], [`recover`] | the commands that ask a running node |
 
+mod answers;
 pub mod auth;
 pub mod boot;
 pub mod clock;

@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ais_ha::{Action, Halt, HardState, Input, Node, RecoverRefused, Reply, RoleName, Transferred, View};
+use ais_ha::{Action, Halt, HardState, Input, Node, RecoverRefused, RoleName, Transferred, View};
 use ais_meta::{Address, NodeId, RequestId, Stamp};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::answers::Answers;
 use crate::clock;
 use crate::discovery::{self, News, Source};
 use crate::disk::{Lock, Report, Store, Writer, aside};
@@ -111,6 +112,7 @@ pub fn start(setup: Setup) -> io::Result<(Handle, JoinHandle<()>)> {
                 writer,
                 peers,
                 waiting: Waiting::default(),
+                answers: Answers::default(),
                 view: ends.view,
                 primary_since_ms: ends.primary_since_ms,
                 leaderless_since: None,
@@ -173,6 +175,7 @@ struct Runner {
     writer: Writer,
     peers: Peers,
     waiting: Waiting,
+    answers: Answers,
     view: watch::Sender<Arc<View>>,
     primary_since_ms: Arc<AtomicU64>,
     leaderless_since: Option<Instant>,
@@ -268,15 +271,19 @@ impl Runner {
         match action {
             Action::Persist(persist) => self.writer.submit(persist),
             Action::Send { to, packet } => self.peers.send(&to, packet),
-            Action::Reply { request, reply } => self.reply(&request, &reply),
+            Action::Reply { request, reply } => {
+                for done in self.waiting.mutations.remove(&request).unwrap_or_default() {
+                    self.answers.hold(done, proposed(&request, reply.clone()));
+                }
+            }
             Action::Transferred { nonce, result } => {
                 if let Some(done) = self.waiting.transfers.remove(&nonce) {
-                    drop(done.send(result));
+                    self.answers.hold(done, result);
                 }
             }
             Action::Pulled { nonce, fresh } => {
                 if let Some(done) = self.waiting.pulls.remove(&nonce) {
-                    let _ = done.send(fresh);
+                    self.answers.hold(done, fresh);
                 }
             }
             Action::Recovered { nonce, result } => {
@@ -285,7 +292,7 @@ impl Runner {
                     Err(why) => tracing::warn!(%why, "not recovered"),
                 }
                 if let Some(done) = self.waiting.recoveries.remove(&nonce) {
-                    drop(done.send(result));
+                    self.answers.hold(done, result);
                 }
             }
             Action::Abandoned { held, by } => {
@@ -295,13 +302,6 @@ impl Runner {
             // The view tells.
             Action::RoleChanged => {}
             Action::Halt(halt) => self.halt = self.halt.take().or(Some(halt)),
-        }
-    }
-
-    /// A caller that went away wants no answer.
-    fn reply(&mut self, request: &RequestId, reply: &Reply) {
-        for done in self.waiting.mutations.remove(request).unwrap_or_default() {
-            drop(done.send(proposed(request, reply.clone())));
         }
     }
 
@@ -376,6 +376,11 @@ impl Runner {
     }
 
     fn publish(&mut self) {
+        self.show();
+        self.answers.give();
+    }
+
+    fn show(&mut self) {
         let mut fresh = self.node.view();
         if fresh.primary.is_none()
             && let Some(why) = self.peers.locked_out()

@@ -109,13 +109,21 @@ impl Load {
     }
 
     /// Lets them finish what they are at, and gives what they were told.
-    pub fn stop(self) -> Result<Vec<Op>> {
+    pub fn stop(mut self) -> Result<Vec<Op>> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Vec::new();
-        for thread in self.threads {
+        for thread in std::mem::take(&mut self.threads) {
             all.extend(thread.join().map_err(|_| anyhow!("a client panicked"))?);
         }
         Ok(all)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // After a drill that failed: the next cluster may have the same addresses.
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
     }
 }
 
@@ -283,14 +291,21 @@ impl Watch {
     }
 
     /// Ends it and gives the samples.
-    pub fn stop(self) -> Result<Vec<Sample>> {
+    pub fn stop(mut self) -> Result<Vec<Sample>> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Vec::new();
-        for thread in self.threads {
+        for thread in std::mem::take(&mut self.threads) {
             all.extend(thread.join().ok().context("the watcher panicked")?);
         }
         all.sort_by_key(|sample| sample.at);
         Ok(all)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
     }
 }
 

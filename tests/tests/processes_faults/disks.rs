@@ -121,10 +121,14 @@ pub(super) fn slow_and_hung_disks() -> Result<String> {
 /// H50, H51: a voter whose records do not read back keeps them aside and joins under another disk id.
 pub(super) fn damaged_records() -> Result<String> {
     let mut scene = Scene::begin(Spec::new(3, 3).in_namespaces())?;
-    let mut damaged = Vec::new();
+    let (mut damaged, mut done) = (Vec::new(), Vec::new());
     for file in ["vote", "state"] {
         let (primary, _) = scene.primary()?;
-        let (victim, _) = scene.cluster.survivors(&primary).into_iter().next().context("no other gateway")?;
+        // Another one each time: who loses its disk twice in a row waits before it votes (protocol.md section 4).
+        let mut others = scene.cluster.survivors(&primary);
+        others.retain(|(id, _)| !done.contains(id));
+        let (victim, _) = others.into_iter().next().context("no other gateway")?;
+        done.push(victim.clone());
         scene.pool.close(&victim)?;
         let before = scene.cluster.node(&victim)?.view()?;
         scene.cluster.node_mut(&victim)?.kill9()?;

@@ -19,7 +19,7 @@ use ais_tests::scene::Scene;
 use ais_tests::suite;
 use ais_tests::testbed::packages;
 use ais_tests::wait::Wait;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// Long enough for a few heartbeats and many writes.
@@ -55,10 +55,10 @@ fn until_in_map(scene: &Scene, through: &str, id: &str, wanted: bool) -> Result<
     Wait::new(what, TIMEOUT).until(|| Ok((has(&smap(scene, through)?, id) == wanted).then_some(())))
 }
 
-/// Generation of the placement, which a rebalance would raise.
-fn rmd_version(scene: &Scene, id: &str) -> Result<Value> {
+/// Generation of the placement.
+fn rmd_version(scene: &Scene, id: &str) -> Result<u64> {
     let all = client::get_json(&scene.cluster.node(id)?.public, "/v1/daemon?what=smapvote")?;
-    let version = all["rmd"]["version"].clone();
-    ensure!(!version.is_null(), "no version in {}", all["rmd"]);
-    Ok(version)
+    let version = &all["rmd"]["version"];
+    let number = version.as_u64().or_else(|| version.as_str()?.parse().ok());
+    number.with_context(|| format!("no version in {}", all["rmd"]))
 }
