@@ -15,6 +15,7 @@ pub mod image;
 pub mod processes;
 pub mod product;
 pub mod progress;
+pub mod scenarios;
 pub mod scene;
 pub mod sdk;
 pub mod soak;

@@ -71,7 +71,8 @@ fn during_failovers() -> Result<String> {
     Ok(said.join("; "))
 }
 
-/// Allowed, forbidden, revoked at once on every gateway, and still revoked after a restart of everything.
+/// Allowed, forbidden, revoked at once on every gateway, and still revoked under the next primary (H55) and after a
+/// restart of everything.
 fn with_tokens() -> Result<String> {
     const SECRET: &str = "aBitLongSecretKey";
     let sdk = Sdk::ensure()?;
@@ -83,6 +84,13 @@ fn with_tokens() -> Result<String> {
     let told = sdk.run("tokens.py", &mode("live", gateways(&cluster)), SCRIPT_TIMEOUT)?;
     let told: Value = serde_json::from_str(&told).context("the script's last word")?;
     let revoked = told["revoked"].as_str().context("the revoked token")?.to_owned();
+    let (primary, epoch) = cluster.wait_led(0)?;
+    cluster.node_mut(&primary)?.kill9()?;
+    cluster.wait_led(epoch)?;
+    let more = [vec![revoked.clone()], gateways(&cluster)].concat();
+    sdk.run("tokens.py", &mode("after", more), SCRIPT_TIMEOUT).context("under the next primary")?;
+    cluster.start_node(&primary)?;
+    cluster.wait_agreed()?;
     cluster.stop_all(STOP_TIMEOUT)?;
     for id in cluster.ids() {
         cluster.start_node(&id)?;

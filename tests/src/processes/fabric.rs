@@ -7,6 +7,7 @@ mod leftovers;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,6 +60,8 @@ pub struct Fabric {
 impl Fabric {
     /// Makes the bridge.
     pub fn make() -> Result<Self> {
+        // One harness at a time: another one's bridge without an alias yet would look like nobody's.
+        let _lock = lock()?;
         leftovers::remove()?;
         for number in 1..=NUMBERS {
             let fabric = Self { number, places: BTreeMap::new(), cuts: Cuts::default(), applied: BTreeMap::new() };
@@ -197,9 +200,19 @@ impl Fabric {
 
 impl Drop for Fabric {
     fn drop(&mut self) {
+        // Without the lock it would at worst be done twice.
+        let _lock = lock();
         // What cannot be removed now is removed by the next run.
         drop(leftovers::remove_fabric(&self.bridge()));
     }
+}
+
+/// Held until it is dropped, or until this process ends in any way.
+fn lock() -> Result<File> {
+    let path = std::env::temp_dir().join("aisd.lock");
+    let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
 }
 
 fn batch(lines: &[String]) -> Result<()> {
@@ -248,7 +261,7 @@ mod tests {
         let (bridge, file) = (fabric.bridge(), fabric.namespace_file("a").unwrap());
         batch(&[format!("link set dev {bridge} alias {pid}-1")]).unwrap();
         std::mem::forget(fabric);
-        leftovers::remove().unwrap();
+        drop(Fabric::make().unwrap());
         assert!(!exists(&bridge));
         assert!(!file.exists());
     }
