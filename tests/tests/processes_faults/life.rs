@@ -50,7 +50,7 @@ pub(super) fn primary_and_a_target_die() -> Result<String> {
     let before = rmd_version(&scene, &primary)?;
     scene.pool.close(&primary)?;
     scene.cluster.node(&primary)?.kill9_now()?;
-    scene.cluster.node(&"t2".to_owned())?.kill9_now()?;
+    scene.cluster.node("t2")?.kill9_now()?;
     for id in [primary.as_str(), "t2"] {
         scene.cluster.node_mut(id)?.reap(END_TIMEOUT)?;
     }
