@@ -89,14 +89,20 @@ impl World {
             let added = state.electorate().iter().find(|v| !has(before, v));
             let removed = before.electorate().iter().find(|v| !has(state, v));
             match (added, removed) {
-                (Some(_), Some(_)) => c.saw(Seen::VoterSwapped),
-                (Some(added), None) => {
+                (Some(added), _) => {
                     c.saw(Seen::VoterAdded);
                     if added.kind == Kind::Target {
                         c.saw(Seen::Witness);
                     }
                 }
-                (None, Some(_)) => c.saw(Seen::VoterRemoved),
+                (None, Some(removed)) => {
+                    c.saw(Seen::VoterRemoved);
+                    // Its node is here with another disk, whose seat is the next State's.
+                    let node = state.nodes().get(&removed.id.node);
+                    if node.is_some_and(|n| n.disk != removed.id.disk) {
+                        c.saw(Seen::VoterSwapped);
+                    }
+                }
                 (None, None) => {}
             }
         }
