@@ -16,6 +16,9 @@ use crate::pacemaker::Backoff;
 
 /// Between two looks at what others said, while outside.
 const LOOK_MS: u64 = 200;
+/// Nobody else must agree when one gateway founds alone; but its disk may have been wiped, and others may hold the
+/// cluster: they are heard out first.
+const LISTEN_MS: u64 = 1000;
 /// Between two tries after "not primary".
 const REDIRECT_MS: u64 = 20;
 
@@ -188,6 +191,9 @@ impl Node {
             (Err(why), _) => self.say_why(&why),
             (Ok(None), Some(own)) => self.go_on(own),
             (Ok(None), None) => {}
+            (Ok(Some(offer)), _) if offer.voters.len() == 1 && self.now < self.alone_since + LISTEN_MS => {
+                self.say_why("founding alone: listening whether a member says that the cluster is formed");
+            }
             (Ok(Some(offer)), _) => {
                 // On the disk before anybody hears of it: one founder disk never makes two offers of one number.
                 self.founding = None;
