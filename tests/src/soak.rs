@@ -43,8 +43,25 @@ pub struct Options {
     pub targets: usize,
 }
 
-/// Soaks a cluster; an error names the first thing that was wrong.
-pub fn run(options: &Options, progress: &Progress) -> Result<Summary> {
+/// Soaks a cluster. The summary is of all rounds that were good; an error names the first thing that was not.
+pub fn run(options: &Options, progress: &Progress) -> (Summary, Result<()>) {
+    let mut summary = Summary::new(options);
+    let begin = Instant::now();
+    let mut seen = Seen::default();
+    let done = soak(options, progress, &mut summary, &mut seen);
+    summary.end(begin.elapsed(), &seen.views, seen.monitor, seen.members);
+    (summary, done)
+}
+
+/// What is looked at from the beginning to the end.
+#[derive(Default)]
+struct Seen {
+    views: Views,
+    monitor: Monitor,
+    members: usize,
+}
+
+fn soak(options: &Options, progress: &Progress, summary: &mut Summary, seen: &mut Seen) -> Result<()> {
     packages::ensure_for_drills(progress)?;
     let spec = Spec::new(options.gateways, options.targets).in_namespaces().on_volumes().with_clocks();
     let mut cluster = LocalCluster::start(spec)?;
@@ -53,10 +70,8 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Summary> {
     }
     progress.line(format!("{} gateways and {} targets agree", options.gateways, options.targets));
     let begin = Instant::now();
-    let mut monitor = Monitor::default();
     let mut plan = Plan::new(options.seed, options.gateways, options.targets);
-    let mut summary = Summary::new(options);
-    let mut views = Views::default();
+    let Seen { views, monitor, members } = seen;
     let mut round = 0u64;
     while begin.elapsed() < options.time {
         round += 1;
@@ -89,10 +104,9 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Summary> {
         monitor.look(&mut cluster);
         progress.line(summary.line());
     }
-    let agreed = cluster.wait_agreed()?;
-    summary.end(begin.elapsed(), &views, monitor, agreed.len());
+    *members = cluster.wait_agreed()?.len();
     cluster.finish();
-    Ok(summary)
+    Ok(())
 }
 
 /// Removes a round's buckets.

@@ -61,15 +61,19 @@ impl Fabric {
     /// Makes the bridge.
     pub fn make() -> Result<Self> {
         // One harness at a time: another one's bridge without an alias yet would look like nobody's.
-        let _lock = lock()?;
+        let lock = lock()?;
         leftovers::remove()?;
         for number in 1..=NUMBERS {
-            let fabric = Self { number, places: BTreeMap::new(), cuts: Cuts::default(), applied: BTreeMap::new() };
             // Making it is also the lock: the kernel lets only one harness have the name.
-            if ip(&["link", "add", &fabric.bridge(), "type", "bridge"]).is_ok() {
-                fabric.set_up().context("cannot make a network for the drills")?;
-                return Ok(fabric);
+            if ip(&["link", "add", &bridge(number), "type", "bridge"]).is_err() {
+                continue;
             }
+            // Only now: whatever is dropped takes its bridge along, and that must be its own.
+            let fabric = Self { number, places: BTreeMap::new(), cuts: Cuts::default(), applied: BTreeMap::new() };
+            let set_up = fabric.set_up();
+            drop(lock);
+            set_up.context("cannot make a network for the drills")?;
+            return Ok(fabric);
         }
         bail!("no network for the drills: are {NUMBERS} in use, or is this not root?")
     }
@@ -84,7 +88,7 @@ impl Fabric {
     }
 
     fn bridge(&self) -> String {
-        format!("{PREFIX}{}", self.number)
+        bridge(self.number)
     }
 
     /// The address that clients call from. The range is the one that RFC 2544 sets aside for tests.
@@ -205,6 +209,10 @@ impl Drop for Fabric {
         // What cannot be removed now is removed by the next run.
         drop(leftovers::remove_fabric(&self.bridge()));
     }
+}
+
+fn bridge(number: u8) -> String {
+    format!("{PREFIX}{number}")
 }
 
 /// Held until it is dropped, or until this process ends in any way.

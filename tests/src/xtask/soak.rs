@@ -34,10 +34,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let Arguments { minutes, seed, gateways, targets, ref out } = *arguments;
     anyhow::ensure!(gateways >= 3 && targets >= 1 && gateways + targets <= 40, "3 gateways and 1 target at least");
     let options = Options { time: Duration::from_secs(60 * minutes), seed, gateways, targets };
-    let summary = soak::run(&options, &Progress::new("soak"))?;
+    let (summary, done) = soak::run(&options, &Progress::new("soak"));
     println!("{summary}");
     if let Some(path) = out {
         std::fs::write(path, summary.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(())
+    done
 }
