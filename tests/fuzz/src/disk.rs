@@ -20,7 +20,9 @@ fn pack<T: serde::Serialize>(value: &T) -> Vec<u8> {
 fn records(data: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut rest = Unstructured::new(data);
     let mut records = Vec::new();
-    while let (Ok(kind), Ok(length)) = (rest.arbitrary::<u8>(), rest.arbitrary::<u16>()) {
+    // At its end the input gives zeros for ever.
+    while !rest.is_empty() {
+        let (Ok(kind), Ok(length)) = (rest.arbitrary::<u8>(), rest.arbitrary::<u16>()) else { break };
         let length = usize::from(length).min(rest.len());
         records.push((kind, rest.bytes(length).unwrap_or_default().to_vec()));
     }

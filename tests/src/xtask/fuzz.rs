@@ -22,8 +22,9 @@ const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-l
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing";
 const INPUT_MAX_BYTES: usize = 16 << 10;
-/// Larger inputs are run but not kept in the repository.
-const KEPT_MAX_BYTES: usize = 2048;
+/// Of each target the smallest inputs are kept in the repository, in so many bytes of text; real values, which are
+/// larger, are made by the targets themselves.
+const KEPT_MAX_BYTES: usize = 32 << 10;
 const RSS_MAX_MB: usize = 2048;
 /// One input may not take longer.
 const INPUT_TIMEOUT_S: u64 = 10;
@@ -232,17 +233,29 @@ impl Fuzzer {
         if !said.ok() {
             bail!("cannot minimise: {}", crate::cmd::tail(&said.stderr));
         }
-        let mut lines = BTreeSet::new();
+        let mut lines = Vec::new();
         for entry in fs::read_dir(&fewest)? {
-            let input = fs::read(entry?.path())?;
-            if input.len() <= KEPT_MAX_BYTES {
-                lines.insert(input.escape_ascii().to_string());
-            }
+            lines.push(fs::read(entry?.path())?.escape_ascii().to_string());
         }
-        let mut text: String = lines.into_iter().collect::<Vec<_>>().join("\n");
+        let lines = smallest(lines, KEPT_MAX_BYTES);
+        let mut text = lines.join("\n");
         text.push('\n');
         fs::write(kept, text).with_context(|| format!("cannot write {}", kept.display()))
     }
+}
+
+/// The shortest that fit into so many bytes, in order of their text: a change of the corpus is a small difference.
+fn smallest(mut lines: Vec<String>, max_bytes: usize) -> Vec<String> {
+    lines.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+    let mut room = max_bytes;
+    let fits = |line: &String| {
+        let left = room.checked_sub(line.len() + 1);
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    let mut kept: Vec<String> = lines.into_iter().take_while(fits).collect();
+    kept.sort();
+    kept
 }
 
 /// As `ais_fuzz::unescape` reads it; that crate is too large to be linked into this program.
@@ -311,6 +324,13 @@ mod tests {
         let all: Vec<u8> = (0..=255).collect();
         assert_eq!(unescape(&all.escape_ascii().to_string()).unwrap(), all);
         assert!(unescape("\\").is_err() && unescape("\\xz1").is_err());
+    }
+
+    #[test]
+    fn the_smallest_inputs_are_kept() {
+        let lines = ["ccc", "a", "bb"].map(str::to_owned).to_vec();
+        assert_eq!(smallest(lines.clone(), 5), ["a", "bb"]);
+        assert_eq!(smallest(lines, 100), ["a", "bb", "ccc"]);
     }
 
     #[test]
