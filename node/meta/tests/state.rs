@@ -427,3 +427,20 @@ proptest! {
         prop_assert!(State::from_full(&full).is_err());
     }
 }
+
+/// Found by the fuzz target `state_change`: a forwarded name that no entry can have was answered as done, and gone.
+#[test]
+fn a_bucket_whose_name_no_entry_can_have_is_refused() {
+    let state = edited(&genesis(), |d| drop(d.change(&create("a"))));
+    let odd = |namespace: &str, name: &str| BucketName { namespace: namespace.to_owned(), name: name.to_owned() };
+    for to in [odd("", "\""), odd("a/b", "c"), odd("", "")] {
+        let Change::CreateBucket { created_ns, props, .. } = create("a") else { panic!("another change") };
+        let made = Change::CreateBucket { name: to.clone(), created_ns, props };
+        let renamed = Change::RenameBucket { from: "a".parse().unwrap(), to };
+        for change in [made, renamed] {
+            let mut draft = state.draft(state.stamp().next());
+            assert!(matches!(draft.change(&change), Outcome::Refused(Refusal::Invalid(_))), "{change:?}");
+            assert!(!draft.is_edited());
+        }
+    }
+}

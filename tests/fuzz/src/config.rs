@@ -60,6 +60,7 @@ pub(crate) fn discovery(data: &[u8]) {
         own: Addresses { public: at(1), control: at(2), peer: at(3) },
         node: "g1".parse().expect("a good id"),
         standalone: false,
+        remembered: BTreeMap::new(),
     };
     let news = with_file(data, |path| RUNTIME.with(|runtime| runtime.block_on(source(path).read())));
     if news.problem.is_some() {

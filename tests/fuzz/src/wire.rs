@@ -59,6 +59,7 @@ fn messages() -> Vec<Message> {
         stopping: false,
         genesis: Genesis::Formed(state::uuid()),
         accepted: Some(stamp),
+        promised: Default::default(),
         primary: Some(voter()),
     };
     let accepted = Accepted { stamp, digest, electorate: base.electorate().clone() };

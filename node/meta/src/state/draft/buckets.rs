@@ -17,8 +17,15 @@ const TOKENS_MAX: usize = 100_000;
 /// Hexadecimal digits of a SHA-256.
 const SHA256_HEX: usize = 64;
 
+/// The gateway that admitted the change may be of a version with other rules; what this version's entries cannot be
+/// named must not be answered as done.
+fn lawful(name: &BucketName) -> Result<(), Refusal> {
+    BucketName::new(&name.namespace, &name.name).map(drop).map_err(|e| Refusal::Invalid(e.to_string()))
+}
+
 impl Draft {
     pub(super) fn create_bucket(&mut self, name: &BucketName, created_ns: i64, props: &Values) -> Result<(), Refusal> {
+        lawful(name)?;
         if self.work.buckets.contains_key(name) {
             return Err(Refusal::BucketExists(name.clone()));
         }
@@ -69,6 +76,7 @@ impl Draft {
         if !self.work.buckets.contains_key(from) {
             return Err(Refusal::NoSuchBucket(from.clone()));
         }
+        lawful(to)?;
         if self.work.buckets.contains_key(to) {
             return Err(Refusal::BucketExists(to.clone()));
         }
