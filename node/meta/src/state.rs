@@ -8,14 +8,14 @@
 mod draft;
 mod record;
 
-pub use draft::{Draft, Genesis, RESULTS_MAX};
+pub use draft::{CLIENTS_MAX, Draft, Genesis, RESULTS_MAX};
 pub use record::{Client, Config, Head, Order, Origin, Past, Phase, Rmd, Smap, Tokens, Txn, TxnPhase};
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
@@ -147,6 +147,8 @@ pub struct State {
     tokens: Arc<Tokens>,
     origins: OrdMap<VoterKey, Arc<Origin>>,
     clients: OrdMap<String, Client>,
+    /// The same, oldest first.
+    ages: OrdSet<(Stamp, String)>,
     txn: Option<Arc<Txn>>,
     orders: OrdMap<NodeId, Arc<Order>>,
 }
@@ -260,6 +262,20 @@ impl State {
     pub fn placing_targets(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.nodes.values().filter(|n| n.kind == Kind::Target && !n.is_set_aside())
     }
+    /// Remembers a request with the client's own id, or forgets it.
+    fn put_client(&mut self, id: String, client: Option<Client>) {
+        if let Some(client) = &client {
+            self.ages.insert((client.stamp, id.clone()));
+        }
+        let old = match client {
+            Some(client) => self.clients.insert(id.clone(), client.clone()).filter(|old| old.stamp != client.stamp),
+            None => self.clients.remove(&id),
+        };
+        if let Some(old) = old {
+            self.ages.remove(&(old.stamp, id));
+        }
+    }
+
     /// What is remembered of a gateway's requests.
     #[must_use]
     pub fn origin(&self, id: &VoterId) -> Option<&Arc<Origin>> {
@@ -365,6 +381,7 @@ impl State {
             tokens: Arc::default(),
             origins: OrdMap::new(),
             clients: OrdMap::new(),
+            ages: OrdSet::new(),
             txn: None,
             orders: OrdMap::new(),
         }

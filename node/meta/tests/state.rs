@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use ais_meta::node::flags;
-use ais_meta::state::{StateError, TxnPhase};
+use ais_meta::state::{CLIENTS_MAX, RESULTS_MAX, StateError, TxnPhase};
 use ais_meta::{
     BucketName, Change, Delta, Digest, DiskId, Draft, Full, Kind, MemberAction, MemberOptions, NodeId, Outcome,
     Refusal, RequestId, State, Voter, VoterId,
@@ -246,17 +246,21 @@ fn what_is_remembered_of_requests_is_bounded() {
         }
     });
     let origin = many.origin(&VoterId::new(id("g2"), DiskId(7))).unwrap();
-    assert_eq!((origin.results.len(), origin.low), (ais_meta::state::RESULTS_MAX, 5001 - 4096));
+    assert_eq!((origin.results.len(), origin.low), (RESULTS_MAX, 5001 - 4096));
+    // What a gateway may park must be remembered: 15 s of a thousand a second.
+    let half = CLIENTS_MAX / 2;
+    assert!(CLIENTS_MAX >= 15_000);
     let mut state = genesis();
     for round in 0..3 {
         state = edited(&state, |d| {
-            for i in 0..500 {
+            for i in 0..half {
                 d.settle(&RequestId::Client(format!("{round}-{i}")), 0, Outcome::Done);
             }
         });
     }
-    assert_eq!(state.clients().len(), 1024);
-    assert!(state.client("2-499").is_some() && state.client("1-499").is_some(), "the oldest go first");
+    assert_eq!(state.clients().len(), CLIENTS_MAX);
+    let last = |round: usize| state.client(&format!("{round}-{}", half - 1)).is_some();
+    assert_eq!([last(0), last(1), last(2)], [false, true, true], "the oldest go first");
 }
 
 #[derive(Debug, Clone)]

@@ -347,7 +347,10 @@ impl State {
             Item::Past(id) => drop(self.past.insert(id, decode(key, bytes)?)),
             Item::Bucket(name) => drop(self.buckets.insert(name, Arc::new(decode::<Bucket>(key, bytes)?))),
             Item::Origin(id) => drop(self.origins.insert((id.node, id.disk), Arc::new(decode(key, bytes)?))),
-            Item::Client(id) => drop(self.clients.insert(id, decode(key, bytes)?)),
+            Item::Client(id) => {
+                let client = decode(key, bytes)?;
+                self.put_client(id, Some(client));
+            }
             Item::Order(id) => drop(self.orders.insert(id, Arc::new(decode(key, bytes)?))),
         }
         Ok(())
@@ -360,7 +363,7 @@ impl State {
             Some(Item::Past(id)) => drop(self.past.remove(&id)),
             Some(Item::Bucket(name)) => drop(self.buckets.remove(&name)),
             Some(Item::Origin(id)) => drop(self.origins.remove(&(id.node, id.disk))),
-            Some(Item::Client(id)) => drop(self.clients.remove(&id)),
+            Some(Item::Client(id)) => self.put_client(id, None),
             Some(Item::Order(id)) => drop(self.orders.remove(&id)),
             None if key == TXN => self.txn = None,
             None => {}
