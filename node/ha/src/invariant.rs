@@ -89,6 +89,7 @@ pub struct World {
     writers: BTreeMap<(u32, u64), (VoterId, u64)>,
     disks: BTreeMap<VoterId, Disk>,
     wiped: BTreeSet<VoterId>,
+    forgetful: BTreeSet<VoterId>,
     published: BTreeMap<(VoterId, u64), Stamp>,
     founded: BTreeMap<ClusterUuid, Digest>,
     asked: BTreeMap<BucketName, Asked>,
@@ -117,9 +118,19 @@ impl World {
     /// if these disks were erased too. Otherwise only an administrator can help (protocol.md section 4).
     #[must_use]
     pub fn would_remember(&self, also: &[VoterId]) -> bool {
-        let gone = |v: &&VoterId| self.wiped.contains(*v) || also.contains(v);
+        let gone = |v: &&VoterId| self.wiped.contains(*v) || self.forgetful.contains(*v) || also.contains(v);
         let mut open = self.states.range(self.newest()..).map(|(_, fact)| &fact.voters);
         open.all(|voters| 2 * voters.iter().filter(gone).count() < voters.len())
+    }
+
+    /// The disk came back as it was before: what it acknowledged since is not on it any more, and it counts as one that
+    /// remembers nothing. (A driver may do so only where those who were told are there to say so.)
+    pub fn forgot(&mut self, disk: &VoterId, now: Disk) {
+        self.forgetful.insert(disk.clone());
+        for (_, holders) in self.holders.range_mut(now.accepted.next()..) {
+            holders.remove(disk);
+        }
+        self.disks.insert(disk.clone(), now);
     }
 
     /// Whether it was erased.

@@ -132,6 +132,22 @@ impl Disk {
         Ok(hard)
     }
 
+    /// As a snapshot of the volume taken now would come back.
+    #[must_use]
+    pub(crate) fn snapshot(&self) -> Self {
+        let log = self.log.as_ref().map(|l| Log { full: l.full.clone(), deltas: l.deltas.clone() });
+        Self {
+            run: self.run,
+            vote: self.vote.clone(),
+            genesis: self.genesis.clone(),
+            accepted: self.accepted.clone(),
+            committed: self.committed.clone(),
+            recent: self.recent.clone(),
+            log,
+            ..Self::format(self.id, self.sync_us, false)
+        }
+    }
+
     /// Promise and founding of one record reach the disk.
     pub(crate) fn write_vote(&mut self, persist: &Persist) {
         self.vote = persist.vote.clone();

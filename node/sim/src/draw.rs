@@ -154,7 +154,7 @@ impl Plan {
         let lasts_us = rng.skewed(ms(50), ms(9000));
         let back_us = lasts_us;
         let node = |rng: &mut Rng| Who::Node(rng.index(self.nodes()));
-        match rng.index(41) {
+        match rng.index(42) {
             0 => Strike::Kill { who, back_us: lasts_us.max(ms(50)) },
             1 => Strike::Kill { who, back_us: rng.between(ms(1), ms(20)) },
             2 | 3 => Strike::Stop { who },
@@ -219,6 +219,7 @@ impl Plan {
                 let what = Ask::Member(actions[rng.index(6)], rng.index(16));
                 Strike::Ask { via: rng.index(self.gateways), what }
             }
+            40 => Strike::Restore { who, after_us: rng.between(ms(300), ms(4000)) },
             _ => Strike::WipeTwo { a: who, b: node(rng), back_us: rng.skewed(ms(5), ms(4000)) },
         }
     }

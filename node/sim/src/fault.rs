@@ -90,11 +90,8 @@ pub enum Strike {
     Recreate { back_us: Micros },
     /// The record does not read: it is set aside, the node may only join.
     Torn { who: Who, back_us: Micros },
-    /// The disk of a node is copied, and comes back as that copy later.
+    /// A snapshot of the volume is taken, and comes back later.
     Restore { who: Who, after_us: Micros },
-    /// The node was given up: another process runs under its name, with a new disk or with a copy of the old one, while
-    /// the old one runs on, cut off at first.
-    Twin { who: Who, copy: bool, cut_us: Micros, lasts_us: Micros },
     /// Several processes are killed and started again and again.
     Storm { side: u64, times: u32, gap_us: Micros },
     /// The primary dies while somebody is about to join.
@@ -147,8 +144,6 @@ impl Strike {
             Self::Recreate { .. } => "recreated volume",
             Self::Torn { .. } => "torn record",
             Self::Restore { .. } => "restored snapshot",
-            Self::Twin { copy: true, .. } => "copied volume",
-            Self::Twin { .. } => "forced deletion",
             Self::Storm { .. } => "restart storm",
             Self::JoinInElection { .. } => "join in election",
             Self::Move { .. } => "address change",
@@ -165,7 +160,7 @@ impl Strike {
 }
 
 /// All kinds, each with how often per thousand seeds it must have struck at least.
-pub const KINDS: [(&str, u64); 46] = [
+pub const KINDS: [(&str, u64); 44] = [
     ("kill", 400),
     ("bounce", 250),
     ("kill at commit", 100),
@@ -194,9 +189,7 @@ pub const KINDS: [(&str, u64); 46] = [
     ("wipe of two", 10),
     ("torn record", 50),
     ("recreated volume", 20),
-    ("restored snapshot", 0),
-    ("copied volume", 0),
-    ("forced deletion", 0),
+    ("restored snapshot", 10),
     ("restart storm", 100),
     ("join in election", 100),
     ("address change", 100),

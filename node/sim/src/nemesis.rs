@@ -1,11 +1,13 @@
 //! Carrying out the faults of a plan. Nothing is drawn here that the plan could say.
 
-use ais_ha::{Action, Genesis, Input};
+use ais_ha::{Action, Genesis, Input, invariant};
 use ais_meta::{DiskId, VoterId};
 
 use crate::disk::Disk;
 use crate::fault::{Moment, Strike, Who};
+use crate::host::{Host, Process};
 use crate::rng::Rng;
+use crate::seen::Seen;
 use crate::world::{Event, Micros, World, ms};
 
 /// A part of a fault that comes later, mostly its end.
@@ -17,6 +19,8 @@ pub(crate) enum Later {
     Room(usize),
     /// It has bound, and its volume is recreated.
     Recreate(usize, Micros),
+    /// The volume comes back as it was, if the processes that met it since still run.
+    Restore(usize, Vec<Option<u64>>),
     /// The administrator of a lost majority tries.
     Recover,
     /// Another process on the mended disk.
@@ -46,6 +50,10 @@ pub(crate) struct Nemesis {
     cuts: Vec<(usize, usize)>,
     /// The volume of the next initial voter that binds is recreated, and comes up after.
     recreate: Option<Micros>,
+    /// A snapshot of a volume.
+    snapshot: Option<Disk>,
+    /// Nothing else happens before then.
+    quiet_until: Micros,
     /// Somebody is killed at this moment, and back after.
     armed: Option<(Moment, Micros)>,
 }
@@ -58,7 +66,7 @@ impl World {
         }
         let kind = fault.strike.kind();
         self.trace.note(self.now, || format!("fault: {:?}", fault.strike));
-        if self.strike(fault.strike) {
+        if self.now >= self.nemesis.quiet_until && self.strike(fault.strike) {
             self.counts.struck(kind);
         } else {
             self.trace.note(self.now, || "not possible now".to_owned());
@@ -172,6 +180,7 @@ impl World {
             Strike::Wipe { who, back_us } => return self.wipe(&[self.who(who)], back_us, &Genesis::Unformed),
             Strike::Torn { who, back_us } => return self.wipe(&[self.who(who)], back_us, &Genesis::JoinOnly),
             Strike::Recreate { back_us } => self.nemesis.recreate = Some(back_us),
+            Strike::Restore { who, after_us } => return self.snapshot(self.who(who), after_us),
             Strike::WipeTwo { a, b, back_us } => {
                 let (a, b) = (self.who(a), self.who(b));
                 return a != b && self.wipe(&[a, b], back_us, &Genesis::Unformed);
@@ -319,6 +328,44 @@ impl World {
         self.after(back_us, Event::Start { node });
     }
 
+    fn runs(&self) -> Vec<Option<u64>> {
+        self.hosts.iter().map(Host::run).collect()
+    }
+
+    fn snapshot(&mut self, node: usize, after_us: Micros) -> bool {
+        if self.nemesis.snapshot.is_some() || !self.is_up(node) || self.record.commits() < 3 {
+            return false;
+        }
+        self.nemesis.snapshot = Some(self.hosts[node].disk.snapshot());
+        self.after(after_us, Event::Later(Later::Restore(node, self.runs())));
+        true
+    }
+
+    /// A disk that forgot is caught by those who were told what it forgot: they must be there, and it must hear them
+    /// first. Beyond that the protocol only narrows the hazard (rule 10), and nothing is to be checked.
+    fn restore(&mut self, node: usize, runs: &[Option<u64>]) {
+        let Some(snapshot) = self.nemesis.snapshot.take() else { return };
+        let host = &self.hosts[node];
+        let (id, voter, run) = (snapshot.id, host.voter(), host.disk.run);
+        let prompt = |h: &Host| h.process.as_ref().is_some_and(Process::is_prompt);
+        let met = self.runs() == runs && self.hosts.iter().all(prompt) && self.nemesis.cuts.is_empty();
+        let heard = self.plan.loss == 0 && !self.plan.spikes && self.plan.whole_book;
+        if !met || !heard || id != host.disk.id || run != snapshot.run || !self.record.would_remember(&[voter.clone()])
+        {
+            return;
+        }
+        self.trace.note(self.now, || format!("{voter} comes back as it was"));
+        self.counts.saw(Seen::Restored);
+        self.end_process(node);
+        self.hosts[node].disk = snapshot;
+        let disk = &self.hosts[node].disk;
+        let accepted = disk.accepted().map(|s| s.stamp()).unwrap_or_default();
+        let now = invariant::Disk { promised: disk.promised(), accepted, committed: disk.committed() };
+        self.record.forgot(&voter, now);
+        (self.nemesis.quiet_until, self.nemesis.armed) = (self.now + ms(4000), None);
+        self.after(ms(200), Event::Start { node });
+    }
+
     fn format(&mut self, node: usize, genesis: Genesis) {
         let fresh = DiskId(self.rng.bits());
         let disk = &mut self.hosts[node].disk;
@@ -397,6 +444,7 @@ impl World {
             Later::Fast(node) => self.hosts[node].disk.sync_us = self.plan.sync_us,
             Later::Room(node) => self.hosts[node].disk.full = false,
             Later::Recreate(node, back_us) => self.recreate(node, back_us),
+            Later::Restore(node, runs) => self.restore(node, &runs),
             Later::Recover => self.recover(),
             Later::Repair(node) => self.repair(node),
             Later::Brisk(node) => {

@@ -102,6 +102,8 @@ seen! {
     /// Rule 9.
     HandedOver "hand-over done" 300
     /// Rule 10.
+    Restored "restored snapshot came back" 0
+    /// Rule 10.
     SetAside "record set aside" 0
     /// Section 4.
     Recovered "lost majority recovered" 5
