@@ -30,6 +30,10 @@ const FOUND: &[(&str, &str)] = &[
         "evicted-candidate",
         "L2: an electable learner that stood when it was evicted went on standing, and never asked to join",
     ),
+    (
+        "redirected-joiner",
+        "L2: a joiner that was told who leads asked somebody else next, and waited five seconds for it",
+    ),
 ];
 
 /// Each plan is run under so many seeds.

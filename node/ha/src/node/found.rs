@@ -29,6 +29,8 @@ pub(super) struct Joining {
     backoff: Backoff,
     look: Millis,
     tried: usize,
+    /// Whom somebody named as the primary: asked next, once.
+    told: Option<NodeId>,
     /// Why the primary does not let this node in.
     refused: Option<String>,
     /// Since when our cluster was found and nobody knew its primary.
@@ -47,6 +49,7 @@ impl Joining {
             backoff,
             look: now,
             tried: 0,
+            told: None,
             refused: None,
             alone_since: None,
             adopted: false,
@@ -438,6 +441,9 @@ impl Node {
         if let Some(primary) = self.believed_primary() {
             return Some(primary.id.node);
         }
+        if let Some(told) = self.join.told.take().filter(|id| self.live.process(id).is_some()) {
+            return Some(told);
+        }
         let hinted = self.hints.keys().filter(|id| self.live.process(id).is_some()).cloned();
         let formed = self.hellos.iter().filter(|(_, h)| h.hello.genesis.is_formed() && h.uuid.as_ref() == self.our(h));
         let heard = formed.map(|(id, _)| id.clone()).filter(|id| self.live.process(id).is_some());
@@ -473,6 +479,7 @@ impl Node {
             }
             ForwardReply::NotPrimary { primary: Some(primary) } => {
                 self.join.alone_since = None;
+                self.join.told = Some(primary.id.node.clone());
                 self.hint(primary);
                 self.join.next = self.now + REDIRECT_MS;
             }
