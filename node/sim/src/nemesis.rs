@@ -350,7 +350,11 @@ impl World {
         let prompt = |h: &Host| h.process.as_ref().is_some_and(Process::is_prompt);
         let met = self.runs() == runs && self.hosts.iter().all(prompt) && self.nemesis.cuts.is_empty();
         let heard = self.plan.loss == 0 && !self.plan.spikes && self.plan.whole_book;
-        if !met || !heard || id != host.disk.id || run != snapshot.run || !self.record.would_remember(&[voter.clone()])
+        if !met
+            || !heard
+            || id != host.disk.id
+            || run != snapshot.run
+            || !self.record.would_remember(std::slice::from_ref(&voter))
         {
             return;
         }
