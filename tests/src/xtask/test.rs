@@ -83,6 +83,7 @@ fn steps(fast: bool) -> Result<Vec<Step>> {
             15,
             "cargo test --release -p ais-tests --test control -- --test-threads=1",
         ),
+        step("disks of processes", false, 15, "cargo test --release -p ais-tests --test disks -- --test-threads=1"),
         step("Python SDK on processes", false, 15, "cargo test --release -p ais-tests --test sdk -- --test-threads=1"),
         step("test Kubernetes", false, 40, "cargo test --release -p ais-tests --test testbed -- --test-threads=1"),
         step("Kubernetes", false, 30, "cargo test --release -p ais-tests --test kubernetes -- --test-threads=1"),

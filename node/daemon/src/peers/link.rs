@@ -392,7 +392,9 @@ impl Link {
         up: &mut watch::Receiver<Option<Up>>,
     ) {
         let Ok(stream) = dialled.stream.into_std() else { return };
-        let (link, seal, peer) = (Arc::clone(self), dialled.seal, &target.peer);
+        let (link, seal, psk, peer) = (Arc::clone(self), dialled.seal, dialled.psk, &target.peer);
+        // Of itself: there may be no control connection any more that it could share the lot of.
+        let mut revoked = std::pin::pin!(listen::revoked(shared, &psk));
         self.bulk.set_open(true);
         let mut sending = AbortOnDrop(shared.bulk_runtime.spawn(async move {
             let stream = match TcpStream::from_std(stream) {
@@ -423,6 +425,7 @@ impl Link {
                     break;
                 }
                 changed = up.changed() => if changed.is_err() { break },
+                _ = &mut revoked => break,
             }
         }
         self.bulk_up.store(false, Ordering::Relaxed);

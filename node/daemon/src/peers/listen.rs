@@ -67,7 +67,11 @@ async fn greet(shared: &Arc<Shared>, mut stream: TcpStream, remote: SocketAddr) 
             let own = opening.as_ref().is_some_and(|o| o.greeting.boot == shared.greeting().boot);
             if !own && !error.is_end() {
                 let peer = opening.as_ref().map(|o| o.greeting.sender().id.to_string()).unwrap_or_default();
-                tracing::warn!(%remote, peer, %error, "a connection was not accepted");
+                if shared.may_complain(plain_ip(remote)) {
+                    tracing::warn!(%remote, peer, %error, "a connection was not accepted");
+                } else {
+                    tracing::debug!(%remote, peer, %error, "a connection was not accepted");
+                }
             }
             if let Some(opening) = opening {
                 shared.meet_foreign(&opening.greeting).await;

@@ -35,6 +35,9 @@ pub use wire::Greeting;
 
 /// More peers than a cluster can have: what greets beyond it is refused.
 const LINKS_MAX: usize = 8192;
+/// Between two lines of the log on strangers at one address, and addresses that are told apart.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+const COMPLAINTS_MAX: usize = 256;
 
 /// What all connections of a process share.
 pub struct Shared {
@@ -47,6 +50,8 @@ pub struct Shared {
     /// Accepted control connections that are open, by process.
     accepted: Mutex<BTreeMap<Sender, usize>>,
     links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
+    /// When the log last said that connections from there are not accepted: a peer tries again several times a second.
+    complaints: Mutex<BTreeMap<IpAddr, Instant>>,
     events: mpsc::Sender<Input>,
     bulk_events: mpsc::Sender<Input>,
     /// Where bulk connections live.
@@ -136,6 +141,17 @@ impl Shared {
         self.tell(Input::Message(Box::new(packet))).await;
     }
 
+    /// Whether the log is to tell of a stranger there, or did so a moment ago.
+    fn may_complain(&self, from: IpAddr) -> bool {
+        let mut complaints = lock(&self.complaints);
+        complaints.retain(|_, at| at.elapsed() < COMPLAIN_EVERY);
+        let fresh = complaints.len() < COMPLAINTS_MAX && !complaints.contains_key(&from);
+        if fresh {
+            complaints.insert(from, Instant::now());
+        }
+        fresh
+    }
+
     async fn tell(&self, input: Input) {
         // Only at the end of the process nobody listens.
         drop(self.events.send(input).await);
@@ -204,6 +220,7 @@ impl Peers {
             newest: Mutex::default(),
             accepted: Mutex::default(),
             links: Mutex::default(),
+            complaints: Mutex::default(),
             events: setup.events,
             bulk_events: setup.bulk_events,
             bulk_runtime: setup.bulk_runtime,
