@@ -201,7 +201,14 @@ impl World {
             return;
         }
         let held = |n: usize| self.hosts[n].process.as_ref().and_then(|p| p.core.view().accepted);
-        let best = (0..self.plan.gateways).filter_map(|n| Some((held(n)?, n))).max();
+        let able = |n: &usize| {
+            let host = &self.hosts[*n];
+            host.disk.accepted().is_some_and(|s| {
+                s.nodes().get(&host.id).is_some_and(|m| m.electable())
+                    || s.electorate().iter().any(|v| v.electable && v.id == host.voter())
+            })
+        };
+        let best = (0..self.plan.gateways).filter(able).filter_map(|n| Some((held(n)?, n))).max();
         if let Some((stamp, node)) = best {
             self.admin.nonce += 1;
             let nonce = self.admin.nonce;
