@@ -111,8 +111,9 @@ impl World {
     pub(crate) fn all_in_service(&mut self) -> bool {
         let Some(primary) = self.primary() else { return false };
         let Some(state) = self.served(primary).cloned() else { return false };
-        if state.transaction().is_some() {
-            return false;
+        if let Some(txn) = state.transaction() {
+            // A voter that leaves for good waits for another in its place, and a flapping one is damped for minutes.
+            return txn.action == MemberAction::Decommission;
         }
         let out = state.nodes().values().find(|n| n.flags & (flags::MAINTENANCE | flags::DECOMMISSION) != 0);
         let Some(node) = out.map(|n| n.id.clone()) else { return true };
