@@ -21,6 +21,7 @@ use clap::builder::Str;
 
 use crate::keyring::Keyring;
 pub use keys::{KEYS, Key};
+pub(crate) use read::key_file;
 pub use sources::{Flags, Given, Source, Surroundings, Values};
 
 /// How log lines look.

@@ -6,11 +6,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ais_meta::auth::{self, Nonce, Secret};
-use anyhow::{Context as _, bail};
+use ais_meta::auth::{self, Nonce};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
 use crate::clock;
+use crate::keyring::read_secrets;
 
 const PATH: &str = "/v1/cluster/recover";
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,16 +34,14 @@ pub struct Options {
 /// # Errors
 /// Why the node did not do it, or could not be asked.
 pub async fn run(options: &Options) -> anyhow::Result<String> {
-    let content = std::fs::read(&options.secret_file)
-        .with_context(|| format!("{} cannot be read", options.secret_file.display()))?;
-    // Further lines are older secrets, or newer ones.
-    let first = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let secret = Secret::from_file_content(first).context("the file holds no secret")?;
+    let file = options.secret_file.display();
+    let secrets = read_secrets(&options.secret_file).map_err(|why| anyhow!("{file} {why}"))?;
+    let secret = secrets.current();
     let body = serde_json::json!({"stamp": options.stamp}).to_string();
     let mut nonce = Nonce::default();
     getrandom::fill(&mut nonce).context("no random numbers")?;
     let signed = auth::Request { method: "POST", path_and_query: PATH, body: body.as_bytes() };
-    let header = auth::sign(&secret, signed, clock::unix_ms(), nonce);
+    let header = auth::sign(secret, signed, clock::unix_ms(), nonce);
     let base = if options.url.contains("://") { options.url.clone() } else { format!("http://{}", options.url) };
     let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
     let request = client.post(format!("{}{PATH}", base.trim_end_matches('/'))).header(auth::HEADER, header).body(body);
@@ -55,7 +54,7 @@ pub async fn run(options: &Options) -> anyhow::Result<String> {
         let why = told["message"].as_str().unwrap_or("it does not say why");
         bail!("not recovered (status {}): {why}", status.as_u16());
     }
-    auth::verify_reply(&secret, nonce, status.as_u16(), &body, signature.as_deref())
+    auth::verify_reply(secret, nonce, status.as_u16(), &body, signature.as_deref())
         .context("the answer is not of a node with this secret")?;
     Ok(format!("recovered: the cluster goes on from {}\n", told["stamp"].as_str().unwrap_or("a new stamp")))
 }

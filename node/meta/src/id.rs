@@ -23,6 +23,9 @@ pub enum IdError {
     /// Not `node/disk`.
     #[error("'{0}' is not a voter id: NODE/DISK")]
     Voter(String),
+    /// Not `incarnation.epoch.seq`.
+    #[error("'{0}' is not a stamp: INCARNATION.EPOCH.SEQ")]
+    Stamp(String),
     /// AIStore wants 9 or more of `[A-Za-z0-9_-]`; we bound it at 64.
     #[error("'{0}' is not a cluster uuid: 9 to 64 of letters, digits, '_', '-'")]
     Uuid(String),
@@ -207,6 +210,18 @@ impl Stamp {
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.incarnation, self.epoch, self.seq)
+    }
+}
+
+impl FromStr for Stamp {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let wrong = || IdError::Stamp(text.to_owned());
+        let (incarnation, rest) = text.split_once('.').ok_or_else(wrong)?;
+        let (epoch, seq) = rest.split_once('.').ok_or_else(wrong)?;
+        let number = |part: &str| part.parse::<u64>().map_err(|_| wrong());
+        let incarnation = u32::try_from(number(incarnation)?).map_err(|_| wrong())?;
+        Ok(Self::new(incarnation, number(epoch)?, number(seq)?))
     }
 }
 

@@ -48,6 +48,9 @@ const DRILL_NEEDS: &[Need] = &[
     Need { package: "libfaketime", file: FAKETIME },
 ];
 
+/// What building the fuzz targets needs besides the rest: libFuzzer is C++.
+const FUZZ_NEEDS: &[Need] = &[Need { package: "g++", file: "c++" }];
+
 /// Services that Debian would start with the packages; the test Kubernetes runs its own copies.
 const SERVICES: &[&str] = &["containerd", "etcd"];
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -63,6 +66,11 @@ pub fn ensure(progress: &Progress) -> Result<()> {
 /// The same for drills on processes in namespaces.
 pub fn ensure_for_drills(progress: &Progress) -> Result<()> {
     install(DRILL_NEEDS, progress)
+}
+
+/// The same for the fuzz targets.
+pub fn ensure_for_fuzz(progress: &Progress) -> Result<()> {
+    install(FUZZ_NEEDS, progress)
 }
 
 fn install(needs: &[Need], progress: &Progress) -> Result<()> {

@@ -16,6 +16,7 @@ use clap::Args;
 use super::root;
 use crate::cmd::Cmd;
 use crate::progress::Progress;
+use crate::testbed::packages;
 
 /// What makes LLVM count edges and comparisons where libFuzzer finds them.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -68,6 +69,7 @@ struct Outcome {
 /// Runs it.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let progress = Progress::new("fuzz");
+    packages::ensure_for_fuzz(&progress)?;
     let work = target_dir()?.join("fuzz");
     progress.line("building the targets with coverage");
     let binary = build(&work)?;
@@ -143,7 +145,7 @@ fn build(work: &Path) -> Result<PathBuf> {
         .context("cannot run cargo")
         .and_then(|mut child| crate::cmd::wait_child(&mut child, BUILD_TIMEOUT))?;
     if !status.is_some_and(|status| status.success()) {
-        bail!("cannot build the fuzz targets (a C++ compiler is needed: Debian's g++)");
+        bail!("cannot build the fuzz targets");
     }
     Ok(work.join(host).join("release/ais-fuzz"))
 }

@@ -1,14 +1,11 @@
 //! Where the key that tokens are verified with comes from.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jsonwebtoken::DecodingKey;
 
 use super::token::Key;
-use crate::config::{Config, Hidden};
-
-/// Largest key file.
-const FILE_MAX: u64 = 64 << 10;
+use crate::config::{Config, Hidden, key_file};
 
 /// What this node was given at its start: one of the two. (AIStore's `auth.signature` in the cluster's configuration is
 /// left out: a secret has no place in metadata that every member keeps and shows.)
@@ -70,19 +67,10 @@ impl Given {
         let text = |source: &Option<Source>| match source {
             None => Ok(None),
             Some(Source::Text(text)) => Ok(Some(text.clone())),
-            Some(Source::File(path)) => file(path).map(Some),
+            Some(Source::File(path)) => key_file(path).map(Some).map_err(|why| format!("{} {why}", path.display())),
         };
         Ok(Texts { public: text(&self.public)?, secret: text(&self.secret)? })
     }
-}
-
-fn file(path: &Path) -> Result<String, String> {
-    let failed = |e: std::io::Error| format!("{} cannot be read: {e}", path.display());
-    if std::fs::metadata(path).map_err(failed)?.len() > FILE_MAX {
-        return Err(format!("{} is larger than {FILE_MAX} bytes", path.display()));
-    }
-    let text = std::fs::read_to_string(path).map_err(failed)?;
-    Ok(text.trim_end().to_owned())
 }
 
 fn nonempty(text: Option<&String>) -> Option<&str> {

@@ -1,6 +1,6 @@
 //! From texts to a [`Config`]: every value on its own, then all together.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ais_ha::Timers;
 use ais_meta::Kind;
@@ -192,7 +192,12 @@ fn authn_key(reader: &mut Reader, key: &'static str, file: &'static str) -> Opti
     given.or(from_file).map(Hidden)
 }
 
-fn key_file(path: &str) -> Result<String, String> {
+/// Reads the file of a key for tokens.
+///
+/// # Errors
+/// What is wrong with it, to be said after its path.
+pub(crate) fn key_file(path: impl AsRef<Path>) -> Result<String, String> {
+    let path = path.as_ref();
     let length = std::fs::metadata(path).map_err(|e| format!("cannot be read: {e}"))?.len();
     if length > KEY_LEN_MAX {
         return Err(format!("has {length} bytes; a key has at most {KEY_LEN_MAX}"));

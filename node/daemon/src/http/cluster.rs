@@ -134,7 +134,7 @@ pub(super) async fn recover(State(app): State<Arc<App>>, call: Call) -> Result<R
     }
     let bad = || ApiError::bad(r#"the body is not {"stamp":"INCARNATION.EPOCH.SEQ"}"#);
     let told: Value = serde_json::from_slice(&call.body).map_err(|_| bad())?;
-    let stamp = told["stamp"].as_str().and_then(jobs::stamp).ok_or_else(bad)?;
+    let stamp = told["stamp"].as_str().and_then(|text| text.parse().ok()).ok_or_else(bad)?;
     match app.handle.recover(stamp).await {
         Ok(stamp) => reply(&json!({"stamp": stamp.to_string()}), Some(stamp)),
         Err(why) => Err(ApiError::new(StatusCode::CONFLICT, why.to_string())),

@@ -23,14 +23,7 @@ pub(super) fn renamed(stamp: Stamp) -> String {
 fn parsed(id: &str) -> Option<(Stamp, i64)> {
     let (stamp, ms) = id.strip_prefix("mv-")?.split_once('-')?;
     let ms: i64 = ms.parse().ok()?;
-    (ms > 0).then_some((self::stamp(stamp)?, ms))
-}
-
-/// `INCARNATION.EPOCH.SEQ`
-pub(super) fn stamp(text: &str) -> Option<Stamp> {
-    let mut numbers = text.split('.');
-    let stamp = Stamp::new(numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
-    numbers.next().is_none().then_some(stamp)
+    (ms > 0).then_some((stamp.parse().ok()?, ms))
 }
 
 /// The job that a question is about: `ID` or `id` or `uuid`, as AIStore's callers write it.

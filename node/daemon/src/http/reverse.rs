@@ -51,7 +51,7 @@ pub(super) async fn forward(
     let Some(node) = node else {
         return Err(ApiError::not_found(format!("node \"{id}\" is not in the cluster map")).tcode("ErrNodeNotFound"));
     };
-    if node.flags & (flags::MAINTENANCE | flags::DECOMMISSION) != 0 && params.get("what") == Some("node_status") {
+    if node.is_set_aside() && params.get("what") == Some("node_status") {
         let status = if node.flags & flags::DECOMMISSION != 0 { "decommission" } else { "maintenance" };
         let snode = wire::Snode::member(&node, &state);
         let status = json!({

@@ -99,10 +99,9 @@ fn shown_flags(node: &Node, ic: &[NodeId]) -> u64 {
 
 /// Members of the information centre: the primary, then gateways in order of succession, electable ones first.
 fn ic(state: &State) -> Vec<NodeId> {
-    let away = flags::MAINTENANCE | flags::DECOMMISSION;
     let primary = &state.primary().node;
     let mut rest: Vec<&Node> = state.nodes().values().map(AsRef::as_ref).collect();
-    rest.retain(|n| n.kind == Kind::Gateway && n.flags & away == 0 && n.id != *primary);
+    rest.retain(|n| n.kind == Kind::Gateway && !n.is_set_aside() && n.id != *primary);
     hrw::succession(&mut rest, |n| n.id.as_str());
     rest.sort_by_key(|n| !n.electable());
     let ids = std::iter::once(primary.clone()).chain(rest.into_iter().map(|n| n.id.clone()));
