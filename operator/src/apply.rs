@@ -60,6 +60,15 @@ pub enum Write {
     Apply(Wanted),
     /// Delete an object that is no longer wanted.
     Prune(ObjectKey),
+    /// Delete a pod, so that its set makes it anew: gracefully, and only the one that was meant.
+    DeletePod {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+        /// What for, for the log.
+        reason: &'static str,
+    },
     /// Merge patch of a pod's metadata.
     MarkPod(String, Value),
     /// Merge patch of a volume claim's metadata.
@@ -173,6 +182,7 @@ impl Writer {
             match write {
                 Write::Apply(wanted) => self.apply(observed, &namespace, wanted, memo).await?,
                 Write::Prune(key) => self.prune(observed, &namespace, key).await?,
+                Write::DeletePod { name, uid, reason } => self.delete_pod(&namespace, name, uid, reason).await?,
                 Write::MarkPod(pod, patch) => {
                     let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
                     self.metrics.write("Pod");
@@ -219,6 +229,24 @@ impl Writer {
             memo.store(observed.uid(), wanted, &live);
         }
         tracing::info!(kind = ?kind, name, "applied");
+        Ok(())
+    }
+
+    /// The precondition makes a repeated or late deletion harmless: another pod of that name has another uid.
+    async fn delete_pod(&self, namespace: &str, name: &str, uid: &str, reason: &str) -> Result<(), ApplyError> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        self.metrics.write("Pod");
+        let done = tolerate_gone(pods.delete(name, &params).await.map(|_| ()));
+        match done {
+            // Another pod of that name: what was to be deleted is gone.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            other => other.map_err(api_error(format!("pod {name}"))),
+        }?;
+        tracing::info!(name, reason, "pod deleted");
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ais_crds::AISCluster;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -96,12 +96,74 @@ pub struct PodFact {
     pub ready: bool,
     /// It is being deleted.
     pub deleting: bool,
+    /// Node it runs on.
+    pub node: Option<String>,
+    /// Since when it is not ready; `None` while it is.
+    pub unready_since: Option<Timestamp>,
+    /// Why it does not come up, when Kubernetes knows: the reason and what was said.
+    pub trouble: Option<Trouble>,
     /// Revision of the template it was made from.
     pub revision: String,
     /// It carries the primary's label.
     pub labelled_primary: bool,
     /// Digest of the founding list it was told to read.
     pub discovery: Option<String>,
+}
+
+/// What keeps a pod from coming up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// One word, such as `ImagePullBackOff`.
+    pub reason: String,
+    /// The rest, shortened.
+    pub message: String,
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { reason, message } = self;
+        if message.is_empty() { f.write_str(reason) } else { write!(f, "{reason}: {message}") }
+    }
+}
+
+/// Reasons of a waiting container that time alone does not mend.
+const TROUBLES: [&str; 8] = [
+    "ImagePullBackOff",
+    "ErrImagePull",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "CrashLoopBackOff",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+];
+const TROUBLE_CHARS_MAX: usize = 160;
+
+/// Kubernetes' own word for it. Messages of pull errors hold times and attempts that move: only the first line counts.
+fn trouble(status: &PodStatus) -> Option<Trouble> {
+    let short = |text: Option<&String>| -> String {
+        let line = text.and_then(|t| t.lines().next()).unwrap_or_default();
+        line.chars().take(TROUBLE_CHARS_MAX).collect()
+    };
+    let waiting = status.container_statuses.iter().flatten().find_map(|c| {
+        let waiting = c.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting.reason.clone()?;
+        TROUBLES.contains(&reason.as_str()).then(|| {
+            // A back-off's message counts seconds; what ended the container says more.
+            let ended = c.last_state.as_ref().and_then(|l| l.terminated.as_ref());
+            let message = match ended {
+                Some(ended) => format!("exit code {}", ended.exit_code),
+                None => c.image.clone(),
+            };
+            Trouble { reason, message }
+        })
+    });
+    waiting.or_else(|| {
+        let scheduled =
+            status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+        let reason = scheduled.reason.clone().filter(|r| !r.is_empty())?;
+        Some(Trouble { reason, message: short(scheduled.message.as_ref()) })
+    })
 }
 
 impl PodFact {
@@ -118,8 +180,14 @@ impl PodFact {
             .iter()
             .flatten()
             .any(|c| c.name == CONTAINER && c.state.as_ref().is_some_and(|s| s.running.is_some()));
-        let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+        let readiness = status.conditions.iter().flatten().find(|c| c.type_ == "Ready");
+        let ready = readiness.is_some_and(|c| c.status == "True");
+        let since = readiness.and_then(|c| c.last_transition_time.as_ref());
+        let unready_since = since.or(pod.metadata.creation_timestamp.as_ref()).map(|t| t.0).filter(|_| !ready);
         Some(Self {
+            node: pod.spec.as_ref().and_then(|s| s.node_name.clone()).filter(|n| !n.is_empty()),
+            unready_since,
+            trouble: trouble(&status).filter(|_| !ready),
             name,
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             role: Some(role),

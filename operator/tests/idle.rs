@@ -12,6 +12,7 @@ fn applied(writes: &[Write]) -> Vec<String> {
     let name = |w: &Write| match w {
         Write::Apply(w) => format!("{:?}/{}", w.key.0, w.key.1),
         Write::Prune((kind, name)) => format!("-{kind:?}/{name}"),
+        Write::DeletePod { name, .. } => format!("-pod/{name}"),
         Write::MarkPod(name, _) => format!("pod/{name}"),
         Write::MarkVolume(name, _) => format!("volume/{name}"),
     };

@@ -46,10 +46,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, patch]
-# The primary's label.
+# The primary's label; a pod of an old template is deleted when its turn has come.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch, patch]
+  verbs: [list, watch, patch, delete]
 # The label of a founded cluster; volumes are never deleted.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]

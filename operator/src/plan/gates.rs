@@ -16,12 +16,12 @@ pub struct Closed {
     pub message: String,
 }
 
-fn closed(reason: &'static str, message: impl Into<String>) -> Closed {
+pub(super) fn closed(reason: &'static str, message: impl Into<String>) -> Closed {
     Closed { reason, message: message.into() }
 }
 
 /// Updates by which a successor may be behind: the hand-over drains and waits for it anyway.
-const BEHIND_MAX: u64 = 100;
+pub(super) const BEHIND_MAX: u64 = 100;
 
 /// Gates of the whole cluster.
 pub(super) fn cluster<'a>(s: &Situation<'a>) -> Result<&'a Leader, Closed> {

@@ -1,5 +1,6 @@
 //! What to do next, and why. Pure.
 
+pub mod disruption;
 pub mod founding;
 pub mod gates;
 pub mod primary;

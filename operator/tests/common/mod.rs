@@ -163,6 +163,7 @@ impl World {
             Write::Prune(key) => {
                 self.observed.live.remove(key);
             }
+            Write::DeletePod { name, uid, .. } => self.observed.pods.retain(|p| p.name != *name || p.uid != *uid),
             Write::MarkPod(name, patch) => {
                 let pod = self.observed.pods.iter_mut().find(|p| p.name == *name).unwrap();
                 if let Some(label) = patch["metadata"]["labels"].get("aiscluster.dev/role") {
