@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::{CONTAINER, NAMESPACE, Product};
+use super::{CONTAINER, Product};
 use crate::client;
 use crate::drill::{Drill, Drillable};
 use crate::testbed::Cluster;
@@ -53,7 +53,7 @@ impl<'a> PodDrills<'a> {
 
     fn kill(&self, victim: &str) -> Result<Instant> {
         let testbed = self.testbed.context("the processes of this Kubernetes cannot be signalled from here")?;
-        let process = testbed.container_process(NAMESPACE, victim, CONTAINER)?;
+        let process = testbed.container_process(&self.product.namespace, victim, CONTAINER)?;
         let at = Instant::now();
         process.kill()?;
         Ok(at)

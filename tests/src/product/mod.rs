@@ -41,6 +41,8 @@ pub const PORT_PUBLIC: u16 = 51080;
 pub const PORT_CONTROL: u16 = 51082;
 /// Size of each volume, in GiB.
 pub const VOLUME_GIB: u32 = 1;
+/// Default of `spec.ha.voters`.
+const VOTERS_MAX: usize = 5;
 /// Founding, growth of the electorate and the operator's word for it.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
 
@@ -59,6 +61,12 @@ pub struct Product {
     pub gateways: usize,
     /// How many targets.
     pub targets: usize,
+    /// Namespace of the cluster.
+    pub namespace: String,
+    /// Largest electorate.
+    pub voters_max: usize,
+    /// Merged over the minimal resource.
+    pub overlay: Value,
     reach: Reach,
 }
 
@@ -67,6 +75,21 @@ impl Product {
     pub fn in_testbed(cluster: &Cluster, gateways: usize, targets: usize) -> Self {
         let image = crate::image::REFERENCE;
         Self::new(cluster.kubectl(), cluster.helm(), image, (gateways, targets), Reach::direct())
+    }
+
+    /// Another cluster in the test Kubernetes, in a namespace of its own; `overlay` is merged over the minimal resource
+    /// of three gateways and one target.
+    pub fn beside(cluster: &Cluster, namespace: &str, overlay: &Value) -> Self {
+        let number = |pointer: &str, default: usize| {
+            overlay.pointer(pointer).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
+        };
+        let size = (number("/spec/gateways/replicas", 3), number("/spec/targets/replicas", 1));
+        let mut product = Self::in_testbed(cluster, size.0, size.1);
+        product.kubectl = product.admin.in_namespace(namespace);
+        namespace.clone_into(&mut product.namespace);
+        product.voters_max = number("/spec/ha/voters", VOTERS_MAX);
+        product.overlay = overlay.clone();
+        product
     }
 
     /// In another Kubernetes, whose pods may not be reachable from here.
@@ -78,11 +101,25 @@ impl Product {
     fn new(admin: Kubectl, helm: Helm, image: &str, size: (usize, usize), reach: Reach) -> Self {
         let (gateways, targets) = size;
         let kubectl = admin.in_namespace(NAMESPACE);
-        Self { admin, kubectl, helm, image: image.to_owned(), gateways, targets, reach }
+        let (image, namespace) = (image.to_owned(), NAMESPACE.to_owned());
+        let (voters_max, overlay) = (VOTERS_MAX, Value::Null);
+        Self { admin, kubectl, helm, image, gateways, targets, namespace, voters_max, overlay, reach }
     }
 
-    /// The minimal resource.
+    /// The minimal resource, with the overlay if there is one.
     pub fn manifest(&self) -> String {
+        if !self.overlay.is_null() {
+            let (gateways, targets) = (self.gateways, self.targets);
+            let mut resource = json!({
+                "apiVersion": "aiscluster.dev/v1alpha1", "kind": "AISCluster", "metadata": {"name": NAME},
+                "spec": {
+                    "gateways": {"replicas": gateways},
+                    "targets": {"replicas": targets, "storage": {"size": format!("{VOLUME_GIB}Gi")}},
+                },
+            });
+            merge(&mut resource, &self.overlay);
+            return resource.to_string();
+        }
         format!(
             "apiVersion: aiscluster.dev/v1alpha1
 kind: AISCluster
@@ -122,7 +159,7 @@ spec:
     pub fn make_namespace(&self) -> Result<()> {
         self.admin.apply_json(&json!({
             "apiVersion": "v1", "kind": "Namespace",
-            "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+            "metadata": {"name": self.namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
         }))?;
         Wait::new("the namespace's service account", Duration::from_secs(30))
             .until(|| self.kubectl.try_get("serviceaccount/default"))
@@ -172,7 +209,7 @@ spec:
 
     /// The size that the electorate grows to: odd from 3 on, 5 at most.
     pub fn voters(&self) -> usize {
-        match (self.gateways + self.targets).min(5) {
+        match (self.gateways + self.targets).min(self.voters_max) {
             4 => 3,
             n => n,
         }
@@ -214,6 +251,15 @@ spec:
             add(&pod, self.kubectl.run(&["logs", &pod, "--tail=12"]));
         }
         text
+    }
+}
+
+fn merge(into: &mut Value, overlay: &Value) {
+    match (into, overlay) {
+        (Value::Object(map), Value::Object(changes)) => {
+            changes.iter().for_each(|(key, change)| merge(map.entry(key.clone()).or_insert(Value::Null), change));
+        }
+        (into, overlay) => overlay.clone_into(into),
     }
 }
 

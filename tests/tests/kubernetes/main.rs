@@ -7,12 +7,14 @@
 mod bed;
 mod chart;
 mod cuts;
+mod drain;
 mod failback;
 mod failover;
 mod fields;
 mod held;
 mod life;
 mod rest;
+mod side;
 mod story;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,6 +51,8 @@ const CASES: &[Case] = &[
     ("operator_killed_during_a_failback", held::operator_killed_during_a_failback),
     ("sdk_during_failovers", story::sdk_during_failovers),
     ("clients_history_is_right", failover::clients_history_is_right),
+    ("pods_are_evicted", drain::pods_are_evicted),
+    ("a_voter_loses_its_volume", drain::a_voter_loses_its_volume),
     ("conditions_follow_the_spec", rest::conditions_follow_the_spec),
     ("deleted_and_adopted", life::deleted_and_adopted),
     ("every_status_field_moved", fields::every_status_field_moved),

@@ -1,0 +1,182 @@
+//! Clusters beside the one that the cases share: in a namespace of their own, with volumes of their own, for what
+//! would leave the shared one changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ais_tests::history::{self, History, Load, Options, Pool};
+use ais_tests::product::{NAME, PORT_PUBLIC, Product, VOLUME_GIB, Views, Watched};
+use ais_tests::testbed::kubectl::is_ready;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::bed::{Bed, LONG};
+
+/// Begins the name of every bucket of the clients.
+const PREFIX: &str = "s";
+const SHOWN_MAX: usize = 8;
+/// How late the clients may learn where a gateway is now.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A cluster of its own. Dropped without [`Side::down`], it tells what it looked like.
+pub(crate) struct Side {
+    /// The cluster; its `kubectl` is bound to the namespace.
+    pub(crate) product: Product,
+    clients: Option<Clients>,
+    done: bool,
+}
+
+struct Clients {
+    load: Load,
+    views: Views,
+    guide: Guide,
+}
+
+impl Side {
+    /// Makes it and waits until it is whole. `overlay` is merged over the minimal resource of three gateways and one
+    /// target, as `{"spec": {"targets": {"replicas": 3}}}`.
+    pub(crate) fn make(bed: &Bed, namespace: &str, overlay: Value) -> Result<Self> {
+        let side = Self::begin(bed, namespace, overlay)?;
+        side.product.wait_ready(&bed.progress)?;
+        Ok(side)
+    }
+
+    /// The same without waiting.
+    pub(crate) fn begin(bed: &Bed, namespace: &str, overlay: Value) -> Result<Self> {
+        let product = Product::beside(&bed.testbed, namespace, &overlay);
+        offer_volumes(bed, product.volumes())?;
+        product.make_namespace()?;
+        product.kubectl.apply(&product.manifest())?;
+        Ok(Self { product, clients: None, done: false })
+    }
+
+    /// Lets three clients write from now on, through whatever gateways are Ready, wherever they are.
+    pub(crate) fn clients(&mut self) -> Result<Arc<Pool>> {
+        let pool = Pool::new(self.product.ready_gateways()?);
+        let guide = Guide::start(&self.product, &pool)?;
+        let load = Load::start(&pool, &Options::new(PREFIX));
+        let views = Views::start(&self.product, load.started())?;
+        self.clients = Some(Clients { load, views, guide });
+        Ok(pool)
+    }
+
+    /// Ends the clients and judges what they were told; at least `writes` were answered.
+    pub(crate) fn judge(&mut self, writes: usize) -> Result<String> {
+        let Clients { load, views, guide } = self.clients.take().context("the clients did not begin")?;
+        let ops = load.stop()?;
+        drop(guide);
+        self.product.settle_all()?;
+        let samples = views.stop()?;
+        let finals = self.product.buckets()?;
+        let history = History { ops, samples, finals, prefix: PREFIX.to_owned(), slow: BTreeSet::new() };
+        match history::check(&history) {
+            Ok(report) => {
+                ensure!(report.done >= writes, "too little happened: {report:?}");
+                Ok(ais_tests::scene::summary(&report))
+            }
+            Err(wrong) => {
+                let file = std::env::temp_dir().join(format!("aiscluster-{}-history.txt", self.product.namespace));
+                drop(std::fs::write(&file, format!("{wrong:#?}\n\n{:#?}", history.ops)));
+                let shown = wrong.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join("\n    ");
+                bail!("{} rules are broken, see {}:\n    {shown}", wrong.len(), file.display())
+            }
+        }
+    }
+
+    /// Removes it. The namespace goes in the background: nothing that follows looks at it.
+    pub(crate) fn down(mut self) -> Result<()> {
+        self.stop();
+        self.product.delete(LONG)?;
+        self.product.admin.run(&["delete", "namespace", &self.product.namespace, "--wait=false"])?;
+        self.done = true;
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        if let Some(Clients { load, views, guide }) = self.clients.take() {
+            drop((load.stop(), views.stop(), guide));
+        }
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        self.stop();
+        println!("--- {} as it was left\n{}", self.product.namespace, self.product.diagnosis());
+        // Best effort: what is left of it must not take the processor from the cases that follow.
+        drop(self.product.delete(LONG));
+        drop(self.product.admin.run(&["delete", "namespace", &self.product.namespace, "--wait=false"]));
+    }
+}
+
+/// So many volumes can be bound now: those of clusters that went are emptied and offered again.
+pub(crate) fn offer_volumes(bed: &Bed, count: usize) -> Result<()> {
+    bed.testbed.recycle_volumes()?;
+    let all = bed.testbed.kubectl().list("persistentvolumes", None)?;
+    let free = all.iter().filter(|volume| volume["status"]["phase"] == "Available").count();
+    bed.testbed.create_volumes(count.saturating_sub(free), VOLUME_GIB).map(drop)
+}
+
+/// Tells the clients where the gateways are: a pod that goes is taken out, one that is Ready is taken in.
+struct Guide {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Guide {
+    fn start(product: &Product, pool: &Arc<Pool>) -> Result<Self> {
+        let pods = Watched::start(&product.kubectl, &["pods", "--selector", &Product::selector()])?;
+        let (stop, pool) = (Arc::new(AtomicBool::new(false)), pool.clone());
+        let mut known: BTreeMap<String, Option<String>> =
+            product.ready_gateways()?.into_iter().map(|(id, address)| (id, Some(address))).collect();
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut seen = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                let count = pods.count();
+                if count != seen {
+                    seen = count;
+                    pods.newest().iter().for_each(|(name, pod)| guide(&pool, &mut known, name, pod));
+                }
+                std::thread::sleep(LOOK_EVERY);
+            }
+        });
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+fn guide(pool: &Pool, known: &mut BTreeMap<String, Option<String>>, name: &str, pod: &Value) {
+    if !name.starts_with(&format!("{NAME}-gateway-")) {
+        return;
+    }
+    let ip = pod["status"]["podIP"].as_str().filter(|_| is_ready(pod));
+    let now = ip.map(|ip| format!("{ip}:{PORT_PUBLIC}"));
+    match known.get(name) {
+        Some(before) if *before == now => return,
+        None if now.is_none() => return,
+        None => now.iter().for_each(|address| pool.add(name, address)),
+        Some(_) => match &now {
+            Some(address) => {
+                pool.readdress(name, address);
+                pool.open(name);
+            }
+            None => pool.shut(name),
+        },
+    }
+    known.insert(name.to_owned(), now);
+}
+
+impl Drop for Guide {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
