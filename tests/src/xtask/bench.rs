@@ -126,6 +126,9 @@ pub struct Figures {
 /// Runs it.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let progress = Progress::new("bench");
+    if !matches!(arguments.what, What::Table(_)) {
+        super::build_node()?;
+    }
     match &arguments.what {
         What::Failover(wanted) => failover(wanted, &progress),
         What::Metadata(wanted) => {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -67,7 +66,7 @@ pub fn up(gateways: usize, targets: usize) -> Result<()> {
     }
     if std::env::var_os("AIS_NODE_BIN").is_none() {
         progress.line("building ais-node");
-        build_node()?;
+        super::build_node()?;
     }
 
     let mut spec = Spec::new(gateways, targets);
@@ -88,16 +87,6 @@ pub fn up(gateways: usize, targets: usize) -> Result<()> {
     explain(&mut cluster, &base, &record, &sdk)?;
     cluster.detach();
     Ok(())
-}
-
-fn build_node() -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--package", "ais-node"])
-        .current_dir(super::root())
-        .status()
-        .context("cannot run cargo")?;
-    if status.success() { Ok(()) } else { bail!("cannot build ais-node") }
 }
 
 fn with_sdk(sdk: &Sdk, cluster: &LocalCluster, progress: &Progress) -> Result<()> {

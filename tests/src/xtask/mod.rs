@@ -19,8 +19,9 @@ pub mod test;
 pub mod up;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
 use crate::testbed::init;
@@ -90,4 +91,22 @@ pub fn root() -> PathBuf {
 /// Where the command keeps what it leaves running; not under version control.
 pub fn state_dir() -> PathBuf {
     root().join(".xtask")
+}
+
+/// Builds `ais-node` from the sources as they are: what an earlier build left beside this program proves nothing.
+///
+/// # Errors
+/// If it cannot be built.
+fn build_node() -> Result<()> {
+    if std::env::var_os("AIS_NODE_BIN").is_some() {
+        return Ok(());
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--quiet", "--release", "--package", "ais-node"])
+        .current_dir(root())
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "cannot build ais-node");
+    Ok(())
 }

@@ -33,6 +33,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     let Arguments { minutes, seed, gateways, targets, ref out } = *arguments;
     anyhow::ensure!(gateways >= 3 && targets >= 1 && gateways + targets <= 40, "3 gateways and 1 target at least");
+    super::build_node()?;
     let options = Options { time: Duration::from_secs(60 * minutes), seed, gateways, targets };
     let (summary, done) = soak::run(&options, &Progress::new("soak"));
     println!("{summary}");
