@@ -394,7 +394,9 @@ impl Default for PodDisruptionBudgetSpec {
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.preferred) || self.preferred.all(x, self.preferred.exists_one(y, y == x))").message("primary.preferred names a gateway twice")
+    validation = Rule::new("!has(self.preferred) || self.preferred.all(x, self.preferred.exists_one(y, y == x))").message("primary.preferred names a gateway twice"),
+    validation = Rule::new("!has(self.failback) || self.failback != 'Automatic' || (has(self.preferred) && size(self.preferred) > 0)").message("primary.failback Automatic needs primary.preferred: somebody to fall back to"),
+    validation = Rule::new("!has(self.failback) || self.failback != 'Automatic' || !has(self.stabilizationSeconds) || self.stabilizationSeconds >= 30").message("primary.failback Automatic needs primary.stabilizationSeconds of 30 or more")
 )]
 pub struct PrimarySpec {
     /// Gateways (pod names) in order of preference; empty: no preference. A change of this list or of
@@ -405,6 +407,11 @@ pub struct PrimarySpec {
     /// What happens when the primary is not the preferred gateway after a failover.
     #[serde(default)]
     pub failback: Failback,
+    /// With `failback: Automatic`: how long the preferred gateway must have been able to lead, without a break, before
+    /// the primary is moved back to it; at least 30. The operator counts anew when it is restarted.
+    #[serde(default = "stabilization_default")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub stabilization_seconds: i64,
     /// Any text; changing it asks once more (a time stamp, a ticket, a commit).
     #[schemars(length(max = 128))]
     #[serde(default)]
@@ -428,12 +435,17 @@ impl Default for PrimarySpec {
         Self {
             preferred: Vec::new(),
             failback: Failback::Manual,
+            stabilization_seconds: stabilization_default(),
             request: String::new(),
             expected_current: String::new(),
             timeout_seconds: timeout_default(),
             request_ttl_seconds: request_ttl_default(),
         }
     }
+}
+
+fn stabilization_default() -> i64 {
+    300
 }
 
 fn timeout_default() -> i64 {
@@ -450,6 +462,9 @@ pub enum Failback {
     /// Nothing, until a user asks.
     #[default]
     Manual,
+    /// The primary is moved back once the preferred gateway could lead for `stabilizationSeconds` without a break; at
+    /// most three times an hour.
+    Automatic,
 }
 
 /// What happens to the volumes when the resource is deleted.

@@ -85,11 +85,19 @@ pub struct PrimaryStatus {
     /// Since when it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending_since: Option<Time>,
-    /// Attempts made for the request that waits.
+    /// What waits for a move of the primary, or makes one: Request (a user asked), Failback (by itself), Rollout,
+    /// ScaleDown or Drain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
+    /// Attempts that failed for what waits.
     pub attempts: i64,
-    /// No attempt is made before.
+    /// No attempt is made before: the end of a pause after a failed one, or of `stabilizationSeconds`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,
+    /// When failbacks were made by themselves within the last hour; after three of them none follows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3))]
+    pub automatic_failbacks: Vec<Time>,
     /// The last change of the primary, or the last request that ended without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_transition: Option<Transition>,
@@ -111,10 +119,17 @@ pub struct MoveAttempt {
     pub epoch: i64,
     /// Version of the cluster map before the move.
     pub smap_version: i64,
-    /// Key of the request.
+    /// Why: Failback, Rollout, ScaleDown or Drain.
+    #[serde(default = "failback")]
+    pub reason: String,
+    /// Key of the request; empty if nobody asked.
     pub request: String,
     /// When it began.
     pub started_at: MicroTime,
+}
+
+fn failback() -> String {
+    "Failback".to_owned()
 }
 
 /// A change of the primary, or a request for one that ended.
@@ -125,7 +140,7 @@ pub struct Transition {
     pub from: String,
     /// Who leads, or should have.
     pub to: String,
-    /// Founding, Start (of an adopted cluster), Failover or Failback.
+    /// Founding, Start (of an adopted cluster), Failover, Failback, Rollout, ScaleDown or Drain.
     pub reason: String,
     /// When a move began.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -69,6 +69,13 @@ pub enum Write {
         /// What for, for the log.
         reason: &'static str,
     },
+    /// Delete a volume claim, and with it what is on the volume: only the one that was meant.
+    DeleteClaim {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
     /// Merge patch of a pod's metadata.
     MarkPod(String, Value),
     /// Merge patch of a volume claim's metadata.
@@ -152,6 +159,9 @@ pub fn writes(observed: &Observed, wanted: &[Wanted], marks: &Marks, memo: &Memo
         let patch = json!({"metadata": {"annotations": {ANNOTATION_DISCOVERY: digest}}});
         writes.push(Write::MarkPod(pod.clone(), patch));
     }
+    for volume in observed.volumes.iter().filter(|v| marks.wiped.contains(&v.name) && !v.deleting) {
+        writes.push(Write::DeleteClaim { name: volume.name.clone(), uid: volume.uid.clone() });
+    }
     for volume in &marks.formed {
         writes.push(Write::MarkVolume(volume.clone(), json!({"metadata": {"labels": {LABEL_FORMED: "true"}}})));
     }
@@ -183,6 +193,7 @@ impl Writer {
                 Write::Apply(wanted) => self.apply(observed, &namespace, wanted, memo).await?,
                 Write::Prune(key) => self.prune(observed, &namespace, key).await?,
                 Write::DeletePod { name, uid, reason } => self.delete_pod(&namespace, name, uid, reason).await?,
+                Write::DeleteClaim { name, uid } => self.delete_claim(&namespace, name, uid).await?,
                 Write::MarkPod(pod, patch) => {
                     let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
                     self.metrics.write("Pod");
@@ -247,6 +258,23 @@ impl Writer {
             other => other.map_err(api_error(format!("pod {name}"))),
         }?;
         tracing::info!(name, reason, "pod deleted");
+        Ok(())
+    }
+
+    /// The precondition makes a repeated or late deletion harmless: another claim of that name has another uid.
+    async fn delete_claim(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApplyError> {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        self.metrics.write("PersistentVolumeClaim");
+        match tolerate_gone(claims.delete(name, &params).await.map(|_| ())) {
+            // Another claim of that name: what was to be deleted is gone.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            other => other.map_err(api_error(format!("volume claim {name}"))),
+        }?;
+        tracing::info!(name, "volume claim deleted");
         Ok(())
     }
 

@@ -94,17 +94,15 @@ fn missing(status: &AISClusterStatus) -> Vec<String> {
 fn available(observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> Verdict {
     let kind = "Available";
     let agreement = &plan.agreement;
+    if let Some(refound) = &plan.refound {
+        return verdict(kind, false, refound.reason(), refound.message());
+    }
     if !plan.founding.formed {
-        if observed.pods.iter().all(|p| !p.running) {
+        // A pod that waits for the scheduler is worth more words than that none runs.
+        if observed.pods.iter().all(|p| !p.running && p.stuck.is_none()) {
             return verdict(kind, false, "Starting", "no pod runs yet");
         }
-        let waits = &plan.founding.waits_for;
-        let message = if waits.is_empty() {
-            format!("{} are founding the cluster", plan.founding.initial_voters.join(", "))
-        } else {
-            format!("founding waits for {}", waits.join(", "))
-        };
-        return verdict(kind, false, "Founding", message);
+        return verdict(kind, false, "Founding", plan.founding.message.clone());
     }
     let Some(leader) = &agreement.leader else {
         if observed.pods.iter().all(|p| !p.running) {
@@ -198,6 +196,9 @@ fn degraded(observed: &Observed, plan: &Plan, missing: &[String]) -> Verdict {
     }
     if let Some((pod, uuid)) = plan.agreement.strangers.first() {
         return verdict(kind, true, "ForeignCluster", format!("{pod} holds a record of cluster {uuid}"));
+    }
+    if plan.primary.reason == "FlapProtection" {
+        return verdict(kind, true, "PrimaryFlapping", plan.primary.message.clone());
     }
     let long = previous(observed)
         .iter()

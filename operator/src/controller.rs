@@ -7,7 +7,7 @@
 //! # Caveats
 //! Passes run only while this instance holds the lease; when it is lost the process ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::names::{LABEL_CLUSTER, LABEL_MANAGED_BY, MANAGER, PORT_CONTROL, Role};
 use crate::observe::{ObserveError, observe};
 use crate::perform::{Caller, Node, TransferOutcome};
-use crate::plan::primary::Transfer;
+use crate::plan::primary::{Decision, Hold, Transfer};
 use crate::plan::{Plan, plan};
 use crate::validate::{Invalid, validate};
 use crate::{conditions, desired, status};
@@ -65,6 +65,10 @@ pub struct Context {
     pub secrets: Mutex<BTreeMap<String, String>>,
     /// What was last applied.
     pub memo: Memo,
+    /// When this process began.
+    pub began: Instant,
+    holds: Mutex<BTreeMap<ClusterKey, Hold>>,
+    wants_fresh: Mutex<BTreeSet<ClusterKey>>,
     outcomes: Mutex<BTreeMap<ClusterKey, (Timestamp, Option<TransferOutcome>)>>,
     failures: Mutex<BTreeMap<ClusterKey, u32>>,
 }
@@ -89,6 +93,9 @@ impl Context {
             teller,
             secrets: Mutex::default(),
             memo: Memo::default(),
+            began: Instant::now(),
+            holds: Mutex::default(),
+            wants_fresh: Mutex::default(),
             outcomes: Mutex::default(),
             failures: Mutex::default(),
         }
@@ -108,7 +115,32 @@ impl Context {
         outcomes.insert(key.clone(), (started, outcome));
     }
 
+    /// The hold that the last pass over this cluster left.
+    #[must_use]
+    pub fn hold(&self, key: &ClusterKey) -> Option<Hold> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Whether the last pass wants the nodes asked in this one; asked once.
+    #[must_use]
+    pub fn takes_fresh(&self, key: &ClusterKey) -> bool {
+        self.wants_fresh.lock().unwrap_or_else(PoisonError::into_inner).remove(key)
+    }
+
+    /// What the next pass has to know of this one's decision; `None`: a pass that decided nothing.
+    fn remember(&self, key: &ClusterKey, decision: Option<&Decision>) {
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        match decision.and_then(|d| d.hold.clone()) {
+            Some(hold) => holds.insert(key.clone(), hold),
+            None => holds.remove(key),
+        };
+        if decision.is_some_and(|d| d.wants_fresh) {
+            self.wants_fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        }
+    }
+
     fn forget(&self, key: &ClusterKey, uid: Option<&str>) {
+        self.remember(key, None);
         self.hub.forget(key);
         self.metrics.forget(&key.0, &key.1);
         self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
@@ -194,9 +226,13 @@ async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Result
     }
     let valid = match validate(&observed) {
         Ok(valid) => valid,
-        Err(why) => return refuse(ctx, &writer, &observed, &why).await,
+        Err(why) => {
+            ctx.remember(key, None);
+            return refuse(ctx, &writer, &observed, &why).await;
+        }
     };
     let plan = plan(&valid, &observed);
+    ctx.remember(key, Some(&plan.primary));
     let status = status::status(&valid, &observed, &plan);
     if !observed.cluster.spec.paused {
         writer.finalizer(&observed.cluster, true).await?;

@@ -1,6 +1,7 @@
 //! Everything one pass decides by. Gathered by `observe.rs`, read by the pure steps.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ais_crds::AISCluster;
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use crate::names::{
     ANNOTATION_DISCOVERY, ANNOTATION_REPLICAS, CONTAINER, LABEL_CLUSTER_ID, LABEL_FORMED, LABEL_ROLE, Names, Role,
 };
 use crate::perform::TransferOutcome;
+use crate::plan::primary::Hold;
 use crate::view::Reports;
 
 /// Settings of the operator itself that shape what it makes.
@@ -33,6 +35,12 @@ pub struct Observed {
     pub defaults: Defaults,
     /// Now.
     pub now: Timestamp,
+    /// How long this process runs, by a clock that nobody sets.
+    pub uptime: Duration,
+    /// The hold of an automatic failback that this process remembers.
+    pub hold: Option<Hold>,
+    /// The nodes were asked in this very pass: a move may start.
+    pub fresh: bool,
     /// Pods of the cluster.
     pub pods: Vec<PodFact>,
     /// StatefulSets by role.
@@ -243,6 +251,10 @@ pub struct VolumeFact {
     pub cluster_id: Option<String>,
     /// It is marked as of a founded cluster.
     pub formed: bool,
+    /// Uid of the claim.
+    pub uid: String,
+    /// It is being deleted.
+    pub deleting: bool,
 }
 
 impl VolumeFact {
@@ -256,6 +268,8 @@ impl VolumeFact {
             name,
             cluster_id: labels.get(LABEL_CLUSTER_ID).cloned(),
             formed: labels.get(LABEL_FORMED).is_some_and(|v| v == "true"),
+            uid: claim.metadata.uid.clone().unwrap_or_default(),
+            deleting: claim.metadata.deletion_timestamp.is_some(),
         })
     }
 }
@@ -295,6 +309,8 @@ pub struct PrimaryMap {
     pub endpoint: String,
     /// Uuid of the cluster.
     pub cluster_uuid: String,
+    /// Number of the founding that this uuid is of; 0 from before foundings had numbers.
+    pub founding_attempt: i64,
 }
 
 impl Observed {

@@ -1,6 +1,7 @@
 //! The operator of `AISCluster` resources. `controller.rs` is the place to begin reading.
 
 pub mod apply;
+pub mod cli;
 pub mod conditions;
 pub mod controller;
 pub mod desired;

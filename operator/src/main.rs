@@ -1,17 +1,19 @@
-//! `ais-operator run | crd`.
+//! `ais-operator run | crd | status | failback | promote | refound`; linked as `kubectl-ais` it is a plugin.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use ais_operator::cli;
 use ais_operator::controller::{self, Context};
 use ais_operator::events::Teller;
 use ais_operator::facts::Defaults;
@@ -35,6 +37,9 @@ enum Command {
     Run(Box<RunArgs>),
     /// Prints the definition of the resource.
     Crd,
+    /// What a person asks for.
+    #[command(flatten)]
+    Person(cli::Command),
 }
 
 #[derive(clap::Args)]
@@ -75,17 +80,37 @@ enum LogFormat {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Crd => print_crd(),
-        Command::Run(args) => run(*args),
+    let result = match parse().command {
+        Command::Crd => print_crd().map(|()| cli::DONE),
+        Command::Run(args) => run(*args).map(|()| cli::DONE),
+        Command::Person(command) => ask(command),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("ais-operator: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// As `kubectl ais` it shows only what a person asks for.
+fn parse() -> Cli {
+    let name = std::env::args_os().next().unwrap_or_default();
+    let plugin = Path::new(&name).file_stem().is_some_and(|n| n == "kubectl-ais" || n == "kubectl_ais");
+    let mut command = Cli::command();
+    if plugin {
+        command = command.bin_name("kubectl ais").mut_subcommands(|sub| {
+            let hidden = ["run", "crd"].contains(&sub.get_name());
+            sub.hide(hidden)
+        });
+    }
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn ask(command: cli::Command) -> anyhow::Result<u8> {
+    cli::run(command).await
 }
 
 fn print_crd() -> anyhow::Result<()> {

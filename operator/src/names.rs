@@ -27,6 +27,8 @@ pub const ANNOTATION_APPLIED: &str = "aiscluster.dev/applied";
 pub const ANNOTATION_REPLICAS: &str = "aiscluster.dev/replicas";
 /// Annotation of a pod: digest of the founding list. Its change makes the kubelet refresh mounted files now.
 pub const ANNOTATION_DISCOVERY: &str = "aiscluster.dev/discovery";
+/// Annotation of a cluster: number of the founding that a person asks for, when the one before cannot be completed.
+pub const ANNOTATION_REFOUND: &str = "aiscluster.dev/refound";
 /// Container of gateways and targets.
 pub const CONTAINER: &str = "ais-node";
 /// Port of clients.

@@ -67,7 +67,8 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
     let nodes = watched(&names, &pods);
     ctx.hub.sync(key, &secret, &caller, nodes.clone());
     let mut reports = ctx.hub.reports(key, SETTLE).await;
-    if at_hand(&cluster.spec.primary, cluster.status.as_ref().map(|s| &s.primary)) {
+    let fresh = ctx.takes_fresh(key) || at_hand(&cluster.spec.primary, cluster.status.as_ref().map(|s| &s.primary));
+    if fresh {
         // A move is decided, and proven, by signed answers of this very moment.
         let nodes: Vec<_> = nodes.into_iter().map(|w| (w.pod, w.node)).collect();
         for (pod, answer) in views(&caller, nodes).await {
@@ -82,6 +83,9 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
     let outcome = ctx.outcome(key, started);
     Ok(Some(Observed {
         now: Timestamp::now(),
+        uptime: ctx.began.elapsed(),
+        hold: ctx.hold(key),
+        fresh,
         defaults: ctx.defaults.clone(),
         sets: sets(&names, &live),
         discovery: config_map(&live, &names.discovery())
@@ -89,6 +93,7 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
         primary_map: config_map(&live, &names.primary()).map(|mut data| PrimaryMap {
             endpoint: data.remove("endpoint").unwrap_or_default(),
             cluster_uuid: data.remove("cluster-uuid").unwrap_or_default(),
+            founding_attempt: data.remove("founding-attempt").and_then(|text| text.parse().ok()).unwrap_or_default(),
         }),
         cluster,
         pods,

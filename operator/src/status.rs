@@ -9,7 +9,7 @@ use crate::conditions;
 use crate::facts::Observed;
 use crate::names::Role;
 use crate::plan::Plan;
-use crate::validate::{Invalid, Valid, founding_attempt};
+use crate::validate::{Invalid, Valid};
 
 const NODES_MAX: usize = 512;
 const REASON_CHARS_MAX: usize = 200;
@@ -22,7 +22,7 @@ pub fn status(valid: &Valid, observed: &Observed, plan: &Plan) -> AISClusterStat
         observed_generation: observed.cluster.metadata.generation,
         cluster_id: Some(valid.uuid.clone()),
         formed: plan.founding.formed,
-        founding_attempt: founding_attempt(observed),
+        founding_attempt: valid.founding_attempt,
         version: version(observed, plan).or(previous.version.clone()),
         endpoint: Some(valid.names.endpoint()),
         primary: plan.primary.memory.clone(),

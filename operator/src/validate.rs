@@ -9,6 +9,7 @@ use ais_crds::PodTemplate;
 
 use crate::facts::{Kind, Observed};
 use crate::names::{Names, Role};
+use crate::plan::refound;
 
 /// Why nothing is touched. Becomes condition `Degraded` with this reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +52,8 @@ pub struct Valid {
     pub uuid: String,
     /// Where that came from.
     pub uuid_source: UuidSource,
+    /// Number of the founding; later ones come with a repeated founding only.
+    pub founding_attempt: i64,
     /// Placement of gateways.
     pub gateways: Placement,
     /// Placement of targets.
@@ -71,11 +74,15 @@ pub fn validate(observed: &Observed) -> Result<Valid, Invalid> {
         names,
         uuid,
         uuid_source,
+        founding_attempt: refound::founding_attempt(observed),
     })
 }
 
 /// One order: retained volumes, what was recorded, `spec.clusterID`, derived.
 fn uuid(observed: &Observed) -> Result<(String, UuidSource), Invalid> {
+    if refound::begins_anew(observed) {
+        return Ok((derive_uuid(observed.uid(), refound::founding_attempt(observed)), UuidSource::Derived));
+    }
     let mut found: Vec<&str> = observed.volumes.iter().filter_map(|v| v.cluster_id.as_deref()).collect();
     found.sort_unstable();
     found.dedup();
@@ -89,7 +96,7 @@ fn uuid(observed: &Observed) -> Result<(String, UuidSource), Invalid> {
         ([], Some(recorded)) => Ok((recorded.to_owned(), UuidSource::Recorded)),
         ([], None) => Ok(match &observed.cluster.spec.cluster_id {
             Some(id) => (id.clone(), UuidSource::Spec),
-            None => (derive_uuid(observed.uid(), founding_attempt(observed)), UuidSource::Derived),
+            None => (derive_uuid(observed.uid(), refound::founding_attempt(observed)), UuidSource::Derived),
         }),
         (several, _) => Err(Invalid {
             reason: "ForeignVolumes",
@@ -99,12 +106,6 @@ fn uuid(observed: &Observed) -> Result<(String, UuidSource), Invalid> {
             ),
         }),
     }
-}
-
-/// Number of this founding; later ones come with a repeated founding only.
-#[must_use]
-pub fn founding_attempt(_observed: &Observed) -> i64 {
-    1
 }
 
 /// Sixteen hexadecimal digits: a uuid by AIStore's rules and a label by those of Kubernetes.

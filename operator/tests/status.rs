@@ -124,6 +124,7 @@ fn the_uuid_has_one_order() {
         name: format!("state-demo-gateway-{n}"),
         cluster_id: Some(id.into()),
         formed: true,
+        ..VolumeFact::default()
     };
     world.observed.volumes = vec![volume(0, "retained1"), volume(1, "retained1")];
     assert_eq!(source(&world), Ok(("retained1".into(), UuidSource::Volumes)));

@@ -52,6 +52,7 @@ pub(super) fn primary(valid: &Valid, observed: &Observed, plan: &Plan) -> Wanted
         data: Some(BTreeMap::from([
             ("endpoint".into(), plan.endpoint.clone()),
             ("cluster-uuid".into(), valid.uuid.clone()),
+            ("founding-attempt".into(), valid.founding_attempt.to_string()),
         ])),
         ..ConfigMap::default()
     };

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::facts::{Kind, ObjectKey, Observed};
 use crate::names::ANNOTATION_APPLIED;
 use crate::plan::Plan;
+use crate::plan::refound::Refound;
 use crate::validate::{Valid, hex};
 
 /// An object as it shall be, without what others own.
@@ -40,7 +41,9 @@ pub fn build(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<Wanted> {
     ];
     wanted.extend(services::all(valid, observed));
     wanted.extend(services::budget(valid, observed));
-    wanted.extend(workloads::all(valid, observed, plan));
+    if !plan.refound.as_ref().is_some_and(Refound::stops_workloads) {
+        wanted.extend(workloads::all(valid, observed, plan));
+    }
     wanted.sort_by(|a, b| a.key.cmp(&b.key));
     wanted
 }

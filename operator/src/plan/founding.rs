@@ -3,7 +3,7 @@
 //! The full list is there before the pods, since unanimity makes waiting harmless. Only after the
 //! time-out it is shortened to those that run, and never while a node is bound to an offer.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::facts::Observed;
 use crate::names::{Names, Role};
@@ -19,8 +19,8 @@ pub struct Founding {
     pub initial_voters: Vec<String>,
     /// The list was shortened: nodes are told to read it again.
     pub shortened: bool,
-    /// Gateways of the list that do not answer yet.
-    pub waits_for: Vec<String>,
+    /// What it waits for, for people.
+    pub message: String,
     /// Gateway whose address goes into `AIS_PRIMARY_EP` until there is a primary.
     pub seed: String,
 }
@@ -44,13 +44,11 @@ pub fn founding(valid: &Valid, observed: &Observed, agreement: &Agreement) -> Fo
     if !formed && let Some(shorter) = shorter(valid, observed, &initial_voters) {
         initial_voters = shorter;
     }
-    let waits_for =
-        if formed { Vec::new() } else { initial_voters.iter().filter(|n| !answers(observed, n)).cloned().collect() };
     Founding {
         formed,
         shortened: !formed && initial_voters.len() < full.len(),
         seed: seed(&valid.names, observed, &initial_voters),
-        waits_for,
+        message: if formed { String::new() } else { message(valid, observed, &initial_voters) },
         initial_voters,
     }
 }
@@ -78,25 +76,65 @@ fn answers(observed: &Observed, pod: &str) -> bool {
     observed.reports.get(pod).is_some_and(|r| r.view().is_some())
 }
 
+/// When the list may be shortened to those that run.
+fn due(observed: &Observed) -> Option<Timestamp> {
+    let timeout = SignedDuration::from_secs(observed.cluster.spec.ha.founding_timeout_seconds);
+    Some(observed.sets.get(&Role::Gateway)?.created? + timeout)
+}
+
+/// Somebody agreed to an offer, and with it to the list as it is.
+fn binding(observed: &Observed) -> bool {
+    observed.reports.values().filter_map(|r| r.view()).any(|v| v.bound || v.formed)
+}
+
+/// Gateways that answer, of all that are asked for.
+fn running(valid: &Valid, observed: &Observed) -> Vec<String> {
+    let all = (0..observed.cluster.spec.gateways.replicas).map(|n| valid.names.pod(Role::Gateway, n));
+    all.filter(|n| answers(observed, n)).collect()
+}
+
+fn needed(observed: &Observed) -> usize {
+    majority(usize::try_from(observed.cluster.spec.gateways.replicas).unwrap_or(usize::MAX))
+}
+
 fn shorter(valid: &Valid, observed: &Observed, list: &[String]) -> Option<Vec<String>> {
-    let spec = &observed.cluster.spec;
-    let created = observed.sets.get(&Role::Gateway)?.created?;
-    let waited = observed.now.duration_since(created);
-    if waited < SignedDuration::from_secs(spec.ha.founding_timeout_seconds) || list.iter().all(|n| answers(observed, n))
-    {
+    if observed.now < due(observed)? || list.iter().all(|n| answers(observed, n)) || binding(observed) {
         return None;
     }
-    if observed.reports.values().filter_map(|r| r.view()).any(|v| v.bound || v.formed) {
+    let running = running(valid, observed);
+    if running.len() < needed(observed) {
         return None;
     }
-    let names = &valid.names;
-    let running: Vec<String> =
-        (0..spec.gateways.replicas).map(|n| names.pod(Role::Gateway, n)).filter(|n| answers(observed, n)).collect();
-    if running.len() < majority(usize::try_from(spec.gateways.replicas).unwrap_or(usize::MAX)) {
-        return None;
-    }
-    let size = founding_size(running.len().min(usize::try_from(spec.ha.voters).unwrap_or(1)));
+    let size = founding_size(running.len().min(usize::try_from(observed.cluster.spec.ha.voters).unwrap_or(1)));
     Some(running.into_iter().take(size).collect())
+}
+
+/// Who is waited for, why it does not come, and what happens then.
+fn message(valid: &Valid, observed: &Observed, list: &[String]) -> String {
+    let missing: Vec<&String> = list.iter().filter(|n| !answers(observed, n)).collect();
+    if missing.is_empty() {
+        return format!("{} are founding the cluster", list.join(", "));
+    }
+    let why = |name: &String| match observed.pod(name) {
+        None => format!("{name} (no pod)"),
+        Some(pod) => match &pod.stuck {
+            Some(stuck) => format!("{name} ({stuck})"),
+            None if pod.running => format!("{name} (does not answer)"),
+            None => format!("{name} (starts)"),
+        },
+    };
+    let who = missing.into_iter().map(why).collect::<Vec<_>>().join(", ");
+    let then = match due(observed) {
+        _ if binding(observed) => {
+            "a node agreed to found with it already; if it cannot come back, use `ais-operator refound`".to_owned()
+        }
+        Some(due) if observed.now < due => format!("those that run found without it after {due}"),
+        _ if running(valid, observed).len() < needed(observed) => {
+            "too few run to found without it: most of spec.gateways.replicas are needed".to_owned()
+        }
+        _ => "those that run found without it".to_owned(),
+    };
+    format!("founding waits for {who}; {then}")
 }
 
 /// The first preferred gateway if it founds, else the lowest of the list.

@@ -5,7 +5,7 @@ use ais_crds::PrimaryStatus;
 use crate::names::Role;
 use crate::view::{Leader, majority};
 
-use super::primary::Situation;
+use super::primary::{Errand, Situation};
 
 /// Why not. The reason becomes that of condition `PrimaryPreferred`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +46,21 @@ pub(super) fn cluster<'a>(s: &Situation<'a>) -> Result<&'a Leader, Closed> {
     Ok(leader)
 }
 
-/// Gates of one gateway.
-pub(super) fn gateway(s: &Situation<'_>, leader: &Leader, name: &str) -> Result<(), Closed> {
+/// Gates of a gateway that a user prefers.
+pub(super) fn preferred(s: &Situation<'_>, leader: &Leader, name: &str) -> Result<(), Closed> {
+    match s.errand {
+        Some(Errand { reason: "Rollout", away_from, .. }) if away_from == name => {
+            Err(closed("RolloutInProgress", format!("{name} is about to be restarted")))
+        }
+        Some(Errand { away_from, .. }) if away_from == name => {
+            Err(closed("ClusterBusy", format!("{name} is about to go")))
+        }
+        _ => receiver(s, leader, name, false),
+    }
+}
+
+/// Gates of whoever receives the primary; `old_revision_too` lets one pass that waits for its rollout.
+pub(super) fn receiver(s: &Situation<'_>, leader: &Leader, name: &str, old_revision_too: bool) -> Result<(), Closed> {
     let exists = matches!(s.valid.names.parse_pod(name), Some((Role::Gateway, n)) if n < s.gateways);
     if !exists {
         return Err(closed("PreferredUnknown", format!("{name} is no gateway of this cluster")));
@@ -69,6 +82,7 @@ pub(super) fn gateway(s: &Situation<'_>, leader: &Leader, name: &str) -> Result<
         return Err(closed("PreferredInMaintenance", format!("{name} is in maintenance")));
     }
     if let Some(set) = s.observed.sets.get(&Role::Gateway)
+        && !old_revision_too
         && (set.revision.is_empty() || pod.revision != set.revision)
     {
         return Err(closed("RolloutInProgress", format!("{name} runs an old revision of the pod template")));
@@ -94,10 +108,10 @@ fn synced(s: &Situation<'_>, leader: &Leader, name: &str) -> Result<(), Closed> 
     }
 }
 
-/// Waiting after an attempt that failed.
-pub(super) fn backoff(s: &Situation<'_>, memory: &PrimaryStatus) -> Result<(), Closed> {
+/// Waiting after an attempt that failed; `who` waits, in the words of `status.primary.waiting`.
+pub(super) fn backoff(s: &Situation<'_>, memory: &PrimaryStatus, who: &str) -> Result<(), Closed> {
     match &memory.next_attempt_time {
-        Some(due) if s.observed.now < due.0 => {
+        Some(due) if memory.attempts > 0 && memory.waiting.as_deref() == Some(who) && s.observed.now < due.0 => {
             Err(closed("BackingOff", format!("attempt {} failed; the next one follows by itself", memory.attempts)))
         }
         _ => Ok(()),

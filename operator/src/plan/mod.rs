@@ -4,6 +4,7 @@ pub mod disruption;
 pub mod founding;
 pub mod gates;
 pub mod primary;
+pub mod refound;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::validate::{UuidSource, Valid};
 use crate::view::{Agreement, agree};
 
 use founding::Founding;
+use refound::Refound;
 
 /// How many replicas each role gets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub struct Marks {
     pub primary: BTreeMap<String, bool>,
     /// Volumes that get the label of a founded cluster.
     pub formed: Vec<String>,
+    /// Volume claims that are deleted: they belong to a founding that was given up.
+    pub wiped: Vec<String>,
     /// Pods that get the annotation with this digest, so that the kubelet refreshes the mounted list.
     pub discovery: BTreeMap<String, String>,
 }
@@ -51,6 +55,8 @@ pub struct Plan {
     pub agreement: Agreement,
     /// Founding.
     pub founding: Founding,
+    /// A new founding in place of one that cannot be completed.
+    pub refound: Option<Refound>,
     /// Replicas.
     pub replicas: Replicas,
     /// Address for `AIS_PRIMARY_EP`.
@@ -73,19 +79,27 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
     let agreement = agree(&valid.uuid, &observed.reports);
     let founding = founding::founding(valid, observed, &agreement);
     let replicas = replicas(observed);
+    // Whoever needs the primary elsewhere says so here; one at a time.
+    let errand: Option<primary::Errand> = None;
     let primary = primary::decide(&primary::Situation {
         valid,
         observed,
         agreement: &agreement,
         formed: founding.formed,
         gateways: replicas.of(Role::Gateway),
+        errand: errand.as_ref(),
     });
     let mut notes = primary.notes.clone();
     if valid.uuid_source == UuidSource::Volumes && observed.primary_map.is_none() {
         let message = format!("found state volumes of cluster {} and adopted them", valid.uuid);
         notes.push(Note::normal("ClusterAdopted", "Adopt", message));
     }
-    let marks = marks(observed, &agreement, &founding);
+    let refound = refound::refound(observed);
+    notes.extend(refound.as_ref().and_then(|r| refound::note(observed, r)));
+    let mut marks = marks(observed, &agreement, &founding);
+    if let Some(Refound::Wipes(volumes)) = &refound {
+        marks.wiped.clone_from(volumes);
+    }
     let poke = if founding.shortened { founding.initial_voters.clone() } else { Vec::new() };
     let requeue = requeue(observed, &agreement, &founding, &primary);
     Plan {
@@ -93,6 +107,7 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
         poke,
         agreement,
         founding,
+        refound,
         replicas,
         marks,
         primary,

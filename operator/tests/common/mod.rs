@@ -7,6 +7,7 @@ use ais_crds::{AISCluster, AISClusterStatus};
 use ais_operator::apply::{Memo, Write, writes};
 use ais_operator::facts::{Defaults, Kind, Observed, PodFact, PrimaryMap, SetFact, VolumeFact};
 use ais_operator::names::{ANNOTATION_REPLICAS, Names, Role};
+use ais_operator::plan::primary::{Errand, Situation, decide};
 use ais_operator::plan::{Plan, plan};
 use ais_operator::validate::{Valid, validate};
 use ais_operator::view::{Member, NodeView, Report, Stamp, Voter};
@@ -74,6 +75,9 @@ impl World {
             cluster: cluster(spec),
             defaults: Defaults { image: "localhost/aiscluster:dev".into(), domain: "cluster.local".into() },
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
+            uptime: std::time::Duration::from_secs(60),
+            hold: None,
+            fresh: true,
             pods: Vec::new(),
             sets: BTreeMap::new(),
             volumes: Vec::new(),
@@ -112,18 +116,47 @@ impl World {
         Pass { valid, plan, status, writes }
     }
 
+    /// The same, while the operator's own work needs the primary elsewhere.
+    pub fn pass_with(&self, errand: Option<&Errand>) -> Pass {
+        let mut pass = self.pass();
+        let gateways = pass.plan.replicas.of(Role::Gateway);
+        pass.plan.primary = decide(&Situation {
+            valid: &pass.valid,
+            observed: &self.observed,
+            agreement: &pass.plan.agreement,
+            formed: pass.plan.founding.formed,
+            gateways,
+            errand,
+        });
+        pass.plan.notes.clone_from(&pass.plan.primary.notes);
+        pass.status = status::status(&pass.valid, &self.observed, &pass.plan);
+        pass
+    }
+
     /// A pass whose writes and status reach the server.
     pub fn step(&mut self) -> Pass {
         let pass = self.pass();
+        self.end(pass)
+    }
+
+    /// The same, with an errand.
+    pub fn step_with(&mut self, errand: &Errand) -> Pass {
+        let pass = self.pass_with(Some(errand));
+        self.end(pass)
+    }
+
+    fn end(&mut self, pass: Pass) -> Pass {
         for write in &pass.writes {
             self.take(write);
         }
         self.observed.cluster.status = Some(round_trip(&pass.status));
+        self.observed.hold.clone_from(&pass.plan.primary.hold);
         pass
     }
 
     pub fn after(&mut self, seconds: i64) -> &mut Self {
         self.observed.now += jiff::SignedDuration::from_secs(seconds);
+        self.observed.uptime += std::time::Duration::from_secs(seconds.try_into().unwrap());
         self
     }
 
@@ -155,13 +188,18 @@ impl World {
                 }
                 if wanted.key == (Kind::ConfigMap, "demo-primary".into()) {
                     let text = |k: &str| live["data"][k].as_str().unwrap().to_owned();
-                    self.observed.primary_map =
-                        Some(PrimaryMap { endpoint: text("endpoint"), cluster_uuid: text("cluster-uuid") });
+                    self.observed.primary_map = Some(PrimaryMap {
+                        endpoint: text("endpoint"),
+                        cluster_uuid: text("cluster-uuid"),
+                        founding_attempt: text("founding-attempt").parse().unwrap(),
+                    });
                 }
                 self.observed.live.insert(wanted.key.clone(), live);
             }
             Write::Prune(key) => {
                 self.observed.live.remove(key);
+                // Its pods end in their own time.
+                self.observed.sets.retain(|role, _| key.0 != Kind::StatefulSet || !key.1.ends_with(role.as_str()));
             }
             Write::DeletePod { name, uid, .. } => self.observed.pods.retain(|p| p.name != *name || p.uid != *uid),
             Write::MarkPod(name, patch) => {
@@ -172,6 +210,9 @@ impl World {
                 if let Some(digest) = patch["metadata"]["annotations"]["aiscluster.dev/discovery"].as_str() {
                     pod.discovery = Some(digest.into());
                 }
+            }
+            Write::DeleteClaim { name, uid } => {
+                self.observed.volumes.retain(|v| v.name != *name || v.uid != *uid);
             }
             Write::MarkVolume(name, _) => {
                 self.observed.volumes.iter_mut().find(|v| v.name == *name).unwrap().formed = true;
@@ -188,6 +229,23 @@ impl World {
         self.observed.sets.insert(role, SetFact { replicas, replicas_max: replicas, revision, created });
     }
 
+    /// Another operator takes over: what only the process knew is gone.
+    pub fn restart_operator(&mut self) {
+        self.observed.uptime = std::time::Duration::from_secs(1);
+        self.observed.hold = None;
+        self.observed.outcome = None;
+    }
+
+    /// Nobody follows a primary.
+    pub fn leaderless(&mut self) {
+        for report in self.observed.reports.values_mut() {
+            if let Report::Live(view) = report {
+                view.primary = None;
+                view.role = "candidate".into();
+            }
+        }
+    }
+
     /// What the StatefulSet controller and the kubelet do, for pods that are not there.
     pub fn start_pods(&mut self) {
         let names = self.names();
@@ -201,7 +259,9 @@ impl World {
                 }
                 let volume = format!("state-{name}");
                 if self.observed.volumes.iter().all(|v| v.name != volume) {
-                    let fact = VolumeFact { name: volume, cluster_id: Some(uuid.clone()), formed: false };
+                    let uid = format!("uid-{volume}-{uuid}");
+                    let fact =
+                        VolumeFact { name: volume, cluster_id: Some(uuid.clone()), uid, ..VolumeFact::default() };
                     self.observed.volumes.push(fact);
                 }
                 self.observed.pods.push(PodFact {

@@ -1,0 +1,70 @@
+//! Keeps `current`, `since` and the history true, whoever moved the primary.
+
+use jiff::Timestamp;
+
+use super::record::{ended, record, seconds};
+use super::{Decision, Situation, epoch};
+use crate::events::Note;
+use crate::facts::Observed;
+use crate::names::Role;
+use crate::view::Leader;
+
+pub(super) fn follow_leader(s: &Situation<'_>, decision: &mut Decision) {
+    let Some(leader) = &s.agreement.leader else {
+        // The nodes are silent towards us, not without a primary: what was known stays.
+        if s.agreement.answered > 0 {
+            decision.memory.current = None;
+            decision.memory.current_node_id = None;
+            decision.memory.since = None;
+            decision.memory.epoch = None;
+        }
+        return;
+    };
+    let first = first_of_its_life(s.observed);
+    let known = decision.memory.current.clone().or_else(|| if first { None } else { recorded_primary(s) });
+    let moved_by_us =
+        decision.memory.attempt.as_ref().is_some_and(|a| a.to == leader.node_id && epoch(leader) > a.epoch);
+    match known {
+        Some(old) if old != leader.node_id && !moved_by_us => {
+            let message = format!("{} leads now, {old} did before; Smap v{}", leader.node_id, leader.smap_version);
+            decision.notes.push(Note::warning("PrimaryElected", "Elect", message));
+            record(decision, ended(s, leader, &old, "Failover"));
+        }
+        None if first => first_leader(s, decision, leader),
+        _ => {}
+    }
+    let same_reign = decision.memory.current.as_deref() == Some(leader.node_id.as_str())
+        && decision.memory.epoch == Some(epoch(leader));
+    if !same_reign || decision.memory.since.is_none() {
+        let since = leader.since_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(s.observed.now);
+        decision.memory.since = Some(seconds(since));
+    }
+    decision.memory.current = Some(leader.node_id.clone());
+    decision.memory.current_node_id = Some(leader.node_id.clone());
+    decision.memory.epoch = Some(epoch(leader));
+}
+
+/// Status is there but never named a primary. Without any status it may just be lost: then nothing is told.
+fn first_of_its_life(observed: &Observed) -> bool {
+    observed.cluster.status.as_ref().is_some_and(|st| st.cluster_id.is_some() && st.primary.last_transition.is_none())
+}
+
+/// Epoch 1 is the founding; its founder may have to tell it again, in epoch 2. Later ones were adopted.
+fn first_leader(s: &Situation<'_>, decision: &mut Decision, leader: &Leader) {
+    if leader.reign.1 <= 2 {
+        let message = format!("founded cluster {} with primary {}", s.valid.uuid, leader.node_id);
+        decision.notes.push(Note::normal("ClusterFormed", "Found", message));
+        record(decision, ended(s, leader, "", "Founding"));
+    } else {
+        let message = format!("{} leads the adopted cluster {}", leader.node_id, s.valid.uuid);
+        decision.notes.push(Note::normal("PrimaryElected", "Elect", message));
+        record(decision, ended(s, leader, "", "Start"));
+    }
+}
+
+/// While nobody led, status named nobody; the ConfigMap still has the last one.
+fn recorded_primary(s: &Situation<'_>) -> Option<String> {
+    let formed = s.observed.discovery.as_ref().is_some_and(|d| d.formed);
+    let endpoint = &s.observed.primary_map.as_ref().filter(|_| formed)?.endpoint;
+    (0..s.gateways).map(|n| s.valid.names.pod(Role::Gateway, n)).find(|p| s.valid.names.gateway_url(p) == *endpoint)
+}
