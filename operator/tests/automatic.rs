@@ -278,7 +278,7 @@ fn a_round_that_fails_starts_over_with_its_hold_and_counts() {
             world.observed.outcome = None;
             if attempt < 5 {
                 assert_eq!(preferred(&pass), no("BackingOff"));
-                assert!(moves(&world.after(300).step()).is_some(), "between attempts there is no hold");
+                assert!(moves(&world.after(60).step()).is_some(), "between attempts there is no hold");
             }
         }
     }

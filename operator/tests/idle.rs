@@ -15,6 +15,7 @@ fn applied(writes: &[Write]) -> Vec<String> {
         Write::DeletePod { name, .. } => format!("-pod/{name}"),
         Write::MarkPod(name, _) => format!("pod/{name}"),
         Write::MarkVolume(name, _) => format!("volume/{name}"),
+        Write::DeleteClaim { name, .. } => format!("-claim/{name}"),
     };
     writes.iter().map(name).collect()
 }
