@@ -52,10 +52,13 @@ fn current_primary_leaves_by_scale_down_or_drain() {
     world.lose(G1);
     assert_eq!(to(&world.pass_with(Some(&errand("Drain", &[])))), Some(G2));
     assert_eq!(to(&world.pass_with(Some(&errand("Drain", &[G1])))), Some(G2), "the pod goes anyway");
-    world.lose("demo-target-0");
-    world.lose("demo-target-1");
+    for pod in ["demo-target-0", "demo-target-1"] {
+        world.member(G0, pod).connected = false;
+    }
     let pass = world.pass_with(Some(&errand("Drain", &[])));
     assert_eq!((to(&pass), waits(&pass)), (None, "MembersUnreachable"), "never without a majority");
+    world.leaderless();
+    assert_eq!(waits(&world.pass_with(Some(&errand("Drain", &[])))), "ClusterBusy");
 }
 
 #[test]

@@ -151,7 +151,7 @@ pub fn decide(s: &Situation<'_>) -> Decision {
 /// One of those who want a move gets to try; a waiting ask keeps its place.
 fn take_turns(s: &Situation<'_>, decision: &mut Decision, choice: &Result<String, Closed>, key: String) {
     let asked = ask::register(s, decision, choice, &key);
-    let needed = s.errand.filter(|e| s.agreement.leader.as_ref().is_some_and(|l| l.node_id == e.away_from));
+    let needed = s.errand.filter(|e| s.agreement.leader.as_ref().is_none_or(|l| l.node_id == e.away_from));
     if asked {
         // Where an ask leads away from the errand's pod, one move does for both.
         let serves_both = || choice.is_ok() && gates::backoff(s, &decision.memory, ask::WORD).is_ok();
