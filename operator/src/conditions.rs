@@ -99,7 +99,7 @@ fn available(observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> Ver
     }
     if !plan.founding.formed {
         // A pod that waits for the scheduler is worth more words than that none runs.
-        if observed.pods.iter().all(|p| !p.running && p.stuck.is_none()) {
+        if observed.pods.iter().all(|p| !p.running && p.trouble.is_none()) {
             return verdict(kind, false, "Starting", "no pod runs yet");
         }
         return verdict(kind, false, "Founding", plan.founding.message.clone());

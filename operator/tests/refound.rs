@@ -4,8 +4,8 @@
 mod common;
 
 use ais_operator::apply::Write;
-use ais_operator::facts::PodFact;
-use ais_operator::names::{ANNOTATION_REFOUND, Names, Role};
+use ais_operator::facts::Trouble;
+use ais_operator::names::{ANNOTATION_REFOUND, Role};
 use ais_operator::view::{NodeView, Report};
 use common::{Pass, World};
 use serde_json::json;
@@ -26,7 +26,8 @@ fn stuck() -> World {
     world.observed.reports.remove("demo-gateway-2");
     let pod = world.pod("demo-gateway-2");
     (pod.running, pod.ready) = (false, false);
-    pod.stuck = Some("Unschedulable: 0/1 nodes are available: 1 node had a volume node affinity conflict".into());
+    let message = "0/1 nodes are available: 1 node had a volume node affinity conflict".to_owned();
+    pod.trouble = Some(Trouble { reason: "Unschedulable".into(), message });
     world
 }
 
@@ -61,7 +62,7 @@ fn every_way_not_to_come_has_its_words() {
     let mut world = stuck();
     world.step();
     assert!(world.pass().message("Available").contains("use `ais-operator refound`"));
-    world.pod("demo-gateway-2").stuck = None;
+    world.pod("demo-gateway-2").trouble = None;
     assert!(world.pass().message("Available").contains("demo-gateway-2 (starts)"));
     world.pod("demo-gateway-2").running = true;
     assert!(world.pass().message("Available").contains("demo-gateway-2 (does not answer)"));
@@ -71,29 +72,6 @@ fn every_way_not_to_come_has_its_words() {
         world.observed.reports.remove(pod);
     }
     assert!(world.after(61).pass().message("Available").contains("too few run"));
-}
-
-/// The pod's own words reach the condition.
-#[test]
-fn a_pod_says_why_it_does_not_run() {
-    let names = Names { namespace: "ns".into(), cluster: "demo".into(), domain: "cluster.local".into() };
-    let fact = |status: serde_json::Value| {
-        let pod = json!({"metadata": {"name": "demo-gateway-0", "uid": "1"}, "status": status});
-        PodFact::from_pod(&names, &serde_json::from_value(pod).unwrap()).unwrap().stuck
-    };
-    let unscheduled = json!({"conditions": [
-        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
-    ]});
-    assert_eq!(fact(unscheduled).as_deref(), Some("Unschedulable: 0/3 nodes are available"));
-    let waiting = |reason: &str| {
-        json!({"containerStatuses": [{
-            "name": "ais-node", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"waiting": {"reason": reason, "message": "not there"}},
-        }]})
-    };
-    assert_eq!(fact(waiting("ImagePullBackOff")).as_deref(), Some("ImagePullBackOff: not there"));
-    assert_eq!(fact(waiting("ContainerCreating")), None);
-    assert_eq!(fact(json!({})), None);
 }
 
 /// Step by step; a status that is lost in between, or an operator replaced, changes nothing.

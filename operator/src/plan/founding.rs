@@ -117,8 +117,8 @@ fn message(valid: &Valid, observed: &Observed, list: &[String]) -> String {
     }
     let why = |name: &String| match observed.pod(name) {
         None => format!("{name} (no pod)"),
-        Some(pod) => match &pod.stuck {
-            Some(stuck) => format!("{name} ({stuck})"),
+        Some(pod) => match &pod.trouble {
+            Some(trouble) => format!("{name} ({trouble})"),
             None if pod.running => format!("{name} (does not answer)"),
             None => format!("{name} (starts)"),
         },
