@@ -79,6 +79,9 @@ pub struct AISClusterSpec {
     /// Which gateway should be primary, and asking for it.
     #[serde(default)]
     pub primary: PrimarySpec,
+    /// How a new image or pod template reaches the pods.
+    #[serde(default)]
+    pub update: UpdateSpec,
     /// Stop all writes of the operator for this cluster, except to its status.
     #[serde(default)]
     pub paused: bool,
@@ -387,6 +390,50 @@ pub struct PodDisruptionBudgetSpec {
 impl Default for PodDisruptionBudgetSpec {
     fn default() -> Self {
         Self { enabled: true }
+    }
+}
+
+/// How a new image or pod template reaches the pods: one at a time, the primary's last, after one hand-over.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(default)]
+pub struct UpdateSpec {
+    /// The gateways.
+    pub gateways: UpdateGateways,
+    /// The targets.
+    pub targets: UpdateTargets,
+}
+
+/// How gateways are updated.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(default)]
+pub struct UpdateGateways {
+    /// Whether the last step, the primary, waits for a person.
+    pub strategy: UpdateStrategy,
+}
+
+/// Whether a roll-out waits before the primary.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpdateStrategy {
+    /// The operator hands the primary over to an updated gateway and goes on.
+    #[default]
+    Unsupervised,
+    /// Everything but the primary is updated; then the roll-out waits. It goes on when the primary leads no more (by
+    /// `primary.preferred` or `primary.request`), when its pod is deleted, or when this field becomes Unsupervised.
+    Supervised,
+}
+
+/// How targets are updated.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UpdateTargets {
+    /// Targets without a vote that may be away at the same time; voters always go one at a time.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_unavailable: i32,
+}
+
+impl Default for UpdateTargets {
+    fn default() -> Self {
+        Self { max_unavailable: 1 }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the operator saw. Never an input of its decisions, except `primary`, which remembers what was
+//! What the operator saw. Never an input of its decisions, except `primary` and `rollout`, which remember what was
 //! asked and what is under way.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
@@ -17,7 +17,7 @@ pub struct AISClusterStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
-    /// One word for people: Creating, Running, SwitchingPrimary, Scaling, Degraded, Paused, Deleting.
+    /// One word for people: Creating, Running, SwitchingPrimary, Updating, Scaling, Degraded, Paused, Deleting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// UUID of the cluster.
@@ -45,6 +45,9 @@ pub struct AISClusterStatus {
     pub gateways: RoleStatus,
     /// The targets.
     pub targets: RoleStatus,
+    /// The last roll-out of a new image or pod template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
     /// Every pod.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "nodes")]
@@ -189,6 +192,39 @@ pub struct VoterStatus {
     /// Epoch it acknowledged last, as the primary saw.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
+}
+
+/// A roll-out, under way or the last one that ended.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RolloutStatus {
+    /// Rolling, Supervised (waits before the primary), Stuck or Completed.
+    pub state: String,
+    /// Revision of the gateways' template that is rolled out.
+    pub gateway_revision: String,
+    /// Revision of the targets' template.
+    pub target_revision: String,
+    /// When it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// Pods of the new revision.
+    pub updated: i64,
+    /// Pods there are to be.
+    pub of: i64,
+    /// Moves of the primary that it made: one, or two when the primary was the preferred gateway and is again.
+    pub moves: i64,
+    /// The preferred gateway that led before it and shall lead after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub return_to: Option<String>,
+    /// The pod it waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
+    /// Since when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_since: Option<Time>,
 }
 
 /// Counts of one role.

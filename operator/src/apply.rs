@@ -165,6 +165,14 @@ pub fn writes(observed: &Observed, wanted: &[Wanted], marks: &Marks, memo: &Memo
     for volume in &marks.formed {
         writes.push(Write::MarkVolume(volume.clone(), json!({"metadata": {"labels": {LABEL_FORMED: "true"}}})));
     }
+    // A pod that goes now would be made from what is only being written.
+    if !writes.iter().any(|w| matches!(w, Write::Apply(_))) {
+        writes.extend(marks.removals.iter().map(|r| Write::DeletePod {
+            name: r.name.clone(),
+            uid: r.uid.clone(),
+            reason: r.reason,
+        }));
+    }
     writes
 }
 

@@ -8,6 +8,7 @@ use crate::events::Note;
 use crate::facts::Observed;
 use crate::names::Role;
 use crate::plan::Plan;
+use crate::plan::rollout::State;
 use crate::validate::{Invalid, Valid};
 use crate::view::majority;
 
@@ -32,7 +33,7 @@ pub(crate) fn all(valid: &Valid, observed: &Observed, plan: &Plan, status: &AISC
     let missing = missing(status);
     let degraded = degraded(observed, plan, &missing);
     let converged = converged(valid, observed, plan, status);
-    let ready = ready(&available, &degraded, &converged, &missing);
+    let ready = ready(plan, &available, &degraded, &converged, &missing);
     let verdicts = vec![
         ready,
         available,
@@ -41,7 +42,7 @@ pub(crate) fn all(valid: &Valid, observed: &Observed, plan: &Plan, status: &AISC
         degraded,
         verdict("PrimaryPreferred", plan.primary.preferred, plan.primary.reason, plan.primary.message.clone()),
         converged,
-        rollout(observed),
+        rollout(plan),
         scale_down(plan),
         paused(observed),
     ];
@@ -127,13 +128,16 @@ fn available(observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> Ver
     verdict(kind, true, "Available", format!("{} leads, acknowledged by a majority of the voters", leader.node_id))
 }
 
-fn ready(available: &Verdict, degraded: &Verdict, converged: &Verdict, missing: &[String]) -> Verdict {
+fn ready(plan: &Plan, available: &Verdict, degraded: &Verdict, converged: &Verdict, missing: &[String]) -> Verdict {
     let kind = "Ready";
     if available.status != "True" {
         return verdict(kind, false, available.reason, available.message.clone());
     }
     if degraded.status == "True" {
         return verdict(kind, false, degraded.reason, degraded.message.clone());
+    }
+    if plan.rollout.state != State::UpToDate {
+        return verdict(kind, false, "RollingOut", plan.rollout.message.clone());
     }
     if !missing.is_empty() {
         return verdict(kind, false, "NodesNotReady", format!("not ready: {}", missing.join(", ")));
@@ -151,6 +155,16 @@ fn progressing(plan: &Plan, status: &AISClusterStatus) -> Verdict {
     }
     if let Some(to) = &plan.primary.memory.target {
         return verdict(kind, true, "SwitchingPrimary", format!("the primary is being moved to {to}"));
+    }
+    let rolling = &plan.rollout;
+    match rolling.state {
+        State::Rolling => {
+            let reason = if rolling.role == Some(Role::Target) { "RollingTargets" } else { "RollingGateways" };
+            return verdict(kind, true, reason, rolling.message.clone());
+        }
+        State::Supervised => return verdict(kind, false, "Supervised", rolling.message.clone()),
+        State::Stuck => return verdict(kind, false, "RolloutStuck", rolling.message.clone()),
+        State::Paused | State::UpToDate => {}
     }
     // Before the first agreement, and after `replicas` was raised: nodes that never were in the map.
     let joined = status.nodes.iter().filter(|n| n.in_smap).count();
@@ -200,10 +214,14 @@ fn degraded(observed: &Observed, plan: &Plan, missing: &[String]) -> Verdict {
     if plan.primary.reason == "FlapProtection" {
         return verdict(kind, true, "PrimaryFlapping", plan.primary.message.clone());
     }
-    let long = previous(observed)
-        .iter()
-        .find(|c| c.type_ == "Ready" && c.status != "True")
-        .is_some_and(|c| observed.now.duration_since(c.last_transition_time.0) >= SignedDuration::from_secs(MISSING_S));
+    if plan.rollout.state == State::Stuck {
+        return verdict(kind, true, "RolloutStuck", plan.rollout.message.clone());
+    }
+    // A roll-out keeps the cluster from being Ready for longer than any one pod is away, and judges those itself.
+    let long = !matches!(plan.rollout.state, State::Rolling | State::Supervised)
+        && previous(observed).iter().find(|c| c.type_ == "Ready" && c.status != "True").is_some_and(|c| {
+            observed.now.duration_since(c.last_transition_time.0) >= SignedDuration::from_secs(MISSING_S)
+        });
     if plan.founding.formed && !missing.is_empty() && long {
         return verdict(
             kind,
@@ -238,19 +256,16 @@ fn converged(valid: &Valid, observed: &Observed, plan: &Plan, status: &AISCluste
     verdict(kind, true, "Converged", "all nodes report the same cluster map")
 }
 
-fn rollout(observed: &Observed) -> Verdict {
+fn rollout(plan: &Plan) -> Verdict {
     let kind = "RolloutPending";
-    let mut old: Vec<&str> = Vec::new();
-    for role in Role::ALL {
-        let Some(set) = observed.sets.get(&role).filter(|s| !s.revision.is_empty()) else { continue };
-        old.extend(observed.pods_of(role).filter(|p| p.revision != set.revision).map(|p| p.name.as_str()));
+    let rollout = &plan.rollout;
+    match rollout.state {
+        State::UpToDate => verdict(kind, false, "UpToDate", "every pod has the current template"),
+        State::Paused => verdict(kind, true, "Paused", rollout.message.clone()),
+        State::Rolling => verdict(kind, true, "RollingOut", rollout.message.clone()),
+        State::Supervised => verdict(kind, true, "Supervised", rollout.message.clone()),
+        State::Stuck => verdict(kind, true, "RolloutStuck", rollout.message.clone()),
     }
-    old.sort_unstable();
-    if old.is_empty() {
-        return verdict(kind, false, "UpToDate", "every pod has the current template");
-    }
-    let message = format!("old template: {}; they change when these pods are deleted, one at a time", old.join(", "));
-    verdict(kind, true, "OldRevision", message)
 }
 
 fn scale_down(plan: &Plan) -> Verdict {

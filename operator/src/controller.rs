@@ -23,12 +23,15 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
 
+use tokio_util::task::AbortOnDropHandle;
+
 use crate::apply::{ApplyError, Memo, Writer, writes};
 use crate::events::{Note, Teller};
 use crate::facts::{Defaults, Observed};
 use crate::hub::{ClusterKey, Hub};
 use crate::metrics::Metrics;
 use crate::names::{LABEL_CLUSTER, LABEL_MANAGED_BY, MANAGER, PORT_CONTROL, Role};
+use crate::nodes::Nodes;
 use crate::observe::{ObserveError, observe};
 use crate::perform::{Caller, Node, TransferOutcome};
 use crate::plan::primary::{Decision, Hold, Transfer};
@@ -69,6 +72,8 @@ pub struct Context {
     pub began: Instant,
     holds: Mutex<BTreeMap<ClusterKey, Hold>>,
     wants_fresh: Mutex<BTreeSet<ClusterKey>>,
+    /// Nodes that take no more pods.
+    pub nodes: Nodes,
     outcomes: Mutex<BTreeMap<ClusterKey, (Timestamp, Option<TransferOutcome>)>>,
     failures: Mutex<BTreeMap<ClusterKey, u32>>,
 }
@@ -96,6 +101,7 @@ impl Context {
             began: Instant::now(),
             holds: Mutex::default(),
             wants_fresh: Mutex::default(),
+            nodes: Nodes::default(),
             outcomes: Mutex::default(),
             failures: Mutex::default(),
         }
@@ -160,6 +166,7 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let client = ctx.client.clone();
+    let _nodes = AbortOnDropHandle::new(tokio::spawn(ctx.nodes.clone().follow(client.clone(), Arc::clone(&ctx.hub))));
     let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGER}")).page_size(50);
     Controller::new(scoped::<AISCluster>(&client, namespace.as_deref()), watcher::Config::default())
         .with_config(Config::default().concurrency(8).debounce(Duration::from_millis(50)))

@@ -1,6 +1,6 @@
 //! Everything one pass decides by. Gathered by `observe.rs`, read by the pure steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ais_crds::AISCluster;
@@ -43,6 +43,8 @@ pub struct Observed {
     pub fresh: bool,
     /// Pods of the cluster.
     pub pods: Vec<PodFact>,
+    /// Nodes of Kubernetes that take no more pods.
+    pub cordoned: BTreeSet<String>,
     /// StatefulSets by role.
     pub sets: BTreeMap<Role, SetFact>,
     /// State volumes, also those without a pod.

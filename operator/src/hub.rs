@@ -69,6 +69,13 @@ impl Hub {
         let _ = self.trigger.clone().try_send(ObjectRef::new(&key.1).within(&key.0));
     }
 
+    /// Asks for a reconcile of every cluster that is known.
+    pub fn poke_all(&self) {
+        let keys: Vec<ClusterKey> =
+            self.clusters.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        keys.iter().for_each(|key| self.poke(key));
+    }
+
     /// Brings the tasks of a cluster up to date.
     pub fn sync(self: &Arc<Self>, key: &ClusterKey, secret: &str, caller: &Caller, pods: Vec<Watched>) {
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);

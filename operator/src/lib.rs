@@ -11,6 +11,7 @@ pub mod hub;
 pub mod lease;
 pub mod metrics;
 pub mod names;
+pub mod nodes;
 pub mod observe;
 pub mod perform;
 pub mod plan;

@@ -87,6 +87,7 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
         hold: ctx.hold(key),
         fresh,
         defaults: ctx.defaults.clone(),
+        cordoned: ctx.nodes.cordoned(),
         sets: sets(&names, &live),
         discovery: config_map(&live, &names.discovery())
             .and_then(|mut data| serde_saphyr::from_str(&data.remove(DISCOVERY_KEY)?).ok()),

@@ -9,6 +9,7 @@ use crate::conditions;
 use crate::facts::Observed;
 use crate::names::Role;
 use crate::plan::Plan;
+use crate::plan::rollout::State;
 use crate::validate::{Invalid, Valid};
 
 const NODES_MAX: usize = 512;
@@ -26,6 +27,7 @@ pub fn status(valid: &Valid, observed: &Observed, plan: &Plan) -> AISClusterStat
         version: version(observed, plan).or(previous.version.clone()),
         endpoint: Some(valid.names.endpoint()),
         primary: plan.primary.memory.clone(),
+        rollout: plan.rollout.memory.clone(),
         smap: smap(valid, observed, plan),
         electorate: electorate(plan),
         gateways: role(valid, observed, plan, Role::Gateway),
@@ -171,6 +173,8 @@ fn phase(observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> &'stati
         "Degraded"
     } else if plan.primary.memory.target.is_some() {
         "SwitchingPrimary"
+    } else if matches!(plan.rollout.state, State::Rolling | State::Supervised) {
+        "Updating"
     } else if is("Progressing", "True") {
         "Scaling"
     } else {

@@ -1,10 +1,12 @@
 //! What to do next, and why. Pure.
 
 pub mod disruption;
+pub mod drain;
 pub mod founding;
 pub mod gates;
 pub mod primary;
 pub mod refound;
+pub mod rollout;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use crate::view::{Agreement, agree};
 
 use founding::Founding;
 use refound::Refound;
+use rollout::Rollout;
 
 /// How many replicas each role gets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +38,18 @@ impl Replicas {
     }
 }
 
-/// Labels of pods and volumes to set or remove, by name.
+/// A pod to delete; its set makes it anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Its name.
+    pub name: String,
+    /// Its uid: another pod of that name is not meant.
+    pub uid: String,
+    /// What for.
+    pub reason: &'static str,
+}
+
+/// What is done to pods and volumes beside what is applied: labels to set or remove, by name, and pods that go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
     /// Pods that get the primary's label (`true`) or lose it (`false`).
@@ -46,6 +60,8 @@ pub struct Marks {
     pub wiped: Vec<String>,
     /// Pods that get the annotation with this digest, so that the kubelet refreshes the mounted list.
     pub discovery: BTreeMap<String, String>,
+    /// Pods that are deleted, once everything they would be made from is as wanted.
+    pub removals: Vec<Removal>,
 }
 
 /// Everything decided in one pass.
@@ -65,6 +81,8 @@ pub struct Plan {
     pub marks: Marks,
     /// The primary: what status remembers, the call to make, the condition.
     pub primary: primary::Decision,
+    /// The roll-out of a new template.
+    pub rollout: Rollout,
     /// Tell the gateways to read the founding list again.
     pub poke: Vec<String>,
     /// Events.
@@ -79,9 +97,11 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
     let agreement = agree(&valid.uuid, &observed.reports);
     let founding = founding::founding(valid, observed, &agreement);
     let replicas = replicas(observed);
-    // Whoever needs the primary elsewhere says so here; one at a time.
-    let errand: Option<primary::Errand> = None;
-    let primary = primary::decide(&primary::Situation {
+    let scene = rollout::Scene { valid, observed, agreement: &agreement, replicas: &replicas };
+    let mut rollout = rollout::decide(&scene);
+    // Whoever needs the primary elsewhere says so here; one at a time, the most urgent first.
+    let errand = drain::errand(&scene.ground()).or_else(|| rollout.errand.clone());
+    let mut primary = primary::decide(&primary::Situation {
         valid,
         observed,
         agreement: &agreement,
@@ -89,7 +109,9 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
         gateways: replicas.of(Role::Gateway),
         errand: errand.as_ref(),
     });
+    rollout.conclude(observed.fresh, &mut primary);
     let mut notes = primary.notes.clone();
+    notes.extend(rollout.notes.iter().cloned());
     if valid.uuid_source == UuidSource::Volumes && observed.primary_map.is_none() {
         let message = format!("found state volumes of cluster {} and adopted them", valid.uuid);
         notes.push(Note::normal("ClusterAdopted", "Adopt", message));
@@ -100,8 +122,10 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
     if let Some(Refound::Wipes(volumes)) = &refound {
         marks.wiped.clone_from(volumes);
     }
+    marks.removals.clone_from(&rollout.removals);
     let poke = if founding.shortened { founding.initial_voters.clone() } else { Vec::new() };
-    let requeue = requeue(observed, &agreement, &founding, &primary);
+    let due = [primary.requeue, rollout.requeue].into_iter().flatten().min();
+    let requeue = requeue(observed, &agreement, &founding, due);
     Plan {
         endpoint: endpoint(valid, observed, &agreement, &founding),
         poke,
@@ -111,6 +135,7 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
         replicas,
         marks,
         primary,
+        rollout,
         notes,
         requeue,
     }
@@ -173,12 +198,12 @@ fn marks(observed: &Observed, agreement: &Agreement, founding: &Founding) -> Mar
 }
 
 /// Converged clusters are looked at three times a minute; the stream of the nodes tells the rest.
-fn requeue(observed: &Observed, agreement: &Agreement, founding: &Founding, primary: &primary::Decision) -> Duration {
+fn requeue(observed: &Observed, agreement: &Agreement, founding: &Founding, due: Option<Duration>) -> Duration {
     let calm = observed.pods.iter().all(|p| p.ready) && agreement.leader.is_some();
     let base = match (founding.formed, calm) {
         (false, _) => Duration::from_secs(2),
         (true, false) => Duration::from_secs(5),
         (true, true) => Duration::from_secs(20),
     };
-    primary.requeue.map_or(base, |due| due.min(base))
+    due.map_or(base, |due| due.min(base))
 }

@@ -78,6 +78,7 @@ impl World {
             uptime: std::time::Duration::from_secs(60),
             hold: None,
             fresh: true,
+            cordoned: Default::default(),
             pods: Vec::new(),
             sets: BTreeMap::new(),
             volumes: Vec::new(),
@@ -265,7 +266,7 @@ impl World {
                     self.observed.volumes.push(fact);
                 }
                 self.observed.pods.push(PodFact {
-                    uid: format!("uid-{name}"),
+                    uid: format!("uid-{name}-{}", set.revision),
                     ip: Some(format!("10.0.0.{n}")),
                     name,
                     role: Some(role),

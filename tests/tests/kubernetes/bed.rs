@@ -13,6 +13,8 @@ use ais_tests::wait::Wait;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::side::Side;
+
 const NUMBER: u8 = 110;
 /// The operator's word about something that happened.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -27,6 +29,8 @@ pub(crate) struct Bed {
     /// Every version of the resource since before it was there.
     pub(crate) versions: Option<Watched>,
     pub(crate) clients: Option<Clients>,
+    /// The cluster that roll-outs are tried on, as the last case left it.
+    pub(crate) rolled: Option<Side>,
 }
 
 /// Clients at work, and a watcher of the nodes.
@@ -52,13 +56,13 @@ impl Bed {
         product::import(&testbed, &programs)?;
         testbed.create_volumes(product.volumes(), product::VOLUME_GIB)?;
         progress.line("image imported, volumes made");
-        Ok(Self { testbed, product, progress, versions: None, clients: None })
+        Ok(Self { testbed, product, progress, versions: None, clients: None, rolled: None })
     }
 
     /// Nothing is left; after a failure the logs are.
     pub(crate) fn down(self, well: bool) -> Result<()> {
-        let Self { testbed, product, versions, clients, progress } = self;
-        drop((product, versions));
+        let Self { testbed, product, versions, clients, rolled, progress } = self;
+        drop((product, versions, rolled));
         if let Some(clients) = clients {
             // They were in the middle of something: their history is nobody's.
             drop((clients.load.stop(), clients.views.stop()));

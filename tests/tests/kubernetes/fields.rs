@@ -19,6 +19,12 @@ const ONCE: &[&str] = &[
     ".targets.selector",
     ".smap.members",
     ".primary.nextAttemptTime",
+    ".rollout.gatewayRevision",
+    ".rollout.targetRevision",
+    ".rollout.startedAt",
+    ".rollout.finishedAt",
+    ".rollout.of",
+    ".rollout.returnTo",
 ];
 
 /// Cannot be moved by anything that a test can do in this version, and why.

@@ -79,7 +79,7 @@ fn evictions(bed: &Bed, first: &str, second: &str) -> Result<String> {
 }
 
 /// The operator's instance that acts, as a process.
-fn acting_operator(bed: &Bed) -> Result<(String, HostProcess)> {
+pub(crate) fn acting_operator(bed: &Bed) -> Result<(String, HostProcess)> {
     let operator = bed.product.admin.in_namespace(OPERATOR_NAMESPACE);
     let lease = operator.get(&format!("lease/{RELEASE}"))?;
     let holder = lease["spec"]["holderIdentity"].as_str().context("nobody holds the operator's lease")?.to_owned();

@@ -14,6 +14,7 @@ mod fields;
 mod held;
 mod life;
 mod rest;
+mod rollout;
 mod side;
 mod story;
 
@@ -53,6 +54,11 @@ const CASES: &[Case] = &[
     ("clients_history_is_right", failover::clients_history_is_right),
     ("pods_are_evicted", drain::pods_are_evicted),
     ("a_voter_loses_its_volume", drain::a_voter_loses_its_volume),
+    ("rollout_with_one_move", rollout::with_one_move),
+    ("rollout_ends_on_the_preferred", rollout::ends_on_the_preferred),
+    ("rollout_stops_at_a_broken_image", rollout::stops_at_a_broken_image),
+    ("rollout_supervised", rollout::supervised),
+    ("rollout_outlives_the_operator", rollout::outlives_the_operator),
     ("conditions_follow_the_spec", rest::conditions_follow_the_spec),
     ("deleted_and_adopted", life::deleted_and_adopted),
     ("every_status_field_moved", fields::every_status_field_moved),

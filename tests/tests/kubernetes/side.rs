@@ -11,7 +11,7 @@ use ais_tests::history::{self, History, Load, Options, Pool};
 use ais_tests::product::{NAME, PORT_PUBLIC, Product, VOLUME_GIB, Views, Watched};
 use ais_tests::testbed::kubectl::is_ready;
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bed::{Bed, LONG};
 
@@ -25,11 +25,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(crate) struct Side {
     /// The cluster; its `kubectl` is bound to the namespace.
     pub(crate) product: Product,
+    /// Times that clients began: each has names of its own.
+    runs: u32,
     clients: Option<Clients>,
     done: bool,
 }
 
 struct Clients {
+    prefix: String,
     load: Load,
     views: Views,
     guide: Guide,
@@ -46,32 +49,38 @@ impl Side {
 
     /// The same without waiting.
     pub(crate) fn begin(bed: &Bed, namespace: &str, overlay: Value) -> Result<Self> {
+        let mut overlay = overlay;
+        if overlay["spec"]["ha"].is_null() {
+            overlay["spec"]["ha"] = patient();
+        }
         let product = Product::beside(&bed.testbed, namespace, &overlay);
         offer_volumes(bed, product.volumes())?;
         product.make_namespace()?;
         product.kubectl.apply(&product.manifest())?;
-        Ok(Self { product, clients: None, done: false })
+        Ok(Self { product, runs: 0, clients: None, done: false })
     }
 
     /// Lets three clients write from now on, through whatever gateways are Ready, wherever they are.
     pub(crate) fn clients(&mut self) -> Result<Arc<Pool>> {
         let pool = Pool::new(self.product.ready_gateways()?);
         let guide = Guide::start(&self.product, &pool)?;
-        let load = Load::start(&pool, &Options::new(PREFIX));
+        self.runs += 1;
+        let prefix = format!("{PREFIX}{}-", self.runs);
+        let load = Load::start(&pool, &Options::new(&prefix));
         let views = Views::start(&self.product, load.started())?;
-        self.clients = Some(Clients { load, views, guide });
+        self.clients = Some(Clients { prefix, load, views, guide });
         Ok(pool)
     }
 
     /// Ends the clients and judges what they were told; at least `writes` were answered.
     pub(crate) fn judge(&mut self, writes: usize) -> Result<String> {
-        let Clients { load, views, guide } = self.clients.take().context("the clients did not begin")?;
+        let Clients { prefix, load, views, guide } = self.clients.take().context("the clients did not begin")?;
         let ops = load.stop()?;
         drop(guide);
         self.product.settle_all()?;
         let samples = views.stop()?;
         let finals = self.product.buckets()?;
-        let history = History { ops, samples, finals, prefix: PREFIX.to_owned(), slow: BTreeSet::new() };
+        let history = History { ops, samples, finals, prefix, slow: BTreeSet::new() };
         match history::check(&history) {
             Ok(report) => {
                 ensure!(report.done >= writes, "too little happened: {report:?}");
@@ -96,7 +105,7 @@ impl Side {
     }
 
     fn stop(&mut self) {
-        if let Some(Clients { load, views, guide }) = self.clients.take() {
+        if let Some(Clients { load, views, guide, .. }) = self.clients.take() {
             drop((load.stop(), views.stop(), guide));
         }
     }
@@ -113,6 +122,12 @@ impl Drop for Side {
         drop(self.product.delete(LONG));
         drop(self.product.admin.run(&["delete", "namespace", &self.product.namespace, "--wait=false"]));
     }
+}
+
+/// Timers that a busy machine does not run out: what these cases are about is planned, or shows by a connection that
+/// ends, and an election by mistake would only be in the way.
+fn patient() -> Value {
+    json!({"suspectMilliseconds": 8000, "leaseMilliseconds": 9000, "evictSmapSeconds": 30})
 }
 
 /// So many volumes can be bound now: those of clusters that went are emptied and offered again.
