@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ais_ha::{Input, Packet, Redial, Sender};
+use ais_ha::{Input, Message, Packet, Redial, Sender};
 use ais_meta::{Address, NodeId};
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -21,7 +21,7 @@ use super::dial::{self, Attempt, Dialled};
 use super::noise::{HANDSHAKE_TIMEOUT, PeerError, Psk, Seal};
 use super::outbox::Outbox;
 use super::wire::{Channel, Greeting};
-use super::{Shared, listen, lock};
+use super::{HEARD_OUT, Shared, listen, lock};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(2);
@@ -59,6 +59,8 @@ pub struct Link {
     control: Outbox,
     bulk: Outbox,
     up: watch::Sender<Option<Up>>,
+    /// What a stray process of the peer's disk is to be told.
+    word: Mutex<Option<Box<Packet>>>,
     bulk_up: AtomicBool,
     /// So often in a row was dialling ended before an answer.
     rejected: AtomicU32,
@@ -91,6 +93,7 @@ impl Link {
             control: Outbox::new(Channel::Control, Arc::clone(&shared.hooks)),
             bulk: Outbox::new(Channel::Bulk, Arc::clone(&shared.hooks)),
             up: watch::Sender::new(None),
+            word: Mutex::default(),
             bulk_up: AtomicBool::new(false),
             rejected: AtomicU32::new(0),
             tasks: Mutex::default(),
@@ -116,6 +119,10 @@ impl Link {
     }
 
     pub(super) fn send(&self, packet: Box<Packet>) {
+        if matches!(packet.message, Message::Remembered { .. }) && !self.is_up() {
+            *lock(&self.word) = Some(packet);
+            return self.wake();
+        }
         if packet.message.is_bulk() { self.bulk.push(packet) } else { self.control.push(packet) }
     }
 
@@ -137,6 +144,10 @@ impl Link {
 
     pub(super) fn is_up(&self) -> bool {
         self.up.borrow().is_some()
+    }
+
+    pub(super) fn is_up_with(&self, process: &Sender) -> bool {
+        self.up.borrow().as_ref().is_some_and(|up| up.peer == *process)
     }
 
     pub(super) fn is_rejected(&self) -> bool {
@@ -214,7 +225,7 @@ impl Link {
         }
         tracing::info!(peer = %peer.id, run = peer.run, %at, ?result, "redialled");
         shared.tell(Input::Redialled { peer: peer.clone(), result }).await;
-        dialled.filter(|d| d.peer.node_id == self.node)
+        dialled.filter(|d| d.peer.node_id == self.node && !shared.is_stray(&d.peer.sender()))
     }
 
     async fn serve(
@@ -252,7 +263,9 @@ impl Link {
                     tracing::info!(peer = %peer.id, run = peer.run, %at, ?result, "redialled");
                     shared.tell(Input::Redialled { peer: peer.clone(), result }).await;
                     match (result, dialled) {
-                        (Redial::OtherBoot, Some(dialled)) => return End::Replaced(dialled),
+                        (Redial::OtherBoot, Some(dialled)) if !shared.is_stray(&dialled.peer.sender()) => {
+                            return End::Replaced(dialled);
+                        }
                         // Ours still stands: keep it, the peer would take its end for news.
                         (Redial::SameBoot, _) if self.bulk_up.load(Ordering::Relaxed) => {
                             shared.tell(Input::Connected { peer: peer.clone() }).await;
@@ -283,7 +296,12 @@ impl Link {
             }
             while let Some(done) = attempts.join_next().await {
                 match done {
-                    Ok((_, Attempt::Open(dialled))) if dialled.peer.node_id == self.node => return dialled,
+                    Ok((_, Attempt::Open(dialled))) if dialled.peer.node_id == self.node => {
+                        if !shared.is_stray(&dialled.peer.sender()) {
+                            return dialled;
+                        }
+                        self.tell_stray(*dialled).await;
+                    }
                     Ok((at, Attempt::Open(dialled))) => self.somebody_else(at, &dialled.peer),
                     Ok((at, Attempt::Met(greeting, error))) => {
                         tracing::debug!(peer = %self.node, %at, %error, "not connected");
@@ -299,6 +317,21 @@ impl Link {
                 () = tokio::time::sleep(jittered((*backoff).min(longest))) => *backoff = (*backoff * 2).min(BACKOFF_LAST),
                 () = self.wake.notified() => *backoff = BACKOFF_FIRST,
             }
+        }
+    }
+
+    /// Tells a process that is not the newest of its disk what the core has for it, and nothing else.
+    async fn tell_stray(&self, dialled: Dialled) {
+        let (peer, at) = (dialled.peer.sender(), dialled.at);
+        let Some(packet) = lock(&self.word).take() else {
+            tracing::debug!(peer = %peer.id, run = peer.run, %at, "not the newest process of its disk");
+            return;
+        };
+        tracing::info!(peer = %peer.id, run = peer.run, %at, "an older copy of a disk is told what the disk held");
+        let (mut seal, mut stream, mut bytes) = (dialled.seal, dialled.stream, Vec::new());
+        if seal.packet(&packet, &mut bytes).is_ok() {
+            // Lost, it comes again with the next greeting.
+            drop(timeout(HEARD_OUT, stream.write_all(&bytes)).await);
         }
     }
 

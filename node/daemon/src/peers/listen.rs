@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::noise::{self, PeerError, Psk, Unseal};
 use super::wire::{Answer, Channel, Greeting, Opening};
-use super::{Shared, dial, lock, plain_ip};
+use super::{HEARD_OUT, Shared, dial, lock, plain_ip};
 
 /// Handshakes under way: each ends within two seconds.
 const HANDSHAKES_MAX: usize = 256;
@@ -95,6 +95,7 @@ impl Accepted {
                         let error = tokio::select! {
                             error = read(&mut stream, unseal, &sender, &shared.bulk_events) => error,
                             error = revoked(&shared, &psk) => error,
+                            error = heard_out(&shared, &sender) => error,
                         };
                         tracing::debug!(peer = %sender.id, %error, "an accepted bulk connection ended");
                     }
@@ -116,6 +117,7 @@ impl Accepted {
         let error = tokio::select! {
             error = read(&mut self.stream, self.unseal, &sender, &shared.events) => error,
             error = revoked(shared, &self.psk) => error,
+            error = heard_out(shared, &sender) => error,
         };
         let last = leave(shared, &sender);
         shared.hooks.connection(false);
@@ -140,6 +142,15 @@ fn leave(shared: &Shared, sender: &Sender) -> bool {
             true
         }
     }
+}
+
+/// Waits until a process that is not the newest of its disk has had the time to say who it is.
+async fn heard_out(shared: &Shared, sender: &Sender) -> PeerError {
+    if !shared.is_stray(sender) {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(HEARD_OUT).await;
+    PeerError::Refused("it is not the newest process of its disk".to_owned())
 }
 
 /// Waits until the key of a connection is accepted no more.

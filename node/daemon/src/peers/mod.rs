@@ -35,6 +35,8 @@ pub use wire::Greeting;
 
 /// More peers than a cluster can have: what greets beyond it is refused.
 const LINKS_MAX: usize = 8192;
+/// How long a process that is not the newest of its disk is heard out.
+const HEARD_OUT: Duration = Duration::from_secs(1);
 /// Between two lines of the log on strangers at one address, and addresses that are told apart.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 const COMPLAINTS_MAX: usize = 256;
@@ -84,16 +86,33 @@ impl Shared {
             let name = |uuid: &Option<ClusterUuid>| uuid.as_ref().map_or_else(String::new, ToString::to_string);
             return Some(format!("belongs to cluster {}, this node to {}", name(&theirs.uuid), name(&ours.uuid)));
         }
+        drop(ours);
         let sender = theirs.sender();
-        match lock(&self.newest).get(&sender.id) {
-            Some((run, _)) if sender.run < *run => {
-                Some(format!("run {} of {} is over, {run} was seen", sender.run, sender.id))
-            }
-            Some((run, boot)) if sender.run == *run && sender.boot != *boot => {
-                Some(format!("two processes run as {} (run {run})", sender.id))
-            }
-            _ => None,
-        }
+        let newest = self.newer_than(&sender).filter(|newest| self.is_here(newest))?;
+        Some(if sender.run < newest.run {
+            format!("run {} of {} is over, {} was seen", sender.run, sender.id, newest.run)
+        } else {
+            format!("two processes run as {} (run {})", sender.id, newest.run)
+        })
+    }
+
+    /// The process that is known in place of this one: of a later run of the disk, or another one of the same run.
+    fn newer_than(&self, sender: &Sender) -> Option<Sender> {
+        let (run, boot) = *lock(&self.newest).get(&sender.id)?;
+        let newest = Sender { id: sender.id.clone(), run, boot };
+        (run > sender.run || (run == sender.run && boot != sender.boot)).then_some(newest)
+    }
+
+    /// Whether this process is a copied volume's, or one that was put back from an older copy. While the newest process
+    /// of the disk is here it is turned away; otherwise it is heard out and told what the disk held ([`Message::Remembered`]),
+    /// so that it does not wait for ever for an answer that nobody gives.
+    fn is_stray(&self, sender: &Sender) -> bool {
+        self.newer_than(sender).is_some()
+    }
+
+    fn is_here(&self, process: &Sender) -> bool {
+        let accepted = lock(&self.accepted).contains_key(process);
+        accepted || self.link(&process.id.node).is_some_and(|link| link.is_up_with(process))
     }
 
     /// Remembers an authenticated process that was not refused.
