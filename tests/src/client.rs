@@ -44,6 +44,8 @@ pub struct View {
     pub stamp: Option<Stamp>,
     /// Effective promise.
     pub promised: u64,
+    /// The incarnation that it is of.
+    pub promised_incarnation: u32,
     /// Who leads, as it believes.
     pub primary: Option<String>,
     /// Voters of that State.

@@ -100,7 +100,7 @@ const GAUGES: &[GaugeRow] = &[
     ("disk_ok", "Whether the last write to the state directory succeeded", |v| i64::from(v.disk_ok)),
     ("led", "Whether this node knows a primary that it believes to live", |v| i64::from(v.primary.is_some())),
     ("epoch", "Epoch of the primary that this node follows", |v| int(v.epoch)),
-    ("promised_epoch", "Effective promise", |v| int(v.promised)),
+    ("promised_epoch", "Effective promise", |v| int(v.promised.epoch)),
     ("stamp_incarnation", "Incarnation of the newest published State", |v| i64::from(stamp(v).incarnation)),
     ("stamp_epoch", "Epoch of the newest published State", |v| int(stamp(v).epoch)),
     ("stamp_seq", "Sequence of the newest published State", |v| int(stamp(v).seq)),

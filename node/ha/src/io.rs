@@ -14,8 +14,9 @@ use ais_meta::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::genesis::Genesis;
+use crate::genesis::{Ended, Genesis};
 pub use crate::message::*;
+use crate::register::Term;
 
 /// Milliseconds of the driver's monotonic clock, which counts the time the machine was suspended.
 pub type Millis = u64;
@@ -355,6 +356,9 @@ pub enum Halt {
         keep_initial_config: bool,
         /// Do not end the process.
         no_shutdown: bool,
+        /// So was the whole cluster: the record that takes the place of the old one, [`Genesis::Ended`]. Otherwise
+        /// that is [`Genesis::JoinOnly`].
+        ended: Option<Ended>,
     },
 }
 
@@ -467,7 +471,7 @@ pub struct View {
     /// Newest accepted stamp.
     pub accepted: Option<Stamp>,
     /// Effective promise.
-    pub promised: u64,
+    pub promised: Term,
     /// Who leads as far as this node knows and believes (not while it is down).
     pub primary: Option<Voter>,
     /// Its epoch.

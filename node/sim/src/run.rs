@@ -185,7 +185,7 @@ impl World {
                 "; {} {:?} e{} serves {} accepted {:?} primary {primary:?} ready {} '{}'",
                 host.id,
                 view.role,
-                view.promised,
+                view.promised.epoch,
                 self.served_stamp(node),
                 view.accepted.map(|s| s.to_string()),
                 view.ready,

@@ -154,5 +154,13 @@ fn an_epoch_has_one_primary_and_nothing_falls() {
     let back = vec![sample("g1", "follower", 1, 1, 5), sample("g1", "follower", 1, 1, 4)];
     refused(&with(back), "published 0.1.5, then 0.1.4");
     let forgot = vec![sample("g1", "follower", 1, 5, 5), sample("g1", "follower", 1, 4, 5)];
-    refused(&with(forgot), "had promised 5, then 4");
+    refused(&with(forgot), "had promised 0.5, then 0.4");
+    // Of two incarnations the higher one counts, whatever the epochs.
+    let promised = |incarnation, epoch| {
+        let mut sample = sample("g1", "follower", 1, 5, 5);
+        (sample.view.promised_incarnation, sample.view.promised) = (incarnation, epoch);
+        sample
+    };
+    assert!(check(&with(vec![promised(0, 9), promised(1, 3)])).is_ok(), "a recovered line counts its epochs anew");
+    refused(&with(vec![promised(1, 3), promised(0, 9)]), "had promised 1.3, then 0.9");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ais_ha::register::Term;
 use ais_meta::Stamp;
 
 use crate::client::View;
@@ -13,7 +14,7 @@ pub struct Views {
     pub wrong: Vec<String>,
     /// By incarnation and epoch: node and disk, run.
     primaries: BTreeMap<(u32, u64), (String, u64)>,
-    promised: BTreeMap<(String, String), u64>,
+    promised: BTreeMap<(String, String), Term>,
     published: BTreeMap<(String, String), Stamp>,
 }
 
@@ -35,10 +36,12 @@ impl Views {
             *last = stamp;
         }
         let last = self.promised.entry((view.node_id.clone(), view.disk_id.clone())).or_default();
-        if view.promised < *last {
-            self.wrong.push(format!("{} had promised {last}, then {}", view.node_id, view.promised));
+        // An epoch is one of its incarnation: after a recovery the numbers begin anew.
+        let promised = Term::new(view.promised_incarnation, view.promised);
+        if promised < *last {
+            self.wrong.push(format!("{} had promised {last}, then {promised}", view.node_id));
         }
-        *last = view.promised;
+        *last = promised;
     }
 
     /// Epochs in which somebody was seen to lead.

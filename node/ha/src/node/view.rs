@@ -23,7 +23,7 @@ impl Node {
             genesis: self.durable.genesis.clone(),
             published: self.published.clone(),
             accepted: Some(self.durable.accepted).filter(|s| *s != Stamp::default()),
-            promised: self.durable.promised.epoch,
+            promised: self.durable.promised,
             epoch: self.leader.as_ref().map_or(self.register.promised().epoch, |l| l.epoch),
             primary,
             ready,
