@@ -5,6 +5,7 @@ mod clocks;
 mod cuts;
 mod disks;
 mod life;
+mod lost;
 mod manage;
 mod names;
 mod shapes;

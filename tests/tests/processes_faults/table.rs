@@ -2,7 +2,7 @@
 
 use ais_tests::suite::Case;
 
-use crate::{clocks, cuts, disks, life, manage, names, shapes};
+use crate::{clocks, cuts, disks, life, lost, manage, names, shapes};
 
 /// All of them, in the order in which they run.
 pub(super) const CASES: &[Case] = &[
@@ -15,6 +15,7 @@ pub(super) const CASES: &[Case] = &[
     ("full_disks", disks::full_disks),
     ("slow_and_hung_disks", disks::slow_and_hung_disks),
     ("damaged_records", disks::damaged_records),
+    ("lost_majority", lost::lost_majority),
     ("clock_steps", clocks::clock_steps),
     ("starved_nodes", clocks::starved_nodes),
     ("primary_and_next_die", life::primary_and_next_die),
