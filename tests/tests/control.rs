@@ -1,6 +1,7 @@
 //! The control API against processes: what the golden files cannot show, because it takes several nodes or the end of
 //! one.
 
+use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ fn main() -> ExitCode {
         ("control_join_by_admin", join_by_admin),
         ("control_status_command", status_command),
         ("control_shutdown_of_the_whole", shutdown),
+        ("control_decommission_of_nodes", decommission_nodes),
+        ("control_decommission_of_the_whole", decommission),
     ])
 }
 
@@ -182,4 +185,130 @@ fn shutdown() -> Result<String> {
     ensure!(names.contains("kept"), "the bucket is gone: {names:?}");
     cluster.finish();
     Ok(format!("epoch {epoch} before, {again} after"))
+}
+
+/// Decommissioned nodes forget the cluster, as far as the options say; their disks are nobody's any more.
+fn decommission_nodes() -> Result<String> {
+    let mut cluster = LocalCluster::prepare(Spec::new(3, 3))?;
+    let (gone, kept) = (cluster.dir().join("gone"), cluster.dir().join("kept"));
+    for (id, data) in [("t1", &gone), ("t2", &kept)] {
+        fs::create_dir_all(data)?;
+        cluster.reconfigure(id, &[("mountpaths", json!([data]))])?;
+    }
+    let ids = cluster.ids();
+    ids.iter().try_for_each(|id| cluster.start_node(id))?;
+    cluster.wait_agreed()?;
+    let copies = [&gone, &kept].map(|data| data.join(".ais.state"));
+    let there = || Ok(copies.iter().all(|copy| copy.exists()).then_some(()));
+    Wait::new("copies on the data disks", PATIENCE).until(there)?;
+    let (gateway, old) = (gateway(&cluster)?, cluster.node("t1")?.view()?);
+    let ask = |sid: &str, options: Value| {
+        let mut value = json!({"sid": sid});
+        value.as_object_mut().into_iter().for_each(|map| map.extend(options.as_object().cloned().unwrap_or_default()));
+        let body = json!({"action": "decommission-node", "value": value}).to_string();
+        // One such change at a time.
+        Wait::new(format!("{sid} is decommissioned"), PATIENCE).until(|| {
+            done(&gateway, "PUT", "/v1/cluster", &body)?;
+            Ok(Some(()))
+        })?;
+        Wait::new(format!("{sid} is out of the map"), PATIENCE)
+            .until(|| Ok(flags(&gateway, sid)?.is_none().then_some(())))
+    };
+    ask("t1", json!({"rm_user_data": true}))?;
+    let status = cluster.node_mut("t1")?.reap(PATIENCE)?;
+    ensure!(
+        status.success() && !copies[0].exists(),
+        "t1 ended with {status}, its copy is there: {}",
+        copies[0].exists()
+    );
+    let kept = inspected(&cluster, "t1", &["--json"])?;
+    let disk = serde_json::from_str::<Value>(&kept)?["disk"].clone();
+    ensure!(disk["accepted"].is_null() && disk["disk_id"] != json!(old.disk_id), "t1 kept its records: {disk}");
+
+    ask("t2", json!({"no_shutdown": true}))?;
+    Wait::new("t2 stays and serves nothing", PATIENCE).until(|| {
+        let view = cluster.node("t2")?.view()?;
+        ensure!(!view.ready && view.reason.contains("decommissioned"), "t2 is {}: {}", view.role, view.reason);
+        Ok(Some(()))
+    })?;
+    ensure!(copies[1].exists(), "without rm_user_data t2 removed its copy");
+    ensure!(flags(&gateway, "t2")?.is_none(), "t2 is in the map again");
+    cluster.node_mut("t2")?.sigterm()?;
+    ensure!(cluster.node_mut("t2")?.reap(PATIENCE)?.success(), "t2 did not end in order");
+
+    // The next start is a new node's: another disk.
+    cluster.start_node("t1")?;
+    let new = Wait::new("t1 joins as new", PATIENCE).until(|| {
+        let view = cluster.node("t1")?.view()?;
+        Ok(view.ready.then_some(view))
+    })?;
+    ensure!(new.disk_id != old.disk_id && new.cluster_uuid == old.cluster_uuid, "t1 is back as {new:?}");
+    cluster.finish();
+    Ok(format!("t1 was {}, is {}", old.disk_id, new.disk_id))
+}
+
+/// One call gives the whole cluster up. Everybody forgets it, also who was away; nobody founds it again, and with another
+/// uuid the same nodes make another cluster.
+fn decommission() -> Result<String> {
+    let mut spec = Spec::new(3, 2);
+    spec.cluster_uuid = Some("cluster-given-up".to_owned());
+    let mut cluster = LocalCluster::prepare(spec)?;
+    let data = cluster.dir().join("data");
+    fs::create_dir_all(&data)?;
+    cluster.reconfigure("t1", &[("mountpaths", json!([data]))])?;
+    let ids = cluster.ids();
+    ids.iter().try_for_each(|id| cluster.start_node(id))?;
+    cluster.wait_agreed()?;
+    let (primary, _) = cluster.wait_led(0)?;
+    done(&gateway(&cluster)?, "POST", "/v1/buckets/lost", r#"{"action":"create-bck"}"#)?;
+    let copy = data.join(".ais.state");
+    Wait::new("t1 keeps a copy on its data disk", PATIENCE).until(|| Ok(copy.exists().then_some(())))?;
+
+    let others = cluster.survivors(&primary);
+    let [(absent, _), (asked, address)] = others.as_slice() else { anyhow::bail!("not three gateways") };
+    let away = [absent.as_str(), "t2"];
+    away.iter().try_for_each(|id| cluster.node_mut(id)?.kill9().map(drop))?;
+    let body = r#"{"action":"decommission","value":{"rm_user_data":true}}"#;
+    done(address, "PUT", "/v1/cluster", body).with_context(|| format!("through {asked}"))?;
+    let there: Vec<&String> = ids.iter().filter(|id| !away.contains(&id.as_str())).collect();
+    for id in &there {
+        let status = cluster.node_mut(id)?.reap(PATIENCE).with_context(|| format!("{id} does not end"))?;
+        ensure!(status.success(), "{id} ended with {status}");
+        forgot(&cluster, id)?;
+    }
+    ensure!(!copy.exists(), "the copy on a data disk is left");
+    // As a StatefulSet starts them again.
+    for id in &there {
+        cluster.start_node(id)?;
+        Wait::new(format!("{id} says what it is"), PATIENCE).until(|| {
+            let view = cluster.node(id)?.view()?;
+            ensure!(view.reason.contains("this node forgot cluster") && !view.ready, "{id}: {}", view.reason);
+            Ok(Some(()))
+        })?;
+    }
+    for id in away {
+        cluster.start_node(id)?;
+        let status = cluster.node_mut(id)?.reap(PATIENCE).with_context(|| format!("{id} was not told"))?;
+        ensure!(status.success(), "{id} ended with {status}");
+        forgot(&cluster, id)?;
+    }
+    cluster.stop_all(PATIENCE)?;
+    cluster.name("cluster-after-it")?;
+    ids.iter().try_for_each(|id| cluster.start_node(id))?;
+    cluster.wait_agreed()?;
+    let names = ais_tests::client::bmd_names(&gateway(&cluster)?)?;
+    ensure!(names.is_empty(), "another cluster has the buckets of the old one: {names:?}");
+    cluster.finish();
+    Ok(format!("asked of {asked}, led by {primary}; {away:?} were away"))
+}
+
+fn inspected(cluster: &LocalCluster, id: &str, options: &[&str]) -> Result<String> {
+    let command = Cmd::new(node_binary()?).arg("inspect").args(options);
+    command.arg(cluster.node(id)?.state_dir()).timeout(PATIENCE).run()
+}
+
+fn forgot(cluster: &LocalCluster, id: &str) -> Result<()> {
+    let told = inspected(cluster, id, &[])?;
+    ensure!(told.contains("cluster cluster-given-up was decommissioned"), "{id} holds:\n{told}");
+    Ok(())
 }

@@ -154,6 +154,10 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     // StatefulSet) finds the node in maintenance, or joining as a new one.
     match &halt {
         Halt::Shutdown => tracing::warn!("shut down by the cluster; the place in it is kept"),
+        Halt::Decommissioned { ended: Some(end), .. } => {
+            let (cluster, stamp) = (&end.uuid, end.stamp);
+            tracing::warn!(%cluster, %stamp, "the whole cluster was decommissioned; this node forgot it");
+        }
         Halt::Decommissioned { .. } => tracing::warn!("decommissioned; the next start joins as a new node"),
         _ => tracing::info!("stopped"),
     }

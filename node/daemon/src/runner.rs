@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ais_ha::{Action, Halt, HardState, Input, Node, RecoverRefused, RoleName, Transferred, View};
+use ais_ha::{Action, Ended, Halt, HardState, Input, Node, RecoverRefused, RoleName, Transferred, View};
 use ais_meta::{Address, NodeId, RequestId, Stamp};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -456,7 +456,7 @@ impl Runner {
             Halt::Stopped | Halt::Broken(_) | Halt::Shutdown => Ok(()),
             _ if !written => Err("the disk hangs".to_owned()),
             Halt::SetAside(_) => self.place.set_aside(),
-            Halt::Decommissioned { .. } => self.place.empty(),
+            Halt::Decommissioned { ended, .. } => self.place.empty(ended.as_ref()),
         };
         if let Err(why) = done {
             // The next start finds the same records, and the same peers tell it the same.
@@ -479,8 +479,8 @@ impl Place {
         aside::set_aside(&self.directory, &self.node, &self.lock).map_err(|e| e.to_string())
     }
 
-    fn empty(&self) -> Result<(), String> {
-        aside::empty(&self.directory, &self.node, &self.lock).map_err(|e| e.to_string())
+    fn empty(&self, ended: Option<&Ended>) -> Result<(), String> {
+        aside::empty(&self.directory, &self.node, &self.lock, ended).map_err(|e| e.to_string())
     }
 }
 

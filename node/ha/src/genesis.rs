@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ais_meta::{ClusterUuid, NodeId, VoterId, hrw};
+use ais_meta::{ClusterUuid, MemberOptions, NodeId, Stamp, VoterId, hrw};
 use serde::{Deserialize, Serialize};
 
 use crate::io::{Discovery, PrimaryEp};
@@ -29,6 +29,17 @@ impl Offer {
     }
 }
 
+/// The end of a whole cluster, as a disk remembers it that forgot everything else of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ended {
+    /// Which cluster.
+    pub uuid: ClusterUuid,
+    /// The committed State that said so.
+    pub stamp: Stamp,
+    /// How it was decommissioned.
+    pub options: MemberOptions,
+}
+
 /// What the disk says of founding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Genesis {
@@ -43,6 +54,8 @@ pub enum Genesis {
     Formed(ClusterUuid),
     /// The record could not be read and was set aside: may join, never found.
     JoinOnly,
+    /// A new disk for every cluster but this one, which was decommissioned as a whole.
+    Ended(Ended),
 }
 
 impl Genesis {
@@ -61,7 +74,25 @@ impl Genesis {
         match self {
             Self::Offered(offer) | Self::Bound(offer) => Some(&offer.uuid),
             Self::Formed(uuid) => Some(uuid),
-            Self::Unformed | Self::JoinOnly => None,
+            Self::Unformed | Self::JoinOnly | Self::Ended(_) => None,
+        }
+    }
+
+    /// The cluster that this disk saw the end of.
+    #[must_use]
+    pub fn ended(&self) -> Option<&ClusterUuid> {
+        match self {
+            Self::Ended(end) => Some(&end.uuid),
+            _ => None,
+        }
+    }
+
+    /// Whether it may take part in the founding of this cluster as a new disk.
+    fn is_new_to(&self, uuid: &ClusterUuid) -> bool {
+        match self {
+            Self::Unformed => true,
+            Self::Ended(end) => end.uuid != *uuid,
+            _ => false,
         }
     }
 
@@ -114,6 +145,11 @@ pub fn determine_role(
             record.uuid().map_or("", ClusterUuid::as_str),
             uuid.map_or("", ClusterUuid::as_str)
         )),
+        (Genesis::Ended(end), ..) if uuid == Some(&end.uuid) => Start::Refuse(format!(
+            "this node forgot cluster {}, which was decommissioned as a whole: a new cluster needs another uuid",
+            end.uuid
+        )),
+        (Genesis::Ended(_), ..) => determine_role(me, uuid, &Genesis::Unformed, seen, discovery),
         (Genesis::Formed(_), ..) => Start::Rejoin,
         (_, true, _) => Start::Join,
         (Genesis::JoinOnly, false, _) => Start::Wait(
@@ -226,7 +262,7 @@ impl Attempt<'_> {
         for name in names.iter().filter(|n| **n != self.me.node) {
             let Some((id, said)) = self.heard.get(name) else { continue };
             match said {
-                Genesis::Unformed => {}
+                new if new.is_new_to(own.map_or(self.uuid, |o| &o.uuid)) => {}
                 Genesis::Bound(offer) if offer.founder == *self.me => {}
                 Genesis::Bound(offer) => {
                     let (number, founder) = (offer.number, &offer.founder);
@@ -256,7 +292,7 @@ impl Attempt<'_> {
     fn may_rename(&self, own: &Offer, bound_self: bool) -> Result<(), String> {
         let free = |v: &&VoterId| {
             let said = self.heard.get(&v.node).map(|(_, said)| said);
-            if v.node == self.me.node { !bound_self } else { matches!(said, Some(Genesis::Unformed)) }
+            if v.node == self.me.node { !bound_self } else { said.is_some_and(|said| said.is_new_to(&own.uuid)) }
         };
         match own.voters.iter().find(|v| !free(v)) {
             None => Ok(()),
@@ -322,7 +358,7 @@ pub fn may_bind(me: &VoterId, uuid: Option<&ClusterUuid>, record: &Genesis, offe
         return Err("offer does not name this disk".to_owned());
     }
     match record {
-        Genesis::Unformed => Ok(()),
+        new if new.is_new_to(&offer.uuid) => Ok(()),
         Genesis::Bound(bound) | Genesis::Offered(bound) if bound == offer => Ok(()),
         Genesis::Bound(bound) if bound.founder == offer.founder && bound.number < offer.number => Ok(()),
         Genesis::Bound(bound) | Genesis::Offered(bound) => {
@@ -330,5 +366,6 @@ pub fn may_bind(me: &VoterId, uuid: Option<&ClusterUuid>, record: &Genesis, offe
         }
         Genesis::Formed(uuid) => Err(format!("member of formed cluster {uuid}")),
         Genesis::JoinOnly => Err("the record was set aside: may only join".to_owned()),
+        Genesis::Unformed | Genesis::Ended(_) => Err(format!("cluster {} was decommissioned", offer.uuid)),
     }
 }

@@ -14,6 +14,6 @@ pub mod quorum;
 pub mod register;
 mod timers;
 
-pub use genesis::{Genesis, Offer};
+pub use genesis::{Ended, Genesis, Offer};
 pub use io::*;
 pub use node::{Node, Stats};

@@ -4,9 +4,9 @@
 
 use std::fmt::Write as _;
 
-use ais_ha::genesis::{Attempt, Genesis, Offer, Seen, Start, determine_role, may_bind};
+use ais_ha::genesis::{Attempt, Ended, Genesis, Offer, Seen, Start, determine_role, may_bind};
 use ais_ha::{Discovery, PrimaryEp};
-use ais_meta::{ClusterUuid, DiskId, NodeId, VoterId};
+use ais_meta::{ClusterUuid, DiskId, MemberOptions, NodeId, Stamp, VoterId};
 use expect_test::expect_file;
 
 fn voter(name: &str) -> VoterId {
@@ -31,6 +31,10 @@ fn record(text: &str) -> Genesis {
         None if text == "none" => Genesis::Unformed,
         None if text == "set-aside" => Genesis::JoinOnly,
         Some(("formed", of)) => Genesis::Formed(uuid(of)),
+        Some(("ended", of)) => {
+            let (stamp, options) = (Stamp::new(0, 3, 9), MemberOptions::default());
+            Genesis::Ended(Ended { uuid: uuid(of), stamp, options })
+        }
         Some(("offered", what)) => Genesis::Offered(offer(what)),
         Some(("bound", what)) => Genesis::Bound(offer(what)),
         _ => panic!("no such record: {text}"),

@@ -91,6 +91,11 @@ pub enum Change {
         /// Whether it is.
         stopping: bool,
     },
+    /// Decommission the whole cluster: the last change that it takes. Who sees it published forgets the cluster.
+    Decommission {
+        /// How; `skip_rebalance` says nothing here.
+        options: MemberOptions,
+    },
 }
 
 /// What to do to members (http-api.md 2.8).
@@ -138,7 +143,7 @@ impl fmt::Display for MemberAction {
 }
 
 /// How to do it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MemberOptions {
     /// Do not raise the placement generation: objects stay where they are.

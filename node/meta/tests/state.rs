@@ -339,13 +339,14 @@ fn edits() -> impl Strategy<Value = Vec<Vec<Edit>>> {
         memberships(),
     ];
     let edit = prop_oneof![
-        6 => change.prop_map(Edit::Change),
-        1 => (0u8..6).prop_map(Edit::TakeOver),
-        1 => (0u8..6).prop_map(Edit::AddVoter),
-        1 => (0u8..6).prop_map(Edit::RemoveVoter),
-        2 => (0u8..3, 1u64..9).prop_map(|(n, seq)| Edit::Settle(n, seq)),
-        1 => Just(Edit::Advance),
-        1 => Just(Edit::Finish),
+        30 => change.prop_map(Edit::Change),
+        1 => Just(Edit::Change(Change::Decommission { options: MemberOptions::default() })),
+        5 => (0u8..6).prop_map(Edit::TakeOver),
+        5 => (0u8..6).prop_map(Edit::AddVoter),
+        5 => (0u8..6).prop_map(Edit::RemoveVoter),
+        10 => (0u8..3, 1u64..9).prop_map(|(n, seq)| Edit::Settle(n, seq)),
+        5 => Just(Edit::Advance),
+        5 => Just(Edit::Finish),
     ];
     prop::collection::vec(prop::collection::vec(edit, 0..5), 1..8)
 }

@@ -61,6 +61,7 @@ fn changes() -> Vec<Change> {
         Change::Join { node: Box::new(member(5)) },
         Change::Leave { node: member(1).id },
         Change::Stopping { stopping: true },
+        Change::Decommission { options: MemberOptions::default() },
     ];
     let actions = ["start-maintenance", "stop-maintenance", "shutdown-node", "decommission-node", "rm-unsafe"];
     all.extend(actions.iter().filter_map(|name| MemberAction::named(name)).map(membership));

@@ -268,6 +268,12 @@ impl LocalCluster {
         fs::rename(&new, &path).context("cannot write the discovery file")
     }
 
+    /// Nodes that are started from now on are told this cluster uuid.
+    pub fn name(&mut self, uuid: &str) -> Result<()> {
+        self.spec.cluster_uuid = Some(uuid.to_owned());
+        self.write_discovery(&[])
+    }
+
     /// The discovery entries of all nodes.
     pub fn entries(&self) -> Vec<Value> {
         self.nodes.iter().map(entry).collect()

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ais_ha::Genesis;
+use ais_ha::{Ended, Genesis};
 use ais_meta::{ClusterUuid, NodeId, Stamp};
 
 use super::frame::{self, FileKind};
@@ -36,12 +36,17 @@ pub fn cluster_of(files: &Files) -> Option<ClusterUuid> {
     genesis.or_else(state).or_else(identity)
 }
 
-/// Puts a new disk in place of the records, which may only join `cluster` (any, when it is not known). The new
-/// identity comes first: from then on nothing of the old disk counts, whenever a crash comes.
+/// Puts a new disk in place of the records, which may only join `cluster` (any, when it is not known).
 ///
 /// # Errors
 /// IO; the same call, or the next start, goes on.
 pub fn put_aside(directory: &Path, node: &NodeId, cluster: Option<ClusterUuid>) -> io::Result<()> {
+    replace(directory, node, cluster, &Genesis::JoinOnly)
+}
+
+/// The new identity comes first: from then on nothing of the old disk counts, whenever a crash comes. Cut short, the
+/// disk may only join, whatever `genesis` would say.
+fn replace(directory: &Path, node: &NodeId, cluster: Option<ClusterUuid>, genesis: &Genesis) -> io::Result<()> {
     let disk = load::fresh_disk()?;
     let at = free_time(directory)?;
     let bad = |file: FileKind| -> PathBuf { directory.join(format!("{}.bad-{at}", file.name())) };
@@ -57,7 +62,7 @@ pub fn put_aside(directory: &Path, node: &NodeId, cluster: Option<ClusterUuid>) 
         }
     }
     small::sync_directory(directory)?;
-    load::write_empty(directory, disk, &Genesis::JoinOnly)?;
+    load::write_empty(directory, disk, genesis)?;
     prune(directory)
 }
 
@@ -66,16 +71,22 @@ pub fn put_aside(directory: &Path, node: &NodeId, cluster: Option<ClusterUuid>) 
 /// # Errors
 /// [`DiskError`].
 pub fn set_aside(directory: &Path, node: &NodeId, _held: &Lock) -> Result<(), DiskError> {
-    let cluster = cluster_of(&Files::read(directory)?);
-    put_aside(directory, node, cluster).map_err(DiskError::io("set aside the records in", directory))
+    set_aside_as(directory, node, &Genesis::JoinOnly)
 }
 
-/// Forgets everything of a cluster that let this node go: no record of it is kept, and the new disk may only join.
+fn set_aside_as(directory: &Path, node: &NodeId, genesis: &Genesis) -> Result<(), DiskError> {
+    let cluster = cluster_of(&Files::read(directory)?);
+    replace(directory, node, cluster, genesis).map_err(DiskError::io("set aside the records in", directory))
+}
+
+/// Forgets everything of a cluster that let this node go: no record of it is kept, and the new disk may only join. Of
+/// one that has ended altogether it keeps that.
 ///
 /// # Errors
 /// [`DiskError`].
-pub fn empty(directory: &Path, node: &NodeId, held: &Lock) -> Result<(), DiskError> {
-    set_aside(directory, node, held)?;
+pub fn empty(directory: &Path, node: &NodeId, _held: &Lock, ended: Option<&Ended>) -> Result<(), DiskError> {
+    let genesis = ended.map_or(Genesis::JoinOnly, |end| Genesis::Ended(end.clone()));
+    set_aside_as(directory, node, &genesis)?;
     let wipe = || sets(directory)?.iter().try_for_each(|at| remove(directory, *at));
     wipe().map_err(DiskError::io("empty", directory))
 }

@@ -84,10 +84,6 @@ pub(super) fn cluster_action(name: &str) -> ApiError {
     let why = match name {
         "" => return ApiError::bad("the body names no action"),
         "start" | "stop" | "resilver" | "rebalance" | "lru" | "store-cleanup" => NO_JOBS,
-        "decommission" => {
-            "a whole cluster is not wiped by one call: shut it down, then remove its volumes; single nodes leave by \
-             decommission-node"
-        }
         "rotate-logs" => "logs go to standard error, and whoever collects them rotates them",
         "reset-stats" => "counters only grow, as their readers expect; look at differences",
         "reload-creds" => "there are no remote backends, so there are no credentials; key files are watched",

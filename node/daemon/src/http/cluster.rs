@@ -121,6 +121,7 @@ pub(super) async fn put(State(app): State<Arc<App>>, call: Call) -> Result<Respo
             absent::force(&call.params)?;
             members::shutdown(&app, &call).await
         }
+        "decommission" => members::decommission(&app, &call, &value).await,
         _ => Err(absent::cluster_action(&action)),
     }
 }

@@ -92,6 +92,19 @@ pub(super) async fn shutdown(app: &Arc<App>, call: &Call) -> Result<Response, Ap
     Ok(answer)
 }
 
+/// `decommission`: the whole cluster for good. Committed first; whoever sees that forgets the cluster and ends, each
+/// by itself, the primary last.
+pub(super) async fn decommission(app: &App, call: &Call, value: &Value) -> Result<Response, ApiError> {
+    absent::force(&call.params)?;
+    let Batch { nodes, options } = batch(value)?;
+    if !nodes.is_empty() {
+        return Err(ApiError::bad("'decommission' is for the whole cluster; nodes leave by 'decommission-node'"));
+    }
+    let answer = mutate(app, call, Change::Decommission { options }, |settled| done(Some(settled.stamp))).await?;
+    tracing::warn!(?options, "the whole cluster is decommissioned");
+    Ok(answer)
+}
+
 async fn end_all(app: &App) {
     let view = app.view();
     let Some(state) = &view.published else { return };

@@ -10,6 +10,7 @@ mod sweep;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use ais_ha::register::Term;
 use ais_ha::{Genesis, RoleName, Sender, Transferred};
 use ais_meta::{Address, Addresses, BootId, Change, ClusterUuid, DiskId, Node, Outcome, RequestId, Voter, VoterId};
 use axum::http::{HeaderMap, Method, Request};
@@ -101,7 +102,7 @@ pub(super) fn view_of(state: Option<State>, role: RoleName) -> View {
         uuid: state.as_ref().map(|s| s.uuid().clone()),
         genesis: state.as_ref().map_or(Genesis::Unformed, |s| Genesis::Formed(s.uuid().clone())),
         accepted: state.as_ref().map(State::stamp),
-        promised: 1,
+        promised: Term::new(0, 1),
         primary: leader,
         epoch: 1,
         ready: state.is_some(),

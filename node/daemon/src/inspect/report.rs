@@ -215,8 +215,8 @@ fn disk(records: &Records) -> Disk {
         node_id: identity.node.to_string(),
         disk_id: records.disk.to_string(),
         formatted_unix_ms: identity.formatted_unix_ms,
-        join_only: identity.join_only,
-        join_cluster: identity.cluster.as_ref().map(ToString::to_string),
+        join_only: hard.genesis == Genesis::JoinOnly,
+        join_cluster: identity.cluster.as_ref().filter(|_| hard.genesis == Genesis::JoinOnly).map(ToString::to_string),
         run: record.run,
         genesis: format!("{:?}", hard.genesis),
         incarnation: record.vote.incarnation,
@@ -236,6 +236,12 @@ fn advice(records: &Records) -> (String, Option<String>) {
         (Genesis::Formed(_), Some(state)) => state,
         (Genesis::Formed(_), None) => return start("it holds no State and asks the others for it"),
         (Genesis::JoinOnly, _) => return start("it joins a formed cluster"),
+        (Genesis::Ended(end), _) => {
+            return start(&format!(
+                "cluster {} was decommissioned by {}; with another uuid this is a new disk",
+                end.uuid, end.stamp
+            ));
+        }
         _ => return start("it belongs to no formed cluster yet"),
     };
     let stamp = state.stamp();

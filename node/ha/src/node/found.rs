@@ -93,8 +93,10 @@ impl Node {
     /// What others said, in sum.
     fn seen(&self) -> Seen {
         let mut seen = Seen::default();
+        let over = self.genesis.ended();
         let mut formed = self.hellos.values().filter_map(|h| match &h.hello.genesis {
-            Genesis::Formed(uuid) => Some(uuid),
+            // What is left of a cluster that this disk saw the end of is no cluster.
+            Genesis::Formed(uuid) if Some(uuid) != over => Some(uuid),
             _ => None,
         });
         match &self.config.uuid {

@@ -164,6 +164,7 @@ impl Node {
         }
         self.epoch_seen = epoch;
         let mut draft = state.draft(Stamp::new(incarnation, epoch, state.stamp().seq + 1));
+        draft.go_on();
         draft.take_over(me.clone(), self.me.run);
         draft.change(&Change::Join { node: Box::new(self.config.member.clone()) });
         let known =

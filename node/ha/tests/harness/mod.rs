@@ -231,9 +231,14 @@ impl World {
                 self.say(&format!("{name} ends as it is told"));
                 self.end(name, Some(Redial::Refused));
             }
-            Action::Halt(Halt::Decommissioned { .. }) => {
+            Action::Halt(Halt::Decommissioned { ended: None, .. }) => {
                 self.say(&format!("{name} ends, decommissioned"));
                 self.end(name, Some(Redial::Refused));
+            }
+            Action::Halt(Halt::Decommissioned { ended: Some(end), .. }) => {
+                self.say(&format!("{name} ends and forgets {}, which {} ended", end.uuid, end.stamp));
+                self.end(name, Some(Redial::Refused));
+                self.replace_disk(name, Genesis::Ended(end));
             }
             Action::Recovered { result, .. } => match result {
                 Ok(stamp) => self.say(&format!("{name} recovers with {stamp}")),
@@ -243,12 +248,16 @@ impl World {
             Action::Halt(Halt::SetAside(why)) => {
                 self.say(&format!("{name} sets its record aside: {why}"));
                 self.end(name, Some(Redial::Refused));
-                let m = self.machine(name);
-                (m.disk, m.run) = (DiskId(m.disk.0 + 0x20_0000), 0);
-                m.hard = HardState { genesis: Genesis::JoinOnly, ..HardState::default() };
+                self.replace_disk(name, Genesis::JoinOnly);
             }
             Action::Halt(Halt::Broken(what)) => panic!("{name}: {what}\n{}", self.log),
         }
+    }
+
+    fn replace_disk(&mut self, name: &str, genesis: Genesis) {
+        let m = self.machine(name);
+        (m.disk, m.run) = (DiskId(m.disk.0 + 0x20_0000), 0);
+        m.hard = HardState { genesis, ..HardState::default() };
     }
 
     /// I3 and I4 as far as they show outside: one digest per published stamp.

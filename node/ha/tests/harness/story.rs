@@ -123,6 +123,10 @@ impl World {
             ["deliver-kept"] => self.deliver_kept(),
             ["stop", names @ ..] => names.iter().for_each(|n| self.feed(n, Input::Stop)),
             ["pull", name] => self.feed(name, Input::Pull { nonce: 1 }),
+            ["decommission-cluster", gateway] => {
+                let options = MemberOptions { rm_user_data: true, ..MemberOptions::default() };
+                self.propose(gateway, None, Change::Decommission { options });
+            }
             ["stopping", gateway] => self.propose(gateway, None, Change::Stopping { stopping: true }),
             [
                 action @ ("start-maintenance" | "stop-maintenance" | "shutdown-node" | "decommission-node"
@@ -236,7 +240,7 @@ impl World {
                 assert!(self.replies.values().all(|r| r.len() == 1), "answered twice");
             }
             ["epoch", name, epoch] => assert_eq!(self.view(name).epoch.to_string(), *epoch, "{context}"),
-            ["promised", name, epoch] => assert_eq!(self.view(name).promised.to_string(), *epoch, "{context}"),
+            ["promised", name, epoch] => assert_eq!(self.view(name).promised.epoch.to_string(), *epoch, "{context}"),
             ["ready", name] => assert!(self.view(name).ready, "{}", self.view(name).reason),
             ["not-ready", name] => assert!(!self.view(name).ready),
             ["formed", name] => assert!(self.genesis(name).is_formed(), "{:?}", self.genesis(name)),
@@ -246,6 +250,10 @@ impl World {
             ["peer", at, name, yes] => {
                 let known = self.view(at).peers.contains_key(&id(name));
                 assert_eq!(known, *yes == "yes", "{:?}", self.view(at).peers.keys());
+            }
+            ["reason", name, words @ ..] => {
+                let reason = self.view(name).reason;
+                assert!(reason.contains(&words.join(" ")), "{reason}\n{context}");
             }
             ["role", name, role] => assert_eq!(self.view(name).role.as_str(), *role, "{context}"),
             ["voters", names @ ..] => {
@@ -315,7 +323,7 @@ impl World {
                 "{name}: {}{}, promised {}, accepted {}, published {}, smap v{} [{}], voters [{}]{}{}",
                 v.role.as_str(),
                 if v.ready { "" } else { " (not ready)" },
-                v.promised,
+                v.promised.epoch,
                 stamp(v.accepted.map(|s| s.to_string())),
                 stamp(published.map(|s| s.stamp().to_string())),
                 published.map_or(0, |s| s.smap().version),

@@ -59,8 +59,14 @@ impl Draft {
     /// Makes `primary` the writer: AIStore's version jump shows outside that there is a new one.
     pub fn take_over(&mut self, primary: VoterId, run: u64) {
         let head = Arc::make_mut(&mut self.work.head);
-        (head.primary, head.run, head.stopping) = (primary, run, false);
+        (head.primary, head.run, head.stopping) = (primary, run, head.ended.is_some());
         self.bump_smap(TAKEOVER_JUMP);
+    }
+
+    /// The administrator who recovers what is left of a cluster wants it to go on, whatever was written last.
+    pub fn go_on(&mut self) {
+        let head = Arc::make_mut(&mut self.work.head);
+        (head.stopping, head.ended) = (false, None);
     }
 
     fn bump_smap(&mut self, by: u64) {
@@ -97,6 +103,9 @@ impl Draft {
 
     /// Applies one mutation.
     pub fn change(&mut self, change: &Change) -> Outcome {
+        if self.work.head.ended.is_some() {
+            return Outcome::Refused(Refusal::Busy("the whole cluster is being decommissioned".to_owned()));
+        }
         let result = match change {
             Change::CreateBucket { name, created_ns, props } => self.create_bucket(name, *created_ns, props),
             Change::DestroyBucket { name } => self.destroy_bucket(name),
@@ -113,6 +122,11 @@ impl Draft {
             Change::Leave { node } => self.leave(node),
             Change::Stopping { stopping } => {
                 Arc::make_mut(&mut self.work.head).stopping = *stopping;
+                Ok(())
+            }
+            Change::Decommission { options } => {
+                let head = Arc::make_mut(&mut self.work.head);
+                (head.stopping, head.ended) = (true, Some(*options));
                 Ok(())
             }
         };
@@ -279,6 +293,7 @@ impl State {
             primary: genesis.founder,
             run: genesis.run,
             stopping: false,
+            ended: None,
             extra: Extra::new(),
         };
         let mut draft = Self::empty(head).draft(stamp);

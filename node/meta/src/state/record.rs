@@ -77,6 +77,9 @@ pub struct Head {
     /// The whole cluster is being stopped in order.
     #[serde(default)]
     pub stopping: bool,
+    /// The whole cluster was decommissioned, and how: nothing changes any more but who is primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<MemberOptions>,
     /// Unknown fields, kept.
     #[serde(flatten)]
     pub extra: Extra,

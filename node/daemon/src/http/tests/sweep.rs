@@ -58,7 +58,6 @@ const TABLE: &[(Door, &str, &str, &str, End)] = {
         // 2.7
         (Public, "PUT", "/v1/cluster/proxy/g3", "", Built),
         (Public, "PUT", "/v1/cluster/proxy/g3?frc=true&can=x", "", Not),
-        (Public, "PUT", "/v1/cluster", r#"{"action":"decommission"}"#, Not),
         (Public, "PUT", "/v1/cluster", r#"{"action":"rotate-logs"}"#, Not),
         (Public, "PUT", "/v1/cluster", r#"{"action":"reset-stats","value":true}"#, Not),
         (Public, "PUT", "/v1/cluster", r#"{"action":"reload-creds"}"#, Not),
@@ -125,6 +124,7 @@ const TABLE: &[(Door, &str, &str, &str, End)] = {
         (Control, "POST", "/v1/daemon/join-by-admin", r#"{"node_id":"g1","peer":{"host":"h","port":1}}"#, Built),
         (Public, "PUT", "/v1/cluster", r#"{"action":"shutdown"}"#, Built),
         (Control, "PUT", "/v1/daemon", r#"{"action":"shutdown"}"#, Built),
+        (Public, "PUT", "/v1/cluster", r#"{"action":"decommission"}"#, Built),
     ]
 };
 
