@@ -22,6 +22,7 @@ use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
+use tokio_util::sync::CancellationToken;
 
 use tokio_util::task::AbortOnDropHandle;
 
@@ -36,8 +37,12 @@ use crate::observe::{ObserveError, observe};
 use crate::perform::{Caller, Node, TransferOutcome};
 use crate::plan::primary::{Decision, Hold, Transfer};
 use crate::plan::{Plan, plan};
+use crate::scope::{Part, Scope};
 use crate::validate::{Invalid, validate};
 use crate::{conditions, desired, status};
+
+/// Passes at once, over all namespaces.
+const CONCURRENCY: u16 = 8;
 
 /// A pass failed; it is repeated with growing pauses.
 #[derive(Debug, thiserror::Error)]
@@ -158,18 +163,27 @@ impl Context {
     }
 }
 
-/// Runs until `stop` resolves.
+/// Runs until `stop`.
 pub async fn run(
     ctx: Arc<Context>,
-    namespace: Option<String>,
+    scope: Scope,
     triggers: impl Stream<Item = ObjectRef<AISCluster>> + Send + 'static,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
+    stop: CancellationToken,
 ) {
+    let parts = scope.parts(triggers);
+    let count = u16::try_from(parts.len()).unwrap_or(u16::MAX).max(1);
+    let concurrency = (CONCURRENCY / count).max(1);
+    let work = parts.into_iter().map(|part| watch(Arc::clone(&ctx), part, concurrency, stop.clone()));
+    futures::future::join_all(work).await;
+}
+
+/// The clusters of one part.
+async fn watch(ctx: Arc<Context>, (namespace, triggers): Part, concurrency: u16, stop: CancellationToken) {
     let client = ctx.client.clone();
     let _nodes = AbortOnDropHandle::new(tokio::spawn(ctx.nodes.clone().follow(client.clone(), Arc::clone(&ctx.hub))));
     let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGER}")).page_size(50);
     Controller::new(scoped::<AISCluster>(&client, namespace.as_deref()), watcher::Config::default())
-        .with_config(Config::default().concurrency(8).debounce(Duration::from_millis(50)))
+        .with_config(Config::default().concurrency(concurrency).debounce(Duration::from_millis(50)))
         // Only the metadata is decoded: what an object says is read in the pass itself.
         .owns(scoped::<PartialObjectMeta<StatefulSet>>(&client, namespace.as_deref()), ours.clone())
         .owns(scoped::<PartialObjectMeta<Service>>(&client, namespace.as_deref()), ours.clone())
@@ -180,7 +194,7 @@ pub async fn run(
             Some(ObjectRef::new(cluster).within(&pod.namespace()?))
         })
         .reconcile_on(triggers)
-        .graceful_shutdown_on(stop)
+        .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, on_error, ctx)
         .for_each(|result| async move {
             if let Err(error) = result {
@@ -261,6 +275,7 @@ async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Result
     notes.extend(conditions::notes(&before, &status.conditions));
     tell(ctx, &observed, &notes).await;
     ctx.metrics.cluster(&key.0, &key.1, plan.primary.preferred, status.smap.version);
+    ctx.metrics.conditions(&key.0, &key.1, &status.conditions);
     plan.primary.finished.iter().for_each(|t| count(&ctx.metrics, t));
     act(ctx, key, &observed, &plan, transfer);
     Ok(Action::requeue(plan.requeue))
@@ -286,6 +301,8 @@ async fn refuse(ctx: &Context, writer: &Writer, observed: &Observed, why: &Inval
     let status = status::invalid(observed, why);
     let before = observed.cluster.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
     writer.status(observed, &status, false).await?;
+    let cluster = &observed.cluster;
+    ctx.metrics.conditions(&cluster.namespace().unwrap_or_default(), &cluster.name_any(), &status.conditions);
     tell(ctx, observed, &conditions::notes(&before, &status.conditions)).await;
     Ok(Action::requeue(Duration::from_secs(20)))
 }

@@ -1,6 +1,7 @@
 //! The operator of `AISCluster` resources. `controller.rs` is the place to begin reading.
 
 pub mod apply;
+pub mod check;
 pub mod cli;
 pub mod conditions;
 pub mod controller;
@@ -15,6 +16,7 @@ pub mod nodes;
 pub mod observe;
 pub mod perform;
 pub mod plan;
+pub mod scope;
 pub mod server;
 pub mod status;
 pub mod validate;

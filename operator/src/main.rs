@@ -1,9 +1,10 @@
-//! `ais-operator run | crd | status | failback | promote | refound`; linked as `kubectl-ais` it is a plugin.
+//! `ais-operator run | check | crd | status | failback | promote | refound`; linked as `kubectl-ais` it is a plugin.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -13,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use ais_operator::check;
 use ais_operator::cli;
 use ais_operator::controller::{self, Context};
 use ais_operator::events::Teller;
@@ -21,7 +23,8 @@ use ais_operator::hub::Hub;
 use ais_operator::lease::Lease;
 use ais_operator::metrics::Metrics;
 use ais_operator::perform::Caller;
-use ais_operator::server;
+use ais_operator::scope::Scope;
+use ais_operator::server::{self, Ready};
 
 /// Operator of AISCluster resources.
 #[derive(Parser)]
@@ -35,6 +38,8 @@ struct Cli {
 enum Command {
     /// Runs the operator.
     Run(Box<RunArgs>),
+    /// Asks a running operator whether it is ready, and the API server whether it serves AISCluster.
+    Check(CheckArgs),
     /// Prints the definition of the resource.
     Crd,
     /// What a person asks for.
@@ -44,18 +49,21 @@ enum Command {
 
 #[derive(clap::Args)]
 struct RunArgs {
-    /// Namespace to watch; empty: all.
-    #[arg(long, env = "AIS_WATCH_NAMESPACE", default_value = "")]
-    watch_namespace: String,
+    /// Namespaces to watch, separated by commas; none: all.
+    #[arg(long, env = "AIS_WATCH_NAMESPACES", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
     /// Image of nodes for clusters that name none.
     #[arg(long, env = "AIS_NODE_IMAGE")]
     node_image: String,
     /// DNS domain of Kubernetes.
     #[arg(long, env = "AIS_CLUSTER_DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
-    /// Address of /healthz, /readyz and /metrics.
+    /// Address of /metrics.
     #[arg(long, env = "AIS_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// Address of /healthz and /readyz.
+    #[arg(long, env = "AIS_OPERATOR_HEALTH_LISTEN", default_value = "0.0.0.0:8081")]
+    health_listen: SocketAddr,
     /// Namespace of the lease.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     lease_namespace: String,
@@ -73,6 +81,16 @@ struct RunArgs {
     log_level: String,
 }
 
+#[derive(clap::Args)]
+struct CheckArgs {
+    /// Where the operator answers probes, such as `http://aiscluster-operator:8081`.
+    #[arg(long)]
+    url: String,
+    /// How long to try, in seconds.
+    #[arg(long, default_value_t = 60)]
+    timeout_s: u64,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum LogFormat {
     Human,
@@ -83,6 +101,7 @@ fn main() -> ExitCode {
     let result = match parse().command {
         Command::Crd => print_crd().map(|()| cli::DONE),
         Command::Run(args) => run(*args).map(|()| cli::DONE),
+        Command::Check(args) => check(args).map(|()| cli::DONE),
         Command::Person(command) => ask(command),
     };
     match result {
@@ -136,13 +155,15 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let stop = CancellationToken::new();
-    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
-    let server = tokio::spawn(server::run(listener, registry, stop.clone()));
+    let ready = Ready::default();
+    let metrics_server = tokio::spawn(server::metrics(bind(args.listen).await?, registry, ready.clone(), stop.clone()));
+    let health_server = tokio::spawn(server::health(bind(args.health_listen).await?, ready.clone(), stop.clone()));
     tokio::spawn(stop_on_signal(stop.clone()));
 
     let mut lease = Lease::compete(client.clone(), &args.lease_namespace, &args.lease_name, &args.identity)
         .await
         .context("the lease")?;
+    ready.set();
     tracing::info!(identity = args.identity, "waiting for the lease");
     tokio::select! {
         held = lease.acquired() => held?,
@@ -160,8 +181,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         metrics.clone(),
         Teller::new(client, args.identity),
     ));
-    let namespace = Some(args.watch_namespace).filter(|n| !n.is_empty());
-    let work = controller::run(ctx, namespace, triggers, stop.clone().cancelled_owned());
+    let work = controller::run(ctx, Scope::new(args.watch_namespaces), triggers, stop.clone());
     let lost = tokio::select! {
         () = work => false,
         // Two must never act: no orderly end, the process goes.
@@ -171,7 +191,21 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     anyhow::ensure!(!lost, "the lease was lost");
     lease.release().await;
     stop.cancel();
-    server.await.context("server")?.context("server")?;
+    for server in [metrics_server, health_server] {
+        server.await.context("server")?.context("server")?;
+    }
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn check(args: CheckArgs) -> anyhow::Result<()> {
+    let client = Client::try_default().await.context("no way to the API server")?;
+    let told = check::check(&client, &args.url, Duration::from_secs(args.timeout_s)).await?;
+    println!("{told}");
     Ok(())
 }
 

@@ -1,7 +1,9 @@
 //! What the operator counts (`/metrics`).
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -13,6 +15,13 @@ use prometheus_client::registry::Registry;
 struct ClusterLabels {
     namespace: String,
     cluster: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+struct ConditionLabels {
+    namespace: String,
+    cluster: String,
+    condition: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -36,6 +45,9 @@ struct Inner {
     transitions: Family<TransitionLabels, Counter>,
     transition_seconds: Histogram,
     preferred: Family<ClusterLabels, Gauge>,
+    conditions: Family<ConditionLabels, Gauge>,
+    /// Which conditions of which cluster are told of: a family cannot be asked.
+    told: Mutex<BTreeSet<ConditionLabels>>,
     smap_version: Family<ClusterLabels, Gauge>,
     reconciles: Family<ResultLabel, Counter>,
     reconcile_seconds: Histogram,
@@ -56,6 +68,8 @@ impl Metrics {
             transitions: Family::default(),
             transition_seconds: Histogram::new(seconds),
             preferred: Family::default(),
+            conditions: Family::default(),
+            told: Mutex::default(),
             smap_version: Family::default(),
             reconciles: Family::default(),
             reconcile_seconds: Histogram::new(seconds),
@@ -67,6 +81,8 @@ impl Metrics {
         let help = "Time from the start of a planned move to its proof";
         registry.register("aisop_primary_transition_seconds", help, inner.transition_seconds.clone());
         registry.register("aisop_primary_preferred", "The preferred gateway leads", inner.preferred.clone());
+        let help = "Conditions of a cluster: 1 for True, 0 for False and Unknown";
+        registry.register("aisop_condition", help, inner.conditions.clone());
         registry.register("aisop_smap_version", "Version of the cluster map", inner.smap_version.clone());
         registry.register("aisop_reconcile", "Passes over a cluster", inner.reconciles.clone());
         registry.register("aisop_reconcile_seconds", "Duration of a pass", inner.reconcile_seconds.clone());
@@ -109,8 +125,29 @@ impl Metrics {
         }
     }
 
+    /// Conditions of a cluster.
+    pub fn conditions(&self, namespace: &str, cluster: &str, conditions: &[Condition]) {
+        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for condition in conditions {
+            let labels = ConditionLabels {
+                namespace: namespace.to_owned(),
+                cluster: cluster.to_owned(),
+                condition: condition.type_.clone(),
+            };
+            self.0.conditions.get_or_create(&labels).set(i64::from(condition.status == "True"));
+            told.insert(labels);
+        }
+    }
+
     /// A cluster is gone.
     pub fn forget(&self, namespace: &str, cluster: &str) {
+        self.0.told.lock().unwrap_or_else(PoisonError::into_inner).retain(|labels| {
+            let gone = labels.namespace == namespace && labels.cluster == cluster;
+            if gone {
+                self.0.conditions.remove(labels);
+            }
+            !gone
+        });
         let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
         self.0.preferred.remove(&labels);
         self.0.smap_version.remove(&labels);

@@ -1,5 +1,8 @@
 //! What the manual must keep up with.
 
+mod monitoring;
+mod troubleshooting;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

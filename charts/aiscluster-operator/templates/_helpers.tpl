@@ -23,50 +23,31 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{- define "aisop.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
 {{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
 {{- end -}}
+{{- end -}}
 
-{{/* What the operator may do with clusters and with what they consist of, and why. */}}
-{{- define "aisop.rules" -}}
-# Clusters: read; the finalizer is metadata. Nothing here lets it change a spec's meaning: it never writes one.
-- apiGroups: [aiscluster.dev]
-  resources: [aisclusters]
-  verbs: [get, list, watch, patch]
-- apiGroups: [aiscluster.dev]
-  resources: [aisclusters/status]
-  verbs: [patch]
-# Owner references that block deletion of their owner.
-- apiGroups: [aiscluster.dev]
-  resources: [aisclusters/finalizers]
-  verbs: [update]
-- apiGroups: [""]
-  resources: [configmaps, services]
-  verbs: [get, list, watch, create, patch, delete]
-# By name only: one secret a cluster.
-- apiGroups: [""]
-  resources: [secrets]
-  verbs: [get, create, patch]
-# The primary's label; a pod of an old template is deleted when its turn has come.
-- apiGroups: [""]
-  resources: [pods]
-  verbs: [list, watch, patch, delete]
-# The label of a founded cluster; state volumes of a founding that was given up go.
-- apiGroups: [""]
-  resources: [persistentvolumeclaims]
-  verbs: [list, patch, delete]
-{{- if not .Values.watchNamespace }}
-# Which nodes are drained: their primary leaves beforehand. Nodes belong to no namespace.
-- apiGroups: [""]
-  resources: [nodes]
-  verbs: [list, watch]
-{{- end }}
-- apiGroups: [apps]
-  resources: [statefulsets]
-  verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [policy]
-  resources: [poddisruptionbudgets]
-  verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [events.k8s.io]
-  resources: [events]
-  verbs: [create]
+{{/* Comma-separated namespaces that are watched; empty: all. */}}
+{{- define "aisop.namespaces" -}}
+{{- if eq .Values.rbac.scope "namespaces" -}}
+{{- join "," (default (list .Release.Namespace) .Values.watchNamespaces) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "aisop.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "aisop.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
 {{- end -}}

@@ -243,3 +243,45 @@ impl Hooks for Metrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// `UPDATE_EXPECT=1` writes the table anew.
+    #[test]
+    fn the_manual_lists_every_metric() {
+        let metrics = Metrics::new();
+        // A family shows itself with its first sample only.
+        metrics.http(HttpLabel { listener: "public", resource: "buckets", method: "GET", code: 200 }, None);
+        let _open = metrics.http_connections("public");
+        metrics.packet_dropped(false);
+        metrics.connection(true);
+        drop(metrics.roles.get_or_create(&RoleLabel { role: "primary" }));
+        let mut text = String::new();
+        encode(&mut text, &metrics.registry).unwrap();
+        let code = include_str!("metrics.rs").split("#[cfg(test)]").next().unwrap();
+        let more = code.matches("        r.register").count();
+        let registered = GAUGES.len() + STATS.len() + more;
+        assert_eq!(text.matches("# TYPE ").count(), registered, "a metric without a sample in this test");
+        let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let rows = kinds.map(|(name, kind)| {
+            let help = text.lines().find_map(|line| line.strip_prefix(&format!("# HELP {name} "))).unwrap();
+            let end = if kind == "counter" { "_total" } else { "" };
+            format!("| `{name}{end}` | {kind} | {} |\n", help.trim_end_matches('.'))
+        });
+        let table: String = rows.collect();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+        let manual = std::fs::read_to_string(&path).unwrap();
+        let (before, rest) = manual.split_once("<!-- node -->\n").unwrap();
+        let (_, after) = rest.split_once("<!-- end of node -->").unwrap();
+        let head = "| metric | kind | meaning |\n|---|---|---|\n";
+        let wanted = format!("{before}<!-- node -->\n{head}{table}<!-- end of node -->{after}");
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(&path, &wanted).unwrap();
+        }
+        assert!(manual == wanted || std::env::var_os("UPDATE_EXPECT").is_some(), "docs/metrics.md is stale:\n{table}");
+    }
+}

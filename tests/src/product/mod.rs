@@ -139,8 +139,14 @@ spec:
 
     /// Installs the operator from the chart of this checkout, or brings the installed one to it.
     pub fn install_operator(&self) -> Result<String> {
+        self.install_chart(&chart(), &[])
+    }
+
+    /// The same from another chart, or with more arguments of `helm upgrade`. Values of before are forgotten.
+    pub fn install_chart(&self, chart: &Path, more: &[&str]) -> Result<String> {
         let (repository, tag) = split_image(&self.image)?;
-        let cmd = self.helm.cmd(["upgrade", "--install", RELEASE]).arg(chart()).args([
+        let cmd = self.helm.cmd(["upgrade", "--install", RELEASE]).arg(chart).args([
+            "--reset-values",
             "--namespace",
             OPERATOR_NAMESPACE,
             "--create-namespace",
@@ -152,7 +158,7 @@ spec:
             "--timeout",
             "120s",
         ]);
-        cmd.run().with_context(|| self.diagnosis())
+        cmd.args(more).run().with_context(|| self.diagnosis())
     }
 
     /// Makes the cluster's namespace, with the strictest pod security there is.

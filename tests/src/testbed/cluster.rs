@@ -17,7 +17,7 @@ use super::kubectl::{Kubectl, condition};
 use super::layout::{Layout, NODE, PRIVATE};
 use super::lease::{Lease, Record, plan_file};
 use super::process::HostProcess;
-use super::{Binaries, cgroup, config, packages, pause, pki};
+use super::{Binaries, audit, cgroup, config, packages, pause, pki};
 use crate::cmd::{Cmd, wait_child};
 use crate::progress::Progress;
 use crate::wait::Wait;
@@ -208,6 +208,11 @@ impl Cluster {
     /// One of [`components::ALL`], to be disturbed.
     pub fn component<'a>(&'a self, name: &'a str) -> Result<Component<'a>> {
         Component::new(&self.layout, self.init.pid(), name)
+    }
+
+    /// What service accounts asked of the API server so far, Kubernetes' own left out.
+    pub fn audited(&self) -> Result<Vec<audit::Request>> {
+        audit::read(&self.layout.path(components::AUDIT_LOG))
     }
 
     /// Gives the node the images of a docker archive.

@@ -36,6 +36,9 @@ pub const ALL: &[&str] = &[ETCD, CONTAINERD, API_SERVER, CONTROLLER_MANAGER, SCH
 /// These end with errors before the API server and its default objects are there.
 pub const NEED_API: &[&str] = &[CONTROLLER_MANAGER, SCHEDULER, PROXY, COREDNS];
 
+/// The API server's audit log, below the state folder.
+pub(super) const AUDIT_LOG: &str = "log/audit.log";
+
 /// A program that the cluster's first process keeps running.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spec {
@@ -112,6 +115,8 @@ fn api_server(layout: &Layout) -> Vec<String> {
         format!("--service-account-key-file={pki}/sa.pub"),
         format!("--service-account-signing-key-file={pki}/sa.key"),
         format!("--service-cluster-ip-range={}", layout.network.service_cidr()),
+        format!("--audit-policy-file={}", layout.text("cfg/audit.yaml")),
+        format!("--audit-log-path={}", layout.text(AUDIT_LOG)),
     ];
     args.extend(owned(&[
         "--etcd-servers=http://127.0.0.1:2379",

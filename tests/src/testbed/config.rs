@@ -43,6 +43,7 @@ pub(super) fn write(layout: &Layout) -> Result<()> {
     put(layout, "cni/net.d/10-test.conflist", &cni(layout))?;
     put(layout, "cfg/kubelet.yaml", &kubelet(layout))?;
     put(layout, "cfg/proxy.yaml", &proxy(layout))?;
+    put(layout, "cfg/audit.yaml", super::audit::POLICY)?;
     put(layout, "cfg/Corefile", &corefile(layout))?;
     // Empty on purpose: pods must not ask the machine's own name servers.
     put(layout, "cfg/resolv.conf", "")

@@ -6,6 +6,7 @@
 //!
 //! NetworkPolicies are accepted and not enforced: the test Kubernetes has no plugin for them.
 
+pub mod audit;
 pub mod binaries;
 mod cgroup;
 pub mod cluster;

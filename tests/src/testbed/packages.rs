@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::binaries::{cache_dir, once};
 use crate::cmd::Cmd;
 use crate::progress::Progress;
 
@@ -97,6 +98,27 @@ fn install(needs: &[Need], progress: &Progress) -> Result<()> {
         bail!("after installing them, files of these packages are still missing: {}", left.join(" "));
     }
     Ok(())
+}
+
+/// Prometheus' checker of rules: on PATH, or out of Debian's package, which is not installed: it would bring a service.
+pub fn promtool(progress: &Progress) -> Result<PathBuf> {
+    if let Some(found) = find("promtool") {
+        return Ok(found);
+    }
+    let made = once(&cache_dir()?, "promtool", b"debian", |out| {
+        progress.line("fetching Debian's package prometheus, for promtool");
+        apt(&["update"])?;
+        let download = Cmd::new("apt-get").args(["-q", "-o", "APT::Sandbox::User=root", "download", "prometheus"]);
+        download.dir(out).timeout(Duration::from_secs(300)).run()?;
+        let archives = std::fs::read_dir(out)?.filter_map(Result::ok).map(|entry| entry.path());
+        let archive = archives.into_iter().find(|path| path.extension().is_some_and(|end| end == "deb"));
+        let archive = archive.context("apt-get downloaded nothing")?;
+        Cmd::new("dpkg-deb").arg("--extract").arg(&archive).arg(out.join("all")).run()?;
+        std::fs::rename(out.join("all/usr/bin/promtool"), out.join("promtool")).context("no promtool in it")?;
+        std::fs::remove_dir_all(out.join("all"))?;
+        std::fs::remove_file(&archive).context("cannot remove the package")
+    })?;
+    Ok(made.join("promtool"))
 }
 
 /// The full path of a program, looked for in [`PATH`].

@@ -14,9 +14,11 @@ pub mod fuzz;
 pub mod kubernetes;
 pub mod local;
 pub mod mutants;
+pub mod package;
 pub mod soak;
 pub mod test;
 pub mod up;
+mod values_table;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -50,6 +52,8 @@ enum Task {
     Mutants(mutants::Arguments),
     /// Run the fuzz targets of all decoders
     Fuzz(fuzz::Arguments),
+    /// Pack the chart, and make plain manifests of it
+    Package(package::Arguments),
     /// The bare test Kubernetes, by hand
     Kubernetes(kubernetes::Arguments),
     /// First process of the test Kubernetes; not for people
@@ -70,6 +74,7 @@ pub fn main() -> ExitCode {
         Task::Soak(arguments) => soak::run(&arguments),
         Task::Mutants(arguments) => mutants::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Package(arguments) => package::run(&arguments),
         Task::Kubernetes(arguments) => kubernetes::run(&arguments),
         Task::TestbedInit { plan } => init::run(&plan),
     };

@@ -31,6 +31,8 @@ pub(crate) struct Bed {
     pub(crate) clients: Option<Clients>,
     /// The cluster that roll-outs are tried on, as the last case left it.
     pub(crate) rolled: Option<Side>,
+    /// Every case runs: what never happened can be told from what did not happen this time.
+    pub(crate) whole: bool,
 }
 
 /// Clients at work, and a watcher of the nodes.
@@ -56,12 +58,12 @@ impl Bed {
         product::import(&testbed, &programs)?;
         testbed.create_volumes(product.volumes(), product::VOLUME_GIB)?;
         progress.line("image imported, volumes made");
-        Ok(Self { testbed, product, progress, versions: None, clients: None, rolled: None })
+        Ok(Self { testbed, product, progress, versions: None, clients: None, rolled: None, whole: false })
     }
 
     /// Nothing is left; after a failure the logs are.
     pub(crate) fn down(self, well: bool) -> Result<()> {
-        let Self { testbed, product, versions, clients, rolled, progress } = self;
+        let Self { testbed, product, versions, clients, rolled, progress, whole: _ } = self;
         drop((product, versions, rolled));
         if let Some(clients) = clients {
             // They were in the middle of something: their history is nobody's.

@@ -10,7 +10,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, LONG};
+use crate::install;
 
+/// Namespaces in the values that are tried.
+const TEAMS: [&str; 2] = ["team-a", "team-b"];
 const CRD: &str = "crd/aisclusters.aiscluster.dev";
 /// Namespace of the refusals; the operator does not run while they are tried.
 const REFUSALS: &str = "refusals";
@@ -18,19 +21,61 @@ const REFUSALS: &str = "refusals";
 pub(crate) fn is_clean(bed: &mut Bed) -> Result<String> {
     let chart = product::chart().display().to_string();
     let told = bed.product.helm.run(&["lint", "--strict", &chart])?;
-    let rendered = bed.product.helm.run(&["template", RELEASE, &chart, "--namespace", OPERATOR_NAMESPACE])?;
-    // What it renders is accepted as it stands, unknown fields refused; nothing is stored.
     bed.product.admin.apply_json(&namespace(OPERATOR_NAMESPACE))?;
-    let accepted = bed
-        .product
-        .admin
-        .cmd(["create", "--dry-run=server", "--validate=strict", "-f", "-"])
-        .stdin(rendered)
-        .run()
-        .context("helm template")?;
-    let wrong = bed.product.helm.cmd(["template", RELEASE, &chart, "--set", "replicas=many"]).output()?;
-    ensure!(!wrong.ok() && wrong.stderr.contains("replicas"), "the values' schema accepts anything: {}", wrong.stderr);
-    Ok(format!("{}; {} objects", told.lines().last().unwrap_or_default(), accepted.lines().count()))
+    for name in TEAMS {
+        bed.product.admin.apply_json(&namespace(name))?;
+    }
+    let mut objects = accepted(bed, &[])?;
+    for values in install::variants()? {
+        let values = values.display().to_string();
+        bed.product.helm.run(&["lint", "--strict", &chart, "--values", &values])?;
+        objects += accepted(bed, &["--values", &values]).with_context(|| values.clone())?;
+    }
+    for name in TEAMS {
+        bed.product.admin.run(&["delete", "namespace", name, "--wait=false"])?;
+    }
+    refused(bed)?;
+    Ok(format!("{}; {objects} objects", told.lines().last().unwrap_or_default()))
+}
+
+/// What it renders with these values is accepted as it stands, unknown fields refused; nothing is stored. How many.
+fn accepted(bed: &Bed, values: &[&str]) -> Result<usize> {
+    let chart = product::chart().display().to_string();
+    let template = bed.product.helm.cmd(["template", RELEASE, &chart, "--namespace", OPERATOR_NAMESPACE]);
+    let rendered = template.args(values).run()?;
+    every_right_has_a_reason(&rendered)?;
+    // Kinds of Prometheus Operator, which is not here.
+    let known = rendered.split("\n---").filter(|object| !object.contains("apiVersion: monitoring.coreos.com/"));
+    let known = known.collect::<Vec<_>>().join("\n---");
+    let create = ["create", "--dry-run=server", "--validate=strict", "-f", "-"];
+    let told = bed.product.admin.cmd(create).stdin(known).run().context("helm template")?;
+    Ok(told.lines().count())
+}
+
+fn every_right_has_a_reason(rendered: &str) -> Result<()> {
+    let lines: Vec<&str> = rendered.lines().map(str::trim).collect();
+    for pair in lines.windows(2).filter(|pair| pair[1].starts_with("- apiGroups:")) {
+        ensure!(pair[0].starts_with('#'), "a rule without its reason: {}", pair[1]);
+    }
+    ensure!(lines.iter().any(|line| line.starts_with("- apiGroups:")), "no rules");
+    Ok(())
+}
+
+/// What the values' schema does not let pass.
+fn refused(bed: &Bed) -> Result<()> {
+    let chart = product::chart().display().to_string();
+    for (value, about) in [
+        ("replicas=many", "replicas"),
+        ("relpicas=2", "relpicas"),
+        ("rbac.scope=galaxy", "scope"),
+        ("image.digest=sha256:12", "digest"),
+        ("watchNamespaces={a}", "watchNamespaces"),
+        ("networkPolicy.apiServerPorts={0}", "apiServerPorts"),
+    ] {
+        let wrong = bed.product.helm.cmd(["template", RELEASE, &chart, "--set", value]).output()?;
+        ensure!(!wrong.ok() && wrong.stderr.contains(about), "the values' schema accepts {value}: {}", wrong.stderr);
+    }
+    Ok(())
 }
 
 fn namespace(name: &str) -> Value {

@@ -11,9 +11,12 @@ mod drain;
 mod failback;
 mod failover;
 mod fields;
+mod hardening;
 mod held;
+mod install;
 mod life;
 mod rest;
+mod rights;
 mod rollout;
 mod side;
 mod story;
@@ -38,6 +41,8 @@ const FIRST: &[Case] = &[
 ];
 
 const CASES: &[Case] = &[
+    ("stand_by_only_asks_for_the_lease", rights::stand_by_only_asks_for_the_lease),
+    ("helm_test_passes", install::helm_test_passes),
     ("sdk_through_every_gateway", story::sdk_through_every_gateway),
     ("idle_writes_nothing", rest::idle_writes_nothing),
     ("objects_are_as_documented", rest::objects_are_as_documented),
@@ -60,8 +65,12 @@ const CASES: &[Case] = &[
     ("rollout_supervised", rollout::supervised),
     ("rollout_outlives_the_operator", rollout::outlives_the_operator),
     ("conditions_follow_the_spec", rest::conditions_follow_the_spec),
+    ("nothing_is_privileged", hardening::nothing_is_privileged),
+    ("chart_changes_under_clients", install::chart_changes_under_clients),
+    ("operator_hands_over_when_it_ends", rights::operator_hands_over_when_it_ends),
     ("deleted_and_adopted", life::deleted_and_adopted),
     ("every_status_field_moved", fields::every_status_field_moved),
+    ("rights_are_those_that_are_used", rights::rights_are_those_that_are_used),
     ("uninstalled", life::uninstalled),
 ];
 
@@ -83,6 +92,7 @@ fn main() -> ExitCode {
     };
     let chosen = FIRST.iter().map(|case| (case, true));
     let chosen = chosen.chain(CASES.iter().map(|case| (case, false)));
+    bed.whole = words.is_empty();
     for ((name, case), first) in chosen.filter(|((name, _), first)| *first || wanted(name)) {
         let well = tally.run(&mut bed, name, *case);
         // What comes later needs a whole cluster; after a failure it may not be one.
