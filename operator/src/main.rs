@@ -120,7 +120,7 @@ fn parse() -> Cli {
     let mut command = Cli::command();
     if plugin {
         command = command.bin_name("kubectl ais").mut_subcommands(|sub| {
-            let hidden = ["run", "crd"].contains(&sub.get_name());
+            let hidden = ["run", "check", "crd"].contains(&sub.get_name());
             sub.hide(hidden)
         });
     }

@@ -15,7 +15,9 @@ const WORDS: &str = "
     Pod ReadWriteOnce RuntimeDefault Warning
     True False Unknown
     Degraded MembershipConverged Paused PrimaryPreferred Progressing RolloutPending
-    Accept Adopt Delete Elect Found Observe Start
+    Accept Adopt Apply Delete Elect Found Observe Refound Request Start
+    CrashLoopBackOff CreateContainerConfigError CreateContainerError ErrImageNeverPull ErrImagePull ImagePullBackOff
+    InvalidImageName PodScheduled RunContainerError
     Creating Deleting Running Scaling
     Maintenance NonElectable Retain
 ";
