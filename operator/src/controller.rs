@@ -170,6 +170,9 @@ pub async fn run(
     triggers: impl Stream<Item = ObjectRef<AISCluster>> + Send + 'static,
     stop: CancellationToken,
 ) {
+    // Nodes are of no namespace: an operator of some namespaces has no right to see them.
+    let nodes = scope.is_everything().then(|| ctx.nodes.clone().follow(ctx.client.clone(), Arc::clone(&ctx.hub)));
+    let _nodes = nodes.map(|follow| AbortOnDropHandle::new(tokio::spawn(follow)));
     let parts = scope.parts(triggers);
     let count = u16::try_from(parts.len()).unwrap_or(u16::MAX).max(1);
     let concurrency = (CONCURRENCY / count).max(1);
@@ -180,7 +183,6 @@ pub async fn run(
 /// The clusters of one part.
 async fn watch(ctx: Arc<Context>, (namespace, triggers): Part, concurrency: u16, stop: CancellationToken) {
     let client = ctx.client.clone();
-    let _nodes = AbortOnDropHandle::new(tokio::spawn(ctx.nodes.clone().follow(client.clone(), Arc::clone(&ctx.hub))));
     let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGER}")).page_size(50);
     Controller::new(scoped::<AISCluster>(&client, namespace.as_deref()), watcher::Config::default())
         .with_config(Config::default().concurrency(concurrency).debounce(Duration::from_millis(50)))

@@ -32,6 +32,12 @@ impl Scope {
         Self(names)
     }
 
+    /// All namespaces, and what belongs to none.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// One part for everything, or one a namespace with its own share of `triggers`.
     pub fn parts(self, triggers: impl Stream<Item = ObjectRef<AISCluster>> + Send + 'static) -> Vec<Part> {
         if self.0.is_empty() {

@@ -9,7 +9,7 @@ use super::sources;
 use crate::xtask::root;
 
 /// Words in the operator's code that look like reasons and are none: what Kubernetes calls things, values and types of
-/// conditions, actions of events, phases (the manual has a list of its own), flags and policies.
+/// conditions, actions of events, phases and states (the manual has a list of its own), flags and policies.
 const WORDS: &str = "
     AISCluster AISClusterStatus ClusterIP Host None Normal OnDelete OnRootMismatch Opaque Parallel PersistentVolumeClaim
     Pod ReadWriteOnce RuntimeDefault Warning
@@ -18,7 +18,7 @@ const WORDS: &str = "
     Accept Adopt Apply Delete Elect Found Observe Refound Request Start
     CrashLoopBackOff CreateContainerConfigError CreateContainerError ErrImageNeverPull ErrImagePull ImagePullBackOff
     InvalidImageName PodScheduled RunContainerError
-    Creating Deleting Running Scaling
+    Completed Creating Deleting Rolling Running Scaling Stuck Updating
     Maintenance NonElectable Retain
 ";
 /// Types of objects stand where these are before them on the line.
