@@ -266,6 +266,34 @@ async fn an_ended_connection_of_a_living_process_is_no_evidence() {
     assert_eq!(a.redialled().await.1, Redial::Refused);
 }
 
+/// Found by the soak (seed 20261122, round 6): a target stayed without a new State for two minutes beside a primary
+/// that took it for gone.
+#[tokio::test]
+async fn a_peer_that_did_not_answer_a_redial_is_back_when_it_does() {
+    let mut a = Process::new("g1", 1, 1, 11);
+    let (socket, at) = listener();
+    let socket = tokio::net::TcpListener::from_std(socket).unwrap();
+    let peer = greeting("g2", 2, 1, 22, at);
+    let mut kept = Vec::new();
+    a.knows(&[("g2", at)]);
+    let _control = answer(&socket, &peer, &mut kept).await;
+    // Its own connection to us, which ends; ours to it stands.
+    let mut own = TcpStream::connect(a.at).await.unwrap();
+    let opening = Opening { channel: Channel::Control, greeting: peer.clone() };
+    let (_seal, reply) = noise::open(&mut own, &Psk::from_secret(SECRET), &opening).await.unwrap();
+    assert_eq!(reply.refused, None);
+    let (mut bulk, _) = timeout(PATIENCE, socket.accept()).await.expect("the bulk connection").unwrap();
+    let reply = |_: &Opening| Answer { greeting: peer.clone(), refused: None };
+    noise::accept(&mut bulk, &[Psk::from_secret(SECRET)], reply).await.unwrap();
+    assert_eq!(a.connected().await, peer.sender());
+    drop(own);
+    // The redial is taken by a process that has no time to answer.
+    let (_silent, _) = timeout(PATIENCE, socket.accept()).await.expect("a redial").unwrap();
+    assert_eq!(a.redialled().await, (peer.sender(), Redial::Unknown));
+    let _later = answer(&socket, &peer, &mut kept).await;
+    assert_eq!(a.connected().await, peer.sender());
+}
+
 async fn refusal(to: SocketAddr, psk: &[u8], greeting: Greeting) -> Result<Option<String>, noise::PeerError> {
     let mut stream = TcpStream::connect(to).await.unwrap();
     let opening = Opening { channel: Channel::Control, greeting };

@@ -30,6 +30,8 @@ const BACKOFF_RECENT: Duration = Duration::from_millis(400);
 const RECENT: Duration = Duration::from_secs(60);
 /// A process that ends may close a connection so, too; one that lives and does it again holds other secrets.
 const REJECTED: u32 = 3;
+/// Between redials of a peer that did not answer while our own connection to it stands.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// Between tries to move a connection to the first key.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 /// Addresses tried for one peer at once.
@@ -240,6 +242,8 @@ impl Link {
         let (mut reader, writer) = dialled.stream.into_split();
         let mut writing = std::pin::pin!(write(&self.control, dialled.seal, writer));
         let mut probe: Option<Probe> = None;
+        // The probe is one that was not answered before: the core knows that much.
+        let mut unanswered = false;
         loop {
             tokio::select! {
                 biased;
@@ -254,14 +258,15 @@ impl Link {
                 Some((lost, _)) = ended.recv() => {
                     if lost == peer && probe.is_none() {
                         shared.tell(Input::ConnectionEnded { peer: lost.clone() }).await;
-                        let shared = Arc::clone(shared);
-                        probe = Some(Box::pin(async move { dial::redial(&shared, &lost, at).await }));
+                        (probe, unanswered) = (Some(redial(shared, &lost, at, Duration::ZERO)), false);
                     }
                 }
                 (result, dialled) = async { match &mut probe { Some(p) => p.await, None => std::future::pending().await } } => {
                     probe = None;
-                    tracing::info!(peer = %peer.id, run = peer.run, %at, ?result, "redialled");
-                    shared.tell(Input::Redialled { peer: peer.clone(), result }).await;
+                    if !unanswered {
+                        tracing::info!(peer = %peer.id, run = peer.run, %at, ?result, "redialled");
+                        shared.tell(Input::Redialled { peer: peer.clone(), result }).await;
+                    }
                     match (result, dialled) {
                         (Redial::OtherBoot, Some(dialled)) if !shared.is_stray(&dialled.peer.sender()) => {
                             return End::Replaced(dialled);
@@ -269,6 +274,11 @@ impl Link {
                         // Ours still stands: keep it, the peer would take its end for news.
                         (Redial::SameBoot, _) if self.bulk_up.load(Ordering::Relaxed) => {
                             shared.tell(Input::Connected { peer: peer.clone() }).await;
+                        }
+                        // The core takes the peer for gone until it is told otherwise, and a connection that stands
+                        // tells it nothing: asked again until there is an answer, or ours ends, too.
+                        (Redial::Unknown, _) => {
+                            (probe, unanswered) = (Some(redial(shared, &peer, at, jittered(PROBE_EVERY))), true);
                         }
                         _ => {}
                     }
@@ -464,6 +474,15 @@ impl Link {
         self.bulk_up.store(false, Ordering::Relaxed);
         self.bulk.set_open(false);
     }
+}
+
+/// Dials again after a pause.
+fn redial(shared: &Arc<Shared>, lost: &Sender, at: SocketAddr, pause: Duration) -> Probe {
+    let (shared, lost) = (Arc::clone(shared), lost.clone());
+    Box::pin(async move {
+        tokio::time::sleep(pause).await;
+        dial::redial(&shared, &lost, at).await
+    })
 }
 
 /// Waits until a connection is not under the first key, and there is another one that is.
