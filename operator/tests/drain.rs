@@ -56,6 +56,20 @@ fn it_goes_to_whom_is_preferred_and_stays() {
     assert_eq!(to(&world.step()), Some(G2), "the next would have to leave, too");
 }
 
+/// Neither by a person's word nor by itself: it would only have to leave again.
+#[test]
+fn nobody_is_moved_to_a_cordoned_node() {
+    let spec = json!({"primary": {"preferred": [G1], "failback": "Automatic", "stabilizationSeconds": 30}});
+    let mut world = spread(spec);
+    cordon(&mut world, G1);
+    world.set_spec(json!({"primary": {"request": "now"}}));
+    for _ in 0..60 {
+        let pass = world.after(10).step();
+        assert_eq!(to(&pass), None);
+        assert_eq!(pass.condition("PrimaryPreferred").1, "PreferredNotReady");
+    }
+}
+
 #[test]
 fn without_a_better_place_it_stays() {
     type Spoil = fn(&mut World);

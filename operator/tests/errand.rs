@@ -51,7 +51,8 @@ fn current_primary_leaves_by_scale_down_or_drain() {
     assert_eq!(to(&world.pass_with(Some(&errand("Drain", &[])))), Some(G1));
     world.lose(G1);
     assert_eq!(to(&world.pass_with(Some(&errand("Drain", &[])))), Some(G2));
-    assert_eq!(to(&world.pass_with(Some(&errand("Drain", &[G1])))), Some(G2), "the pod goes anyway");
+    assert_eq!(to(&world.pass_with(Some(&errand("ScaleDown", &[G1])))), Some(G2), "the pod goes anyway");
+    assert_eq!(to(&world.pass_with(Some(&errand("Drain", &[G1])))), None, "nobody else is on a node that stays");
     for pod in ["demo-target-0", "demo-target-1"] {
         world.member(G0, pod).connected = false;
     }

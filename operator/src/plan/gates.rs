@@ -55,6 +55,10 @@ pub(super) fn preferred(s: &Situation<'_>, leader: &Leader, name: &str) -> Resul
         Some(Errand { away_from, .. }) if away_from == name => {
             Err(closed("ClusterBusy", format!("{name} is about to go")))
         }
+        // It would only have to leave again.
+        _ if s.observed.pod(name).and_then(|p| p.node.as_ref()).is_some_and(|n| s.observed.cordoned.contains(n)) => {
+            Err(closed("PreferredNotReady", format!("{name} is on a node that takes no more pods")))
+        }
         _ => receiver(s, leader, name, false),
     }
 }

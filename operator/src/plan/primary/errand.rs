@@ -16,8 +16,8 @@ pub struct Errand {
     /// The pod that shall not lead.
     pub away_from: String,
     /// Who may take over, best first; empty: whoever is eligible, the preferred ones and low ordinals first. With
-    /// `Rollout` nobody else, since each further move costs; otherwise whoever is eligible if none of these is: the pod
-    /// goes anyway.
+    /// `Rollout` nobody else, since each further move costs; with `Drain` neither, since the others' nodes are drained
+    /// too, and it would come back; with `ScaleDown` whoever is eligible if none of these is: the pod goes anyway.
     pub prefer: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ fn receiver<'a>(s: &Situation<'a>, errand: &Errand) -> Result<(&'a Leader, Strin
         spec.iter().cloned().chain(ordinals).collect::<Vec<_>>()
     };
     let mut names = errand.prefer.clone();
-    if names.is_empty() || errand.reason != "Rollout" {
+    if names.is_empty() || errand.reason == "ScaleDown" {
         names.extend(anyone());
     }
     names.retain(|name| *name != errand.away_from);
