@@ -3,15 +3,24 @@
 //! Only fields that do something are here: the API server prunes nothing silently, it refuses the
 //! rest. `aiscluster.yaml` beside this crate is generated from these types by `ais-operator crd`.
 
-mod manifest;
 // The derive of the rules repeats each struct inside a function, where `pub` means nothing.
+#[allow(unreachable_pub)]
+mod access;
+mod manifest;
+#[allow(unreachable_pub)]
+mod networking;
 #[allow(unreachable_pub)]
 mod spec;
 mod status;
+#[allow(unreachable_pub)]
+mod template;
 
+pub use access::*;
 pub use manifest::{ManifestError, crd, manifest};
+pub use networking::*;
 pub use spec::*;
 pub use status::*;
+pub use template::*;
 
 /// API group of the resource.
 pub const GROUP: &str = "aiscluster.dev";

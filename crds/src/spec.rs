@@ -1,13 +1,14 @@
 //! What a user asks for.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use crate::access::AccessGatewaysSpec;
+use crate::networking::{MonitoringSpec, NetworkingSpec};
 use crate::status::AISClusterStatus;
+use crate::template::{PodTemplate, free_object};
 
 /// An AIStore-compatible cluster: gateways that elect a primary, and targets.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -73,6 +74,22 @@ pub struct AISClusterSpec {
     /// Timers and size of the electorate.
     #[serde(default)]
     pub ha: HaSpec,
+    /// Gateways next to compute: they take requests, never lead and never vote, and keep nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_gateways: Option<AccessGatewaysSpec>,
+    /// Settings of the cluster, flat (`mirror.copies: 2`) or nested (`mirror: {copies: 2}`), as `ais config cluster`
+    /// names them. The operator checks them and keeps them as they are here, also against changes made through
+    /// the API; what leaves this map goes back to its default; settings that are not here are left alone. A wrong
+    /// name or value sets condition `ConfigValid` to False, and the cluster keeps what it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "free_object")]
+    pub config: Option<Map<String, Value>>,
+    /// Ports, the Service for clients, and who may connect.
+    #[serde(default)]
+    pub networking: NetworkingSpec,
+    /// Objects for those who watch the nodes.
+    #[serde(default)]
+    pub monitoring: MonitoringSpec,
     /// Protection against voluntary disruptions.
     #[serde(default)]
     pub pod_disruption_budget: PodDisruptionBudgetSpec,
@@ -130,6 +147,10 @@ pub struct GatewaysSpec {
     #[serde(default = "gateways_default")]
     #[schemars(range(min = 1, max = 100))]
     pub replicas: i32,
+    /// Image of the gateways, if it is not that of `spec.image`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
     /// Volume that holds what this node promised and accepted: small, but it must survive the pod.
     #[serde(default)]
     pub state_storage: StateStorage,
@@ -145,7 +166,11 @@ pub struct TargetsSpec {
     /// How many.
     #[schemars(range(min = 1, max = 400))]
     pub replicas: i32,
-    /// Volume for data, one per target.
+    /// Image of the targets, if it is not that of `spec.image`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// Volumes for data.
     pub storage: DataStorage,
     /// Volume that holds what this node promised and accepted: small, but it must survive the pod.
     #[serde(default)]
@@ -166,7 +191,9 @@ fn gateways_default() -> i32 {
     validation = Rule::new("isQuantity(self.size) && quantity(self.size).isGreaterThan(quantity('0'))").message("size must be a positive quantity, as 100Gi"),
     validation = Rule::new("!isQuantity(self.size) || !isQuantity(oldSelf.size) || quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0").message("the size of a volume cannot shrink"),
     validation = Rule::new("!isQuantity(self.size) || !isQuantity(oldSelf.size) || quantity(self.size).compareTo(quantity(oldSelf.size)) <= 0").message("the size of a volume cannot grow yet: this version does not expand volumes"),
-    validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storageClassName cannot be changed: volumes stay where they were made")
+    validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storageClassName cannot be changed: volumes stay where they were made"),
+    validation = Rule::new("self.volumesPerTarget == oldSelf.volumesPerTarget").message("storage.volumesPerTarget cannot be changed: objects are where they are"),
+    validation = Rule::new("self.accessModes == oldSelf.accessModes").message("storage.accessModes cannot be changed: volumes stay as they were made")
 )]
 pub struct DataStorage {
     /// Size of the volume, as `100Gi`. Fixed at creation.
@@ -176,6 +203,45 @@ pub struct DataStorage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub storage_class_name: Option<String>,
+    /// How many volumes each target has; each is one mountpath. Fixed at creation.
+    #[serde(default = "one_volume")]
+    #[schemars(range(min = 1, max = 32))]
+    pub volumes_per_target: i32,
+    /// Access modes of the volumes. Fixed at creation.
+    #[serde(default = "read_write_once")]
+    #[schemars(length(min = 1, max = 3))]
+    pub access_modes: Vec<AccessMode>,
+}
+
+fn one_volume() -> i32 {
+    1
+}
+
+fn read_write_once() -> Vec<AccessMode> {
+    vec![AccessMode::ReadWriteOnce]
+}
+
+/// Who may mount a volume.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessMode {
+    /// Pods of one node.
+    ReadWriteOnce,
+    /// One pod.
+    ReadWriteOncePod,
+    /// Pods of many nodes; targets do not need it, but some classes offer nothing else.
+    ReadWriteMany,
+}
+
+impl AccessMode {
+    /// The word Kubernetes uses.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadWriteOnce => "ReadWriteOnce",
+            Self::ReadWriteOncePod => "ReadWriteOncePod",
+            Self::ReadWriteMany => "ReadWriteMany",
+        }
+    }
 }
 
 /// A state volume.
@@ -206,107 +272,6 @@ impl Default for StateStorage {
 
 fn state_size_default() -> String {
     "1Gi".to_owned()
-}
-
-/// Additions to the pods of one role.
-#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("!has(self.labels) || self.labels.all(k, !k.startsWith('aiscluster.dev/') && !k.startsWith('app.kubernetes.io/'))").message("template.labels: keys of aiscluster.dev and app.kubernetes.io belong to the operator"),
-    validation = Rule::new("!has(self.annotations) || self.annotations.all(k, !k.startsWith('aiscluster.dev/'))").message("template.annotations: keys of aiscluster.dev belong to the operator")
-)]
-pub struct PodTemplate {
-    /// Requests and limits of the container.
-    #[serde(default)]
-    pub resources: Resources,
-    /// Labels a node must have.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
-    pub node_selector: BTreeMap<String, String>,
-    /// Taints the pods tolerate.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    pub tolerations: Vec<Toleration>,
-    /// Affinity, as in a pod. Default: pods of one role prefer different nodes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "free_object")]
-    pub affinity: Option<serde_json::Map<String, serde_json::Value>>,
-    /// Topology spread constraints, as in a pod.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "free_objects")]
-    pub topology_spread_constraints: Vec<serde_json::Map<String, serde_json::Value>>,
-    /// PriorityClass of the pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub priority_class_name: Option<String>,
-    /// Further labels of the pods.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
-    pub labels: BTreeMap<String, String>,
-    /// Further annotations of the pods.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
-    pub annotations: BTreeMap<String, String>,
-    /// Seconds a pod has to stop; the primary hands over in the first two or three of them.
-    #[serde(default = "grace_default")]
-    #[schemars(range(min = 5, max = 3600))]
-    pub termination_grace_period_seconds: i64,
-}
-
-fn grace_default() -> i64 {
-    30
-}
-
-impl Default for PodTemplate {
-    fn default() -> Self {
-        Self {
-            resources: Resources::default(),
-            node_selector: BTreeMap::new(),
-            tolerations: Vec::new(),
-            affinity: None,
-            topology_spread_constraints: Vec::new(),
-            priority_class_name: None,
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            termination_grace_period_seconds: grace_default(),
-        }
-    }
-}
-
-/// Requests and limits of a container.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
-pub struct Resources {
-    /// The most it may use.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "quantities")]
-    pub limits: BTreeMap<String, IntOrString>,
-    /// What is set aside for it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "quantities")]
-    pub requests: BTreeMap<String, IntOrString>,
-}
-
-/// A taint that is tolerated.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct Toleration {
-    /// Key of the taint; empty with operator `Exists` for all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-    /// `Exists` or `Equal`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^(Exists|Equal)$"))]
-    pub operator: Option<String>,
-    /// Value of the taint.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value: Option<String>,
-    /// Effect of the taint; empty for all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^(NoSchedule|PreferNoSchedule|NoExecute)$"))]
-    pub effect: Option<String>,
-    /// How long `NoExecute` is tolerated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub toleration_seconds: Option<i64>,
 }
 
 /// Timers and size of the electorate.
@@ -520,26 +485,4 @@ pub enum DeletionPolicy {
     /// They stay; a resource of the same name adopts them.
     #[default]
     Retain,
-}
-
-// The pod types of Kubernetes expand to thousands of lines of schema; the operator checks these
-// itself and says `SpecInvalid`.
-fn free_object(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true})
-}
-
-fn free_objects(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "array", "maxItems": 16, "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}})
-}
-
-fn quantities(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "object",
-        "maxProperties": 16,
-        "additionalProperties": {
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "pattern": r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$",
-            "x-kubernetes-int-or-string": true
-        }
-    })
 }

@@ -1,5 +1,5 @@
 //! What the operator saw. Never an input of its decisions, except `primary` and `rollout`, which remember what was
-//! asked and what is under way.
+//! asked and what is under way, and `config.keys`, which remembers what to reset.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -13,7 +13,7 @@ pub struct AISClusterStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready, Available, Progressing, HighlyAvailable, Degraded, PrimaryPreferred,
-    /// MembershipConverged, RolloutPending, ScaleDownBlocked, Paused.
+    /// MembershipConverged, ConfigValid, RolloutPending, ScaleDownBlocked, Paused.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
@@ -48,7 +48,12 @@ pub struct AISClusterStatus {
     /// The last roll-out of a new image or pod template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
-    /// Every pod.
+    /// The access gateways, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_gateways: Option<AccessStatus>,
+    /// What became of `spec.config`.
+    pub config: ConfigStatus,
+    /// Every gateway and target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "nodes")]
     pub nodes: Vec<NodeStatus>,
@@ -227,6 +232,35 @@ pub struct RolloutStatus {
     pub waits_since: Option<Time>,
 }
 
+/// Counts of the access gateways.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(default)]
+pub struct AccessStatus {
+    /// Pods there should be.
+    pub replicas: i64,
+    /// Pods that are ready.
+    pub ready: i64,
+    /// Pods of the current revision.
+    pub updated: i64,
+    /// Those that are in the cluster map.
+    pub joined: i64,
+    /// `ready/wanted`.
+    pub summary: String,
+}
+
+/// What became of `spec.config`.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConfigStatus {
+    /// Version of the cluster's configuration, as committed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<i64>,
+    /// Settings that the operator keeps; one that leaves `spec.config` is reset and then leaves this list.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub keys: Vec<String>,
+}
+
 /// Counts of one role.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(default)]
@@ -237,6 +271,8 @@ pub struct RoleStatus {
     pub ready: i64,
     /// Pods of the current revision.
     pub updated: i64,
+    /// Nodes in maintenance.
+    pub maintenance: i64,
     /// Selector of these pods.
     pub selector: String,
     /// `ready/wanted`.

@@ -48,7 +48,11 @@ pub fn resource(kind: Kind) -> ApiResource {
         Kind::ConfigMap => ("", "ConfigMap", "configmaps"),
         Kind::Service => ("", "Service", "services"),
         Kind::PodDisruptionBudget => ("policy", "PodDisruptionBudget", "poddisruptionbudgets"),
+        Kind::NetworkPolicy => ("networking.k8s.io", "NetworkPolicy", "networkpolicies"),
+        Kind::PodMonitor => ("monitoring.coreos.com", "PodMonitor", "podmonitors"),
         Kind::StatefulSet => ("apps", "StatefulSet", "statefulsets"),
+        Kind::Deployment => ("apps", "Deployment", "deployments"),
+        Kind::DaemonSet => ("apps", "DaemonSet", "daemonsets"),
     };
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", name), plural)
 }

@@ -42,6 +42,7 @@ pub(crate) fn all(valid: &Valid, observed: &Observed, plan: &Plan, status: &AISC
         degraded,
         verdict("PrimaryPreferred", plan.primary.preferred, plan.primary.reason, plan.primary.message.clone()),
         converged,
+        verdict("ConfigValid", plan.config.valid, plan.config.reason, plan.config.message.clone()),
         rollout(plan),
         scale_down(plan),
         paused(observed),
@@ -291,6 +292,11 @@ pub fn notes(before: &[Condition], after: &[Condition]) -> Vec<Note> {
         let was = before.iter().any(|c| c.type_ == kind && c.status == "True" && c.reason == reason);
         (!was).then(|| now.message.clone())
     };
+    let fell = |kind: &str| {
+        let now = after.iter().find(|c| c.type_ == kind && c.status == "False")?;
+        let was = before.iter().any(|c| c.type_ == kind && c.status == "False" && c.message == now.message);
+        (!was).then(|| now.message.clone())
+    };
     let table: [(&str, &str, &'static str); 6] = [
         ("ScaleDownBlocked", "RemovalNotSupported", "ScaleDownBlocked"),
         ("Degraded", "SplitBrainSuspected", "SplitBrainSuspected"),
@@ -299,8 +305,10 @@ pub fn notes(before: &[Condition], after: &[Condition]) -> Vec<Note> {
         ("Degraded", "NameConflict", "NameConflict"),
         ("Degraded", "SpecInvalid", "SpecInvalid"),
     ];
-    table
+    let mut notes: Vec<Note> = table
         .into_iter()
         .filter_map(|(kind, reason, event)| Some(Note::warning(event, "Observe", turned(kind, reason)?)))
-        .collect()
+        .collect();
+    notes.extend(fell("ConfigValid").map(|message| Note::warning("ConfigInvalid", "Validate", message)));
+    notes
 }

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use ais_crds::{AISCluster, Transition};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
@@ -26,20 +27,25 @@ use tokio_util::sync::CancellationToken;
 
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::apis::Apis;
 use crate::apply::{ApplyError, Memo, Writer, writes};
 use crate::events::{Note, Teller};
 use crate::facts::{Defaults, Observed};
 use crate::hub::{ClusterKey, Hub};
 use crate::metrics::Metrics;
-use crate::names::{LABEL_CLUSTER, LABEL_MANAGED_BY, MANAGER, PORT_CONTROL, Role};
+use crate::names::{LABEL_CLUSTER, LABEL_MANAGED_BY, MANAGER, Role};
 use crate::nodes::Nodes;
 use crate::observe::{ObserveError, observe};
 use crate::perform::{Caller, Node, TransferOutcome};
+use crate::plan::config::{ConfigCall, SetConfig};
 use crate::plan::primary::{Decision, Hold, Transfer};
 use crate::plan::{Plan, plan};
 use crate::scope::{Part, Scope};
 use crate::validate::{Invalid, validate};
-use crate::{conditions, desired, status};
+use crate::{conditions, desired, status, unreadable};
+
+/// An object that cannot be read is looked at again by itself; a change of it is seen at once.
+const UNREADABLE_AGAIN: Duration = Duration::from_secs(300);
 
 /// Passes at once, over all namespaces.
 const CONCURRENCY: u16 = 8;
@@ -79,7 +85,10 @@ pub struct Context {
     wants_fresh: Mutex<BTreeSet<ClusterKey>>,
     /// Nodes that take no more pods.
     pub nodes: Nodes,
+    /// What the API server offers.
+    pub apis: Apis,
     outcomes: Mutex<BTreeMap<ClusterKey, (Timestamp, Option<TransferOutcome>)>>,
+    config_calls: Mutex<BTreeMap<ClusterKey, ConfigCall>>,
     failures: Mutex<BTreeMap<ClusterKey, u32>>,
 }
 
@@ -107,7 +116,9 @@ impl Context {
             holds: Mutex::default(),
             wants_fresh: Mutex::default(),
             nodes: Nodes::default(),
+            apis: Apis::default(),
             outcomes: Mutex::default(),
+            config_calls: Mutex::default(),
             failures: Mutex::default(),
         }
     }
@@ -150,11 +161,22 @@ impl Context {
         }
     }
 
+    /// The last call about `spec.config`.
+    #[must_use]
+    pub fn config_call(&self, key: &ClusterKey) -> Option<ConfigCall> {
+        self.config_calls.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn set_config_call(&self, key: &ClusterKey, call: ConfigCall) {
+        self.config_calls.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), call);
+    }
+
     fn forget(&self, key: &ClusterKey, uid: Option<&str>) {
         self.remember(key, None);
         self.hub.forget(key);
         self.metrics.forget(&key.0, &key.1);
         self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.config_calls.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         if let Some(uid) = uid {
             self.memo.forget(uid);
@@ -184,18 +206,22 @@ pub async fn run(
 async fn watch(ctx: Arc<Context>, (namespace, triggers): Part, concurrency: u16, stop: CancellationToken) {
     let client = ctx.client.clone();
     let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGER}")).page_size(50);
-    Controller::new(scoped::<AISCluster>(&client, namespace.as_deref()), watcher::Config::default())
+    // Only the metadata is decoded, of clusters as well: one that does not decode must not hide the others.
+    Controller::new(scoped::<Meta>(&client, namespace.as_deref()), watcher::Config::default())
         .with_config(Config::default().concurrency(concurrency).debounce(Duration::from_millis(50)))
-        // Only the metadata is decoded: what an object says is read in the pass itself.
+        // What an object says is read in the pass itself.
         .owns(scoped::<PartialObjectMeta<StatefulSet>>(&client, namespace.as_deref()), ours.clone())
         .owns(scoped::<PartialObjectMeta<Service>>(&client, namespace.as_deref()), ours.clone())
         .owns(scoped::<PartialObjectMeta<ConfigMap>>(&client, namespace.as_deref()), ours.clone())
         .owns(scoped::<PartialObjectMeta<PodDisruptionBudget>>(&client, namespace.as_deref()), ours.clone())
+        .owns(scoped::<PartialObjectMeta<NetworkPolicy>>(&client, namespace.as_deref()), ours.clone())
+        .owns(scoped::<PartialObjectMeta<Deployment>>(&client, namespace.as_deref()), ours.clone())
+        .owns(scoped::<PartialObjectMeta<DaemonSet>>(&client, namespace.as_deref()), ours.clone())
         .watches(scoped::<PartialObjectMeta<Pod>>(&client, namespace.as_deref()), ours, |pod| {
             let cluster = pod.labels().get(LABEL_CLUSTER)?;
             Some(ObjectRef::new(cluster).within(&pod.namespace()?))
         })
-        .reconcile_on(triggers)
+        .reconcile_on(triggers.map(|cluster| meta(&cluster)))
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, on_error, ctx)
         .for_each(|result| async move {
@@ -216,7 +242,14 @@ where
     }
 }
 
-async fn reconcile(cluster: Arc<AISCluster>, ctx: Arc<Context>) -> Result<Action, Error> {
+/// A cluster, of which nothing but its metadata is known.
+type Meta = PartialObjectMeta<AISCluster>;
+
+fn meta(cluster: &ObjectRef<AISCluster>) -> ObjectRef<Meta> {
+    ObjectRef::new(&cluster.name).within(cluster.namespace.as_deref().unwrap_or_default())
+}
+
+async fn reconcile(cluster: Arc<Meta>, ctx: Arc<Context>) -> Result<Action, Error> {
     let key = (cluster.namespace().unwrap_or_default(), cluster.name_any());
     let began = Instant::now();
     let result = pass(&ctx, &key, cluster.uid().as_deref()).await;
@@ -227,7 +260,7 @@ async fn reconcile(cluster: Arc<AISCluster>, ctx: Arc<Context>) -> Result<Action
     result
 }
 
-fn on_error(cluster: Arc<AISCluster>, error: &Error, ctx: Arc<Context>) -> Action {
+fn on_error(cluster: Arc<Meta>, error: &Error, ctx: Arc<Context>) -> Action {
     let key = (cluster.namespace().unwrap_or_default(), cluster.name_any());
     let mut failures = ctx.failures.lock().unwrap_or_else(PoisonError::into_inner);
     let count = failures.entry(key.clone()).or_default();
@@ -239,11 +272,19 @@ fn on_error(cluster: Arc<AISCluster>, error: &Error, ctx: Arc<Context>) -> Actio
 
 /// One pass.
 async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Result<Action, Error> {
-    let Some(observed) = observe(ctx, key).await? else {
+    let writer = Writer::new(ctx.client.clone(), ctx.metrics.clone());
+    let observed = match observe(ctx, key).await {
+        Err(ObserveError::Undecodable(invalid)) => {
+            unreadable::report(ctx, key, &invalid).await?;
+            return Ok(Action::requeue(UNREADABLE_AGAIN));
+        }
+        other => other?,
+    };
+    ctx.metrics.unreadable(&key.0, &key.1, false);
+    let Some(observed) = observed else {
         ctx.forget(key, uid);
         return Ok(Action::await_change());
     };
-    let writer = Writer::new(ctx.client.clone(), ctx.metrics.clone());
     if observed.cluster.metadata.deletion_timestamp.is_some() {
         return delete(ctx, &writer, key, &observed).await;
     }
@@ -335,7 +376,7 @@ fn act(ctx: &Arc<Context>, key: &ClusterKey, observed: &Observed, plan: &Plan, t
     let names = observed.names();
     let node = |pod: &str| {
         let ip = observed.pod(pod)?.ip.clone()?;
-        Some(Node::new(&ip, PORT_CONTROL, &names.host(Role::Gateway, pod)))
+        Some(Node::new(&ip, names.ports.control, &names.host(Role::Gateway, pod)))
     };
     for pod in &plan.poke {
         if let Some(node) = node(pod) {
@@ -346,6 +387,11 @@ fn act(ctx: &Arc<Context>, key: &ClusterKey, observed: &Observed, plan: &Plan, t
                 }
             });
         }
+    }
+    if let Some(call) = &plan.config.call
+        && let Some(primary) = plan.agreement.leader.as_ref().and_then(|leader| node(&leader.node_id))
+    {
+        set_config(ctx, key, caller.clone(), primary, call.clone());
     }
     let Some(transfer) = transfer else { return };
     let Some(started) = plan.primary.memory.attempt.as_ref().map(|a| a.started_at.0) else { return };
@@ -360,6 +406,19 @@ fn act(ctx: &Arc<Context>, key: &ClusterKey, observed: &Observed, plan: &Plan, t
         let outcome = caller.transfer(&primary, &from, &to, epoch, timeout).await;
         tracing::info!(from, to, epoch, ?outcome, "set-primary");
         ctx.set_outcome(&key, started, Some(outcome));
+        ctx.hub.poke(&key);
+    });
+}
+
+/// Tells the primary what `spec.config` says.
+fn set_config(ctx: &Arc<Context>, key: &ClusterKey, caller: Caller, primary: Node, call: SetConfig) {
+    let begun = ConfigCall { of: call.of.clone(), at: Timestamp::now(), outcome: None };
+    ctx.set_config_call(key, begun.clone());
+    let (ctx, key) = (Arc::clone(ctx), key.clone());
+    tokio::spawn(async move {
+        let outcome = caller.set_config(&primary, &call.set).await;
+        tracing::info!(cluster = key.1, ?outcome, settings = ?call.set, "set-config");
+        ctx.set_config_call(&key, ConfigCall { outcome: Some(outcome), ..begun });
         ctx.hub.poke(&key);
     });
 }

@@ -1,10 +1,11 @@
 //! Events: each once per transition, after the status that tells of it is written.
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, PostParams};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, Resource};
 
 use ais_crds::AISCluster;
 
@@ -56,15 +57,21 @@ impl Teller {
 
     /// Tells one. A lost event is no reason to stop: what it says is in status too.
     pub async fn tell(&self, cluster: &AISCluster, note: &Note) {
+        self.tell_about(&cluster.metadata, note).await;
+    }
+
+    /// The same, of a cluster of which nothing but the metadata is known.
+    pub async fn tell_about(&self, cluster: &ObjectMeta, note: &Note) {
         let mut text = note.message.clone();
         // The server refuses more than 1 kB.
         text.truncate(text.floor_char_boundary(1000));
         let now = Timestamp::now();
-        let namespace = cluster.namespace().unwrap_or_default();
+        let namespace = cluster.namespace.clone().unwrap_or_default();
+        let name = cluster.name.clone().unwrap_or_default();
         let event = Event {
             metadata: ObjectMeta {
                 // As unique as client-go's own events, whose names end in the time too.
-                name: Some(format!("{}.{:x}", cluster.name_any(), now.as_nanosecond())),
+                name: Some(format!("{name}.{:x}", now.as_nanosecond())),
                 namespace: Some(namespace.clone()),
                 ..ObjectMeta::default()
             },
@@ -73,7 +80,14 @@ impl Teller {
             reason: Some(note.reason.to_owned()),
             action: Some(note.action.to_owned()),
             note: Some(text),
-            regarding: Some(cluster.object_ref(&())),
+            regarding: Some(ObjectReference {
+                api_version: Some(AISCluster::api_version(&()).into_owned()),
+                kind: Some(AISCluster::kind(&()).into_owned()),
+                name: Some(name),
+                namespace: Some(namespace.clone()),
+                uid: cluster.uid.clone(),
+                ..ObjectReference::default()
+            }),
             reporting_controller: Some(MANAGER.to_owned()),
             reporting_instance: Some(self.instance.clone()),
             ..Event::default()

@@ -14,6 +14,7 @@ use crate::names::{
     ANNOTATION_DISCOVERY, ANNOTATION_REPLICAS, CONTAINER, LABEL_CLUSTER_ID, LABEL_FORMED, LABEL_ROLE, Names, Role,
 };
 use crate::perform::TransferOutcome;
+use crate::plan::config::ConfigCall;
 use crate::plan::primary::Hold;
 use crate::view::Reports;
 
@@ -24,6 +25,8 @@ pub struct Defaults {
     pub image: String,
     /// DNS domain of Kubernetes.
     pub domain: String,
+    /// Namespace of the operator's own pods: network policies let them in.
+    pub namespace: String,
 }
 
 /// One cluster as it is now.
@@ -59,6 +62,10 @@ pub struct Observed {
     pub reports: Reports,
     /// Answer to the set-primary call, if one arrived for the attempt under way.
     pub outcome: Option<TransferOutcome>,
+    /// The PodMonitor API is installed.
+    pub pod_monitors: bool,
+    /// The last call about `spec.config`, if this process made one.
+    pub config_call: Option<ConfigCall>,
     /// Objects of our kinds with the cluster's label, as the server has them.
     pub live: BTreeMap<ObjectKey, Value>,
 }
@@ -74,14 +81,31 @@ pub enum Kind {
     Service,
     /// policy/v1 PodDisruptionBudget
     PodDisruptionBudget,
+    /// networking.k8s.io/v1 NetworkPolicy
+    NetworkPolicy,
+    /// monitoring.coreos.com/v1 PodMonitor, where that API is installed
+    PodMonitor,
     /// apps/v1 StatefulSet
     StatefulSet,
+    /// apps/v1 Deployment
+    Deployment,
+    /// apps/v1 DaemonSet
+    DaemonSet,
 }
 
 impl Kind {
     /// All, in order.
-    pub const ALL: [Self; 5] =
-        [Self::Secret, Self::ConfigMap, Self::Service, Self::PodDisruptionBudget, Self::StatefulSet];
+    pub const ALL: [Self; 9] = [
+        Self::Secret,
+        Self::ConfigMap,
+        Self::Service,
+        Self::PodDisruptionBudget,
+        Self::NetworkPolicy,
+        Self::PodMonitor,
+        Self::StatefulSet,
+        Self::Deployment,
+        Self::DaemonSet,
+    ];
 }
 
 /// Names an object within the namespace.
@@ -323,6 +347,7 @@ impl Observed {
             namespace: self.cluster.metadata.namespace.clone().unwrap_or_default(),
             cluster: self.cluster.metadata.name.clone().unwrap_or_default(),
             domain: self.defaults.domain.clone(),
+            ports: self.cluster.spec.networking.ports,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The operator of `AISCluster` resources. `controller.rs` is the place to begin reading.
 
+pub mod apis;
 pub mod apply;
 pub mod check;
 pub mod cli;
@@ -14,10 +15,12 @@ pub mod metrics;
 pub mod names;
 pub mod nodes;
 pub mod observe;
+pub mod overlay;
 pub mod perform;
 pub mod plan;
 pub mod scope;
 pub mod server;
 pub mod status;
+pub mod unreadable;
 pub mod validate;
 pub mod view;

@@ -67,6 +67,9 @@ struct RunArgs {
     /// Namespace of the lease.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     lease_namespace: String,
+    /// Namespace of the operator's pods, which network policies let in; empty: that of the lease.
+    #[arg(long, env = "AIS_OPERATOR_NAMESPACE", default_value = "")]
+    operator_namespace: String,
     /// Name of the lease.
     #[arg(long, env = "AIS_LEASE_NAME", default_value = "aiscluster-operator")]
     lease_name: String,
@@ -173,9 +176,11 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     metrics.leader(true);
 
     let (hub, triggers) = Hub::new();
+    let own = Some(args.operator_namespace).filter(|n| !n.is_empty());
+    let namespace = own.unwrap_or(args.lease_namespace);
     let ctx = Arc::new(Context::new(
         client.clone(),
-        Defaults { image: args.node_image, domain: args.cluster_domain },
+        Defaults { image: args.node_image, domain: args.cluster_domain, namespace },
         Caller::http()?,
         hub,
         metrics.clone(),

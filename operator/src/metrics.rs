@@ -52,6 +52,7 @@ struct Inner {
     reconciles: Family<ResultLabel, Counter>,
     reconcile_seconds: Histogram,
     writes: Family<KindLabel, Counter>,
+    unreadable: Family<ClusterLabels, Gauge>,
     is_leader: Gauge,
 }
 
@@ -74,6 +75,7 @@ impl Metrics {
             reconciles: Family::default(),
             reconcile_seconds: Histogram::new(seconds),
             writes: Family::default(),
+            unreadable: Family::default(),
             is_leader: Gauge::default(),
         };
         let help = "Changes of a primary, and requests that ended without one";
@@ -91,6 +93,8 @@ impl Metrics {
             "Writes to the API server, leases and events apart",
             inner.writes.clone(),
         );
+        let help = "A stored object that this operator cannot decode";
+        registry.register("aisop_unreadable", help, inner.unreadable.clone());
         registry.register("aisop_is_leader", "This instance holds the lease", inner.is_leader.clone());
         Self(Arc::new(inner))
     }
@@ -136,6 +140,16 @@ impl Metrics {
             };
             self.0.conditions.get_or_create(&labels).set(i64::from(condition.status == "True"));
             told.insert(labels);
+        }
+    }
+
+    /// An object that cannot be decoded, or no longer.
+    pub fn unreadable(&self, namespace: &str, cluster: &str, is: bool) {
+        let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
+        if is {
+            self.0.unreadable.get_or_create(&labels).set(1);
+        } else {
+            self.0.unreadable.remove(&labels);
         }
     }
 

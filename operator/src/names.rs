@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use ais_crds::Ports;
+
 /// Label that every object of a cluster carries, with the cluster's name.
 pub const LABEL_CLUSTER: &str = "aiscluster.dev/cluster";
 /// Label of the pod that leads, with the value `primary`.
@@ -31,12 +33,8 @@ pub const ANNOTATION_DISCOVERY: &str = "aiscluster.dev/discovery";
 pub const ANNOTATION_REFOUND: &str = "aiscluster.dev/refound";
 /// Container of gateways and targets.
 pub const CONTAINER: &str = "ais-node";
-/// Port of clients.
-pub const PORT_PUBLIC: u16 = 51080;
-/// Port of members' and the operator's calls, probes and metrics.
-pub const PORT_CONTROL: u16 = 51082;
-/// Port of member-to-member connections.
-pub const PORT_PEER: u16 = 51084;
+/// Component of access gateways. They are no role: they have no ordinals, never lead and never vote.
+pub const ACCESS: &str = "access";
 
 /// What a pod is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +68,8 @@ pub struct Names {
     pub cluster: String,
     /// DNS domain of Kubernetes, such as `cluster.local`.
     pub domain: String,
+    /// Ports of the nodes.
+    pub ports: Ports,
 }
 
 impl Names {
@@ -107,19 +107,31 @@ impl Names {
     /// Public URL of a gateway, exactly as the daemon builds its own.
     #[must_use]
     pub fn gateway_url(&self, pod: &str) -> String {
-        format!("http://{}:{PORT_PUBLIC}", self.host(Role::Gateway, pod))
+        format!("http://{}:{}", self.host(Role::Gateway, pod), self.ports.public)
     }
 
     /// URL for clients in Kubernetes.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://{}.{}.svc.{}:{PORT_PUBLIC}", self.cluster, self.namespace, self.domain)
+        format!("http://{}.{}.svc.{}:{}", self.cluster, self.namespace, self.domain, self.ports.public)
     }
 
-    /// Service of all gateways, and the disruption budget.
+    /// Claim template and volume of a target's data volume, from 0.
+    #[must_use]
+    pub fn data_volume(number: i32) -> String {
+        if number == 0 { "data".to_owned() } else { format!("data-{number}") }
+    }
+
+    /// Service of all gateways that may lead, the disruption budget, the network policy and the PodMonitor.
     #[must_use]
     pub fn service(&self) -> String {
         self.cluster.clone()
+    }
+
+    /// Workload and Service of the access gateways.
+    #[must_use]
+    pub fn access(&self) -> String {
+        format!("{}-{ACCESS}", self.cluster)
     }
 
     /// Service of the primary, and the ConfigMap with its address.
@@ -145,6 +157,22 @@ impl Names {
     pub fn selector(&self, role: Role) -> BTreeMap<String, String> {
         let mut labels = self.selector_all();
         labels.insert(LABEL_COMPONENT.into(), role.as_str().into());
+        labels
+    }
+
+    /// Labels that select the access gateways.
+    #[must_use]
+    pub fn access_selector(&self) -> BTreeMap<String, String> {
+        let mut labels = self.selector_all();
+        labels.insert(LABEL_COMPONENT.into(), ACCESS.into());
+        labels
+    }
+
+    /// Labels of the access gateways' objects.
+    #[must_use]
+    pub fn access_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.labels();
+        labels.insert(LABEL_COMPONENT.into(), ACCESS.into());
         labels
     }
 
@@ -189,7 +217,12 @@ mod tests {
     use super::*;
 
     fn names(cluster: &str) -> Names {
-        Names { namespace: "ns".into(), cluster: cluster.into(), domain: "cluster.local".into() }
+        Names {
+            namespace: "ns".into(),
+            cluster: cluster.into(),
+            domain: "cluster.local".into(),
+            ports: Ports::default(),
+        }
     }
 
     #[test]

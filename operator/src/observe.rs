@@ -7,8 +7,9 @@ use ais_crds::AISCluster;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
+use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams};
-use kube::{Client, ResourceExt};
+use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
 use serde_json::json;
 
 use crate::apply::resource;
@@ -16,7 +17,7 @@ use crate::controller::Context;
 use crate::desired::{DISCOVERY_KEY, SECRET_KEY};
 use crate::facts::{Kind, ObjectKey, Observed, PodFact, PrimaryMap, SetFact, VolumeFact};
 use crate::hub::{ClusterKey, Watched};
-use crate::names::{Names, PORT_CONTROL, Role, selector_text};
+use crate::names::{Names, Role, selector_text};
 use crate::perform::{CallError, Caller, Node, views};
 use crate::plan::primary::at_hand;
 use crate::validate::hex;
@@ -34,6 +35,9 @@ pub enum ObserveError {
     /// Signing is impossible.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// The stored object is not what this operator knows.
+    #[error("the stored object cannot be read: {0}")]
+    Undecodable(Box<InvalidObject>),
     /// No randomness for a new secret.
     #[error("no randomness for a new secret")]
     Random,
@@ -49,14 +53,20 @@ fn api(what: &'static str) -> impl FnOnce(kube::Error) -> ObserveError {
 /// [`ObserveError`]
 pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>, ObserveError> {
     let client = &ctx.client;
-    let clusters: Api<AISCluster> = Api::namespaced(client.clone(), &key.0);
+    let clusters: Api<DeserializeGuard<AISCluster>> = Api::namespaced(client.clone(), &key.0);
     let Some(cluster) = clusters.get_opt(&key.1).await.map_err(api("AISCluster"))? else { return Ok(None) };
-    let names = Names { namespace: key.0.clone(), cluster: key.1.clone(), domain: ctx.defaults.domain.clone() };
+    let cluster = cluster.0.map_err(|invalid| ObserveError::Undecodable(Box::new(invalid)))?;
+    let names = Names {
+        namespace: key.0.clone(),
+        cluster: key.1.clone(),
+        domain: ctx.defaults.domain.clone(),
+        ports: cluster.spec.networking.ports,
+    };
     let labels = ListParams::default().labels(&selector_text(&names.selector_all()));
     let pods: Api<Pod> = Api::namespaced(client.clone(), &key.0);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &key.0);
-    let (pods, claims, live) = futures::join!(pods.list(&labels), claims.list(&labels), live(client, &names, &labels));
-    let live = live?;
+    let (pods, claims, live) = futures::join!(pods.list(&labels), claims.list(&labels), live(ctx, &names, &labels));
+    let (live, pod_monitors) = live?;
     let pods: Vec<PodFact> =
         pods.map_err(api("pods"))?.items.iter().filter_map(|p| PodFact::from_pod(&names, p)).collect();
     let volumes: Vec<VolumeFact> =
@@ -103,20 +113,28 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
         reports,
         outcome,
         live,
+        pod_monitors,
+        config_call: ctx.config_call(key),
     }))
 }
 
 async fn live(
-    client: &Client,
+    ctx: &Context,
     names: &Names,
     labels: &ListParams,
-) -> Result<BTreeMap<ObjectKey, serde_json::Value>, ObserveError> {
+) -> Result<(BTreeMap<ObjectKey, serde_json::Value>, bool), ObserveError> {
+    let client = &ctx.client;
+    let pod_monitors = ctx.apis.pod_monitors(client).await;
     let api_of =
         |kind| -> Api<DynamicObject> { Api::namespaced_with(client.clone(), &names.namespace, &resource(kind)) };
     // By name, so that the operator needs no right to list secrets.
     let name = names.secret();
     let secrets = api_of(Kind::Secret);
-    let listed: Vec<_> = Kind::ALL.into_iter().filter(|k| *k != Kind::Secret).map(|k| (k, api_of(k))).collect();
+    let listed: Vec<_> = Kind::ALL
+        .into_iter()
+        .filter(|k| *k != Kind::Secret && (*k != Kind::PodMonitor || pod_monitors))
+        .map(|k| (k, api_of(k)))
+        .collect();
     let lists = futures::future::join_all(listed.iter().map(|(_, list)| list.list(labels)));
     let (secret, lists) = futures::join!(secrets.get_opt(&name), lists);
     let mut found = BTreeMap::new();
@@ -133,7 +151,7 @@ async fn live(
             found.insert((*kind, name), object);
         }
     }
-    Ok(found)
+    Ok((found, pod_monitors))
 }
 
 fn typed<T: serde::de::DeserializeOwned>(live: &BTreeMap<ObjectKey, serde_json::Value>, key: ObjectKey) -> Option<T> {
@@ -184,7 +202,7 @@ fn watched(names: &Names, pods: &[PodFact]) -> Vec<Watched> {
     pods.iter()
         .filter(|p| p.running)
         .filter_map(|p| {
-            let node = Node::new(p.ip.as_deref()?, PORT_CONTROL, &names.host(p.role?, &p.name));
+            let node = Node::new(p.ip.as_deref()?, names.ports.control, &names.host(p.role?, &p.name));
             Some(Watched { pod: p.name.clone(), uid: p.uid.clone(), node })
         })
         .collect()

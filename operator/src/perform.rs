@@ -5,15 +5,19 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ais_meta::auth;
+use ais_meta::settings::Values;
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 
+use crate::plan::config::ConfigOutcome;
 use crate::view::NodeView;
 
 /// Largest answer that is read.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Time for a call that only reads.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for a change of the configuration: a gateway may hold it until somebody leads.
+const CONFIG_TIMEOUT: Duration = Duration::from_secs(10);
 /// A stream says something every 5 s; after this silence it is given up.
 pub const STREAM_SILENCE: Duration = Duration::from_secs(12);
 
@@ -153,7 +157,7 @@ impl Caller {
     /// # Errors
     /// [`CallError`]
     pub async fn watch(&self, node: &Node) -> Result<ViewStream, CallError> {
-        let (request, _) = self.request(node, Method::GET, "/v1/ha/watch")?;
+        let (request, _) = self.request(node, Method::GET, "/v1/ha/watch", &[])?;
         let response = tokio::time::timeout(READ_TIMEOUT, request.header("Accept", "text/event-stream").send())
             .await
             .map_err(|_| CallError::Transport("time-out".into()))?
@@ -164,25 +168,50 @@ impl Caller {
         Ok(ViewStream { response, buffer: Vec::new() })
     }
 
+    /// Sets settings of the cluster's configuration, all or none. Whether they are set is seen by reading them back.
+    pub async fn set_config(&self, primary: &Node, set: &Values) -> ConfigOutcome {
+        let body = serde_json::json!({"action": "set-config", "value": set}).to_string();
+        match self.send(primary, Method::PUT, "/v1/cluster", body.into_bytes(), CONFIG_TIMEOUT).await {
+            Ok(_) => ConfigOutcome::Answered,
+            Err(CallError::Status { status, message }) if (400..=499).contains(&status) => {
+                ConfigOutcome::Refused(message)
+            }
+            Err(other) => ConfigOutcome::Unknown(other.to_string()),
+        }
+    }
+
     fn request(
         &self,
         node: &Node,
         method: Method,
         path: &str,
+        body: &[u8],
     ) -> Result<(reqwest::RequestBuilder, auth::Nonce), CallError> {
         let mut nonce: auth::Nonce = [0; 16];
         getrandom::fill(&mut nonce).map_err(|_| CallError::Signing("no randomness"))?;
         let now =
             SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| CallError::Signing("the clock is before 1970"))?;
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let covered = auth::Request { method: method.as_str(), path_and_query: path, body: &[] };
+        let covered = auth::Request { method: method.as_str(), path_and_query: path, body };
         let header = auth::sign(&self.secret, covered, now_ms, nonce);
         let url = format!("http://{}{path}", node.address);
         Ok((self.http.request(method, url).header("Host", &node.host).header(auth::HEADER, header), nonce))
     }
 
     async fn call(&self, node: &Node, method: Method, path: &str, timeout: Duration) -> Result<Vec<u8>, CallError> {
-        let (request, nonce) = self.request(node, method, path)?;
+        self.send(node, method, path, Vec::new(), timeout).await
+    }
+
+    async fn send(
+        &self,
+        node: &Node,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, CallError> {
+        let (request, nonce) = self.request(node, method, path, &body)?;
+        let request = if body.is_empty() { request } else { request.body(body) };
         let exchange = async {
             let mut response = request.send().await.map_err(|e| CallError::Transport(root_cause(&e)))?;
             let body = bounded_body(&mut response).await?;

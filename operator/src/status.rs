@@ -3,10 +3,10 @@
 //! Nothing here moves by itself: two passes over the same facts give the same status, so a cluster at
 //! rest is not written.
 
-use ais_crds::{AISClusterStatus, NodeStatus, RoleStatus, SmapStatus, VoterStatus};
+use ais_crds::{AISClusterStatus, AccessStatus, NodeStatus, RoleStatus, SmapStatus, VoterStatus};
 
 use crate::conditions;
-use crate::facts::Observed;
+use crate::facts::{Kind, Observed};
 use crate::names::Role;
 use crate::plan::Plan;
 use crate::plan::rollout::State;
@@ -32,6 +32,8 @@ pub fn status(valid: &Valid, observed: &Observed, plan: &Plan) -> AISClusterStat
         electorate: electorate(plan),
         gateways: role(valid, observed, plan, Role::Gateway),
         targets: role(valid, observed, plan, Role::Target),
+        access_gateways: access(valid, observed, plan),
+        config: plan.config.memory.clone(),
         nodes: nodes(valid, observed, plan),
         ..AISClusterStatus::default()
     };
@@ -117,9 +119,37 @@ fn role(valid: &Valid, observed: &Observed, plan: &Plan, role: Role) -> RoleStat
         replicas: count(observed.pods_of(role).count()),
         ready,
         updated: count(observed.pods_of(role).filter(|p| !revision.is_empty() && p.revision == revision).count()),
+        maintenance: count(in_maintenance(plan, role)),
         selector: valid.names.selector_text(role),
         summary: format!("{ready}/{wanted}"),
     }
+}
+
+fn in_maintenance(plan: &Plan, role: Role) -> usize {
+    let members = plan.agreement.leader.as_ref().map(|l| l.members.as_slice()).unwrap_or_default();
+    members.iter().filter(|m| m.maintenance && m.kind == role.as_str()).count()
+}
+
+/// By what the controllers of Kubernetes count: there may be as many as there are machines.
+fn access(valid: &Valid, observed: &Observed, plan: &Plan) -> Option<AccessStatus> {
+    let asked = observed.cluster.spec.access_gateways.as_ref()?;
+    let name = valid.names.access();
+    let count = |kind: Kind, field: &str| observed.live.get(&(kind, name.clone()))?["status"][field].as_i64();
+    let of = |deployment: &str, set: &str| {
+        count(Kind::Deployment, deployment).or_else(|| count(Kind::DaemonSet, set)).unwrap_or(0)
+    };
+    let replicas = asked.replicas.map_or_else(|| of("replicas", "desiredNumberScheduled"), i64::from);
+    let ready = of("readyReplicas", "numberReady");
+    let members = plan.agreement.leader.as_ref().map(|l| l.members.as_slice()).unwrap_or_default();
+    let ours = |id: &str| id.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('-'));
+    let joined = members.iter().filter(|m| m.non_electable && ours(&m.node_id)).count();
+    Some(AccessStatus {
+        replicas,
+        ready,
+        updated: of("updatedReplicas", "updatedNumberScheduled"),
+        joined: i64::try_from(joined).unwrap_or(i64::MAX),
+        summary: format!("{ready}/{replicas}"),
+    })
 }
 
 fn nodes(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<NodeStatus> {

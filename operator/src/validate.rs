@@ -1,14 +1,16 @@
 //! From what was read to what can be built. Pure. What passes here cannot fail later: the schema
 //! checked single fields, this step checks what a schema cannot see.
 
-use k8s_openapi::api::core::v1::{Affinity, TopologySpreadConstraint};
+use ais_meta::settings::Values;
+use k8s_openapi::api::core::v1::{Affinity, EnvVar, TopologySpreadConstraint};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use ais_crds::PodTemplate;
 
-use crate::facts::{Kind, Observed};
-use crate::names::{Names, Role};
+use crate::facts::Observed;
+use crate::names::Names;
+use crate::overlay::{self, BadConfig};
 use crate::plan::refound;
 
 /// Why nothing is touched. Becomes condition `Degraded` with this reason.
@@ -41,6 +43,8 @@ pub struct Placement {
     pub affinity: Option<Affinity>,
     /// Topology spread constraints.
     pub spread: Vec<TopologySpreadConstraint>,
+    /// Environment variables.
+    pub env: Vec<EnvVar>,
 }
 
 /// A cluster that can be built.
@@ -58,6 +62,10 @@ pub struct Valid {
     pub gateways: Placement,
     /// Placement of targets.
     pub targets: Placement,
+    /// Placement of access gateways.
+    pub access: Placement,
+    /// `spec.config`, or what is wrong with it: a wrong setting is no reason to leave everything else alone.
+    pub overlay: Result<Values, BadConfig>,
 }
 
 /// Checks what was read.
@@ -68,9 +76,13 @@ pub fn validate(observed: &Observed) -> Result<Valid, Invalid> {
     let names = observed.names();
     no_foreign_objects(observed)?;
     let (uuid, uuid_source) = uuid(observed)?;
+    let spec = &observed.cluster.spec;
+    let access = spec.access_gateways.as_ref().map(|a| placement("accessGateways", &a.template)).transpose()?;
     Ok(Valid {
-        gateways: placement(Role::Gateway, &observed.cluster.spec.gateways.template)?,
-        targets: placement(Role::Target, &observed.cluster.spec.targets.template)?,
+        gateways: placement("gateways", &spec.gateways.template)?,
+        targets: placement("targets", &spec.targets.template)?,
+        access: access.unwrap_or_default(),
+        overlay: overlay::read(spec.config.as_ref(), &spec.ha),
         names,
         uuid,
         uuid_source,
@@ -126,7 +138,7 @@ fn no_foreign_objects(observed: &Observed) -> Result<(), Invalid> {
     for ((kind, name), object) in &observed.live {
         let owners = object["metadata"]["ownerReferences"].as_array().map_or(&[][..], Vec::as_slice);
         let foreign = owners.iter().any(|o| o["controller"] == Value::Bool(true) && o["uid"] != uid);
-        if foreign && matches!(kind, Kind::StatefulSet | Kind::Service | Kind::ConfigMap | Kind::Secret) {
+        if foreign {
             return Err(Invalid {
                 reason: "NameConflict",
                 message: format!("{kind:?} {name} belongs to another owner; choose another name for the cluster"),
@@ -136,10 +148,10 @@ fn no_foreign_objects(observed: &Observed) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn placement(role: Role, template: &PodTemplate) -> Result<Placement, Invalid> {
+fn placement(part: &str, template: &PodTemplate) -> Result<Placement, Invalid> {
     let invalid = |field: &str, error: serde_json::Error| Invalid {
         reason: "SpecInvalid",
-        message: format!("spec.{}s.template.{field}: {error}", role.as_str()),
+        message: format!("spec.{part}.template.{field}: {error}"),
     };
     let affinity = template
         .affinity
@@ -153,5 +165,14 @@ fn placement(role: Role, template: &PodTemplate) -> Result<Placement, Invalid> {
         .map(|map| serde_json::from_value(Value::Object(map.clone())))
         .collect::<Result<_, _>>()
         .map_err(|e| invalid("topologySpreadConstraints", e))?;
-    Ok(Placement { affinity, spread })
+    let env = template
+        .env
+        .iter()
+        .map(|variable| {
+            let source = variable.value_from.clone().map(|map| serde_json::from_value(Value::Object(map)));
+            let value_from = source.transpose().map_err(|e| invalid(&format!("env {}", variable.name), e))?;
+            Ok(EnvVar { name: variable.name.clone(), value: variable.value.clone(), value_from })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Placement { affinity, spread, env })
 }

@@ -95,6 +95,8 @@ pub struct NodeView {
     pub bmd_version: i64,
     /// Version of the configuration.
     pub config_version: i64,
+    /// Settings of the cluster that were set, by dotted name; absent from an older daemon.
+    pub settings: Option<BTreeMap<String, String>>,
     /// It serves.
     pub ready: bool,
     /// The cluster is being stopped.

@@ -61,6 +61,7 @@ fn objects_are_made_in_order_with_workloads_last() {
             "Service/demo-primary",
             "Service/demo-target",
             "PodDisruptionBudget/demo",
+            "NetworkPolicy/demo",
             "StatefulSet/demo-gateway",
             "StatefulSet/demo-target",
         ]

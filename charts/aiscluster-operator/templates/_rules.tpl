@@ -44,6 +44,19 @@ tests fail for a rule without one, for one that no test ever used, and for a req
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, patch, delete]
+# Access gateways, which come and go with a field of the cluster, as the one or the other.
+- apiGroups: [apps]
+  resources: [deployments, daemonsets]
+  verbs: [get, list, watch, create, patch, delete]
+# Who may connect to the pods of a cluster; deleted when the spec turns it off.
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+# Where the Prometheus operator is installed, and a cluster asks for it. Looked at now and then, not watched: a watch of
+# an API that is not there would fail for ever.
+- apiGroups: [monitoring.coreos.com]
+  resources: [podmonitors]
+  verbs: [get, list, create, patch, delete]
 # One budget over all pods of a cluster; deleted when the spec turns it off.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]

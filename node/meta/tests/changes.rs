@@ -292,3 +292,17 @@ fn rm_unsafe_is_done_at_once() {
     assert_eq!((shown(&done, "t2"), done.transaction()), (None, None));
     assert!(matches!(refusal(&done, &join(node("t2", Kind::Target, 12))), Refusal::DiskLost { options: None, .. }));
 }
+
+#[test]
+fn gateways_with_a_new_name_each_time_do_not_fill_the_memory() {
+    let state = edited(&genesis(), |draft| {
+        for n in 0..4200 {
+            let name = format!("access-{n}");
+            let node = ais_meta::Node { flags: ais_meta::node::flags::NON_ELECTABLE, ..node(&name, Kind::Gateway, n) };
+            assert_eq!(draft.change(&join(node)), Outcome::Done);
+            assert_eq!(draft.change(&Change::Leave { node: id(&name) }), Outcome::Done);
+        }
+    });
+    assert_eq!(state.past().len(), 4096);
+    assert!(state.past().contains_key(&id("access-4199")), "who left last is known");
+}

@@ -97,7 +97,12 @@ pub(super) async fn promote(api: &Api<AISCluster>, name: &str, gateway: &str, ti
 
 /// A gateway of the cluster, by the name of its pod or by its number.
 fn gateway_name(cluster: &AISCluster, text: &str) -> anyhow::Result<String> {
-    let names = Names { namespace: String::new(), cluster: cluster.name_any(), domain: String::new() };
+    let names = Names {
+        namespace: String::new(),
+        cluster: cluster.name_any(),
+        domain: String::new(),
+        ports: cluster.spec.networking.ports,
+    };
     let name = if text.bytes().all(|b| b.is_ascii_digit()) {
         format!("{}-gateway-{text}", names.cluster)
     } else {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
 use super::{Wanted, meta, wanted};
 use crate::facts::{Discovery, Kind, Observed, Peer};
-use crate::names::{PORT_CONTROL, PORT_PEER, PORT_PUBLIC, Role};
+use crate::names::Role;
 use crate::plan::Plan;
 use crate::validate::Valid;
 
@@ -69,9 +69,9 @@ fn peers(valid: &Valid, plan: &Plan) -> Vec<Peer> {
             let host = names.host(role, &id);
             Peer {
                 kind: role.as_str().into(),
-                public: format!("{host}:{PORT_PUBLIC}"),
-                control: format!("{host}:{PORT_CONTROL}"),
-                peer: format!("{host}:{PORT_PEER}"),
+                public: format!("{host}:{}", names.ports.public),
+                control: format!("{host}:{}", names.ports.control),
+                peer: format!("{host}:{}", names.ports.peer),
                 id,
             }
         })

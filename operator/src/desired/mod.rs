@@ -3,8 +3,11 @@
 //! The pod template depends on nothing that moves by itself: not on the primary, not on who founds. A
 //! failover must not make pods look outdated.
 
+mod access;
 mod config;
 pub use config::{DISCOVERY_KEY, SECRET_KEY};
+mod network;
+mod placement;
 mod pod;
 mod services;
 mod workloads;
@@ -41,7 +44,10 @@ pub fn build(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<Wanted> {
     ];
     wanted.extend(services::all(valid, observed));
     wanted.extend(services::budget(valid, observed));
+    wanted.extend(network::policy(valid, observed));
+    wanted.extend(network::monitor(valid, observed));
     if !plan.refound.as_ref().is_some_and(Refound::stops_workloads) {
+        wanted.extend(access::all(valid, observed, plan));
         wanted.extend(workloads::all(valid, observed, plan));
     }
     wanted.sort_by(|a, b| a.key.cmp(&b.key));

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use super::{Wanted, meta, pod, wanted};
 use crate::facts::{Kind, Observed};
-use crate::names::{ANNOTATION_REPLICAS, LABEL_CLUSTER_ID, Role};
+use crate::names::{ANNOTATION_REPLICAS, LABEL_CLUSTER_ID, Names, Role};
 use crate::plan::Plan;
 use crate::validate::Valid;
 
@@ -60,7 +60,14 @@ fn claims(valid: &Valid, observed: &Observed, role: Role) -> Vec<PersistentVolum
     let mut claims = vec![claim("state", &state.size, state.storage_class_name.as_ref(), labels.clone())];
     if role == Role::Target {
         let data = &spec.targets.storage;
-        claims.push(claim("data", &data.size, data.storage_class_name.as_ref(), labels));
+        for number in 0..data.volumes_per_target {
+            let name = Names::data_volume(number);
+            let mut claim = claim(&name, &data.size, data.storage_class_name.as_ref(), labels.clone());
+            if let Some(spec) = &mut claim.spec {
+                spec.access_modes = Some(data.access_modes.iter().map(|mode| mode.as_str().to_owned()).collect());
+            }
+            claims.push(claim);
+        }
     }
     claims
 }

@@ -1,5 +1,6 @@
 //! What to do next, and why. Pure.
 
+pub mod config;
 pub mod disruption;
 pub mod drain;
 pub mod founding;
@@ -83,6 +84,8 @@ pub struct Plan {
     pub primary: primary::Decision,
     /// The roll-out of a new template.
     pub rollout: Rollout,
+    /// `spec.config`: what status remembers, the call to make, the condition.
+    pub config: config::ConfigPlan,
     /// Tell the gateways to read the founding list again.
     pub poke: Vec<String>,
     /// Events.
@@ -110,8 +113,10 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
         errand: errand.as_ref(),
     });
     rollout.conclude(observed.fresh, &mut primary);
+    let config = config::config(valid, observed, &agreement);
     let mut notes = primary.notes.clone();
     notes.extend(rollout.notes.iter().cloned());
+    notes.extend(config.notes.iter().cloned());
     if valid.uuid_source == UuidSource::Volumes && observed.primary_map.is_none() {
         let message = format!("found state volumes of cluster {} and adopted them", valid.uuid);
         notes.push(Note::normal("ClusterAdopted", "Adopt", message));
@@ -124,7 +129,7 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
     }
     marks.removals.clone_from(&rollout.removals);
     let poke = if founding.shortened { founding.initial_voters.clone() } else { Vec::new() };
-    let due = [primary.requeue, rollout.requeue].into_iter().flatten().min();
+    let due = [primary.requeue, rollout.requeue, config.again].into_iter().flatten().min();
     let requeue = requeue(observed, &agreement, &founding, due);
     Plan {
         endpoint: endpoint(valid, observed, &agreement, &founding),
@@ -136,6 +141,7 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
         marks,
         primary,
         rollout,
+        config,
         notes,
         requeue,
     }

@@ -73,7 +73,11 @@ impl World {
     pub fn new(spec: Value) -> Self {
         let observed = Observed {
             cluster: cluster(spec),
-            defaults: Defaults { image: "localhost/aiscluster:dev".into(), domain: "cluster.local".into() },
+            defaults: Defaults {
+                image: "localhost/aiscluster:dev".into(),
+                domain: "cluster.local".into(),
+                namespace: "aiscluster-system".into(),
+            },
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
             uptime: std::time::Duration::from_secs(60),
             hold: None,
@@ -87,6 +91,8 @@ impl World {
             secret: "0123456789abcdef0123456789abcdef".into(),
             reports: BTreeMap::new(),
             outcome: None,
+            pod_monitors: false,
+            config_call: None,
             live: BTreeMap::new(),
         };
         Self { observed, memo: Memo::default() }
@@ -175,7 +181,10 @@ impl World {
                 // The server adds; it also writes some things its own way, as it does with quantities.
                 merge(&mut live["metadata"], &json!({"uid": "x", "resourceVersion": "9", "generation": 1}));
                 if wanted.key.0 == Kind::StatefulSet {
-                    merge(&mut live["spec"], &json!({"template": {"spec": {"dnsPolicy": "ClusterFirst"}}}));
+                    let pod = &mut live["spec"]["template"]["spec"];
+                    if pod.get("dnsPolicy").is_none() {
+                        pod["dnsPolicy"] = json!("ClusterFirst");
+                    }
                     let limits = &mut live["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"];
                     if limits["cpu"] == "1000m" {
                         limits["cpu"] = json!("1");
@@ -320,6 +329,7 @@ impl World {
                 smap_version: 100 * i64::try_from(epoch).unwrap() + 5,
                 bmd_version: 3,
                 config_version: 1,
+                settings: Some(BTreeMap::new()),
                 ready: true,
                 members: if leads { members.clone() } else { Vec::new() },
                 ..NodeView::default()

@@ -24,9 +24,10 @@ impl Product {
         format!("{LABEL}={NAME}")
     }
 
-    /// All pods of the cluster.
+    /// All gateways and targets of the cluster; access gateways are not among them.
     pub fn pods(&self) -> Result<Vec<Value>> {
-        self.kubectl.list("pods", Some(&Self::selector()))
+        let selector = format!("{},app.kubernetes.io/component in (gateway,target)", Self::selector());
+        self.kubectl.list("pods", Some(&selector))
     }
 
     /// Their names.

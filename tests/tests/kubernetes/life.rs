@@ -12,7 +12,7 @@ use crate::bed::{Bed, LONG};
 
 /// The bound of a deletion is generous; with the policy Retain nothing has to be waited for.
 const DELETED: Duration = Duration::from_secs(60);
-const KINDS: &str = "statefulsets,pods,services,configmaps,secrets,poddisruptionbudgets,endpointslices";
+const KINDS: &str = "statefulsets,pods,services,configmaps,secrets,poddisruptionbudgets,endpointslices,networkpolicies";
 
 /// Everything in the namespace that carries the cluster's label, and is no volume claim.
 fn remains(product: &Product) -> Result<Vec<String>> {

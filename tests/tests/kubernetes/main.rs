@@ -19,6 +19,7 @@ mod rest;
 mod rights;
 mod rollout;
 mod side;
+mod spec;
 mod story;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -64,6 +65,11 @@ const CASES: &[Case] = &[
     ("rollout_stops_at_a_broken_image", rollout::stops_at_a_broken_image),
     ("rollout_supervised", rollout::supervised),
     ("rollout_outlives_the_operator", rollout::outlives_the_operator),
+    ("config_overlay", spec::config_overlay),
+    ("access_gateways", spec::access_gateways),
+    ("networking_and_monitoring", spec::networking_and_monitoring),
+    ("explained_and_waited_for", spec::explained_and_waited_for),
+    ("an_unreadable_object_blinds_nobody", spec::an_unreadable_object_blinds_nobody),
     ("conditions_follow_the_spec", rest::conditions_follow_the_spec),
     ("nothing_is_privileged", hardening::nothing_is_privileged),
     ("chart_changes_under_clients", install::chart_changes_under_clients),

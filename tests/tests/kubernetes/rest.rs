@@ -24,6 +24,9 @@ const RESOURCES: &[&str] = &[
     "pods",
     "persistentvolumeclaims",
     "poddisruptionbudgets",
+    "networkpolicies",
+    "deployments",
+    "daemonsets",
     "events",
 ];
 
@@ -52,7 +55,8 @@ pub(crate) fn idle_writes_nothing(bed: &mut Bed) -> Result<String> {
         Ok((writes(bed)? == before).then_some(()))
     })?;
     let versions = |bed: &Bed| -> Result<String> {
-        let kinds = "aisc,configmaps,secrets,services,statefulsets,pods,persistentvolumeclaims,poddisruptionbudgets";
+        let kinds = "aisc,configmaps,secrets,services,statefulsets,pods,persistentvolumeclaims,poddisruptionbudgets,\
+                     networkpolicies";
         let columns = "custom-columns=K:.kind,N:.metadata.name,V:.metadata.resourceVersion";
         bed.product.kubectl.run(&["get", kinds, "-o", columns, "--no-headers"])
     };

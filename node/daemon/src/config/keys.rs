@@ -70,7 +70,11 @@ pub const KEYS: &[Key] = &[
     switch("non_electable", "Never lead; counts at the node's first join only"),
     key("log_format", Some("human"), "human or json"),
     key("log_level", Some("info"), "error, warn, info, debug, trace, or a filter such as info,ais_node=debug"),
-    key("domain", None, "Failure domain of this node: its host, rack or zone"),
+    key(
+        "domain",
+        None,
+        "Failure domain of this node: its host, rack or zone; of several, separated by commas, the first that is not empty",
+    ),
     key("voters", Some("5"), "Largest number of voters, 3 or 5"),
     key("heartbeat_ms", Some("300"), "Between heartbeats of the primary"),
     key("suspect_ms", Some("1500"), "Silence after which the primary is suspected"),

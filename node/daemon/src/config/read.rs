@@ -15,6 +15,9 @@ const KEY_LEN_MAX: u64 = 64 << 10;
 /// More data disks than a machine has.
 const MOUNTPATHS_MAX: usize = 256;
 
+/// As long as a name of a host may be in Kubernetes.
+const DOMAIN_LEN_MAX: usize = 253;
+
 /// Longest timer; a month.
 const TIMER_MS_MAX: u64 = 31 * 24 * 3600 * 1000;
 
@@ -238,6 +241,16 @@ fn mountpaths(reader: &mut Reader, kind: Option<Kind>) -> Vec<PathBuf> {
     paths.unwrap_or_default()
 }
 
+/// The first of a list that is not empty: whoever fills in the list may not know which of them there are (a zone, or else
+/// the host).
+fn domain(text: &str) -> Result<String, String> {
+    let first = text.split(',').map(str::trim).find(|name| !name.is_empty()).unwrap_or_default();
+    match first.len() {
+        0..=DOMAIN_LEN_MAX => Ok(first.to_owned()),
+        _ => Err(format!("'{first}' is longer than {DOMAIN_LEN_MAX} characters")),
+    }
+}
+
 fn advertise_host(reader: &mut Reader, listen_host: &str, hostname: Option<&str>) -> Option<String> {
     let unspecified = |host: &str| host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified());
     if reader.text("advertise_host").is_some() {
@@ -271,10 +284,7 @@ pub(super) fn build(values: Values, problems: Vec<String>, hostname: Option<&str
         Ok(_) => Ok(text.to_owned()),
         Err(e) => Err(format!("'{text}' is not a level or filter: {e}")),
     });
-    let domain = r.optional("domain", |text| match text.len() {
-        0..=63 => Ok(text.to_owned()),
-        _ => Err("is longer than 63 characters".to_owned()),
-    });
+    let domain = r.optional("domain", domain);
     let insecure = r.switch("insecure");
     let secrets = secrets(r, insecure);
     let keyring = Keyring::new(secrets, r.text("secret_file").map(PathBuf::from));

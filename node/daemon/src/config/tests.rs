@@ -213,3 +213,12 @@ fn mountpaths_are_absolute_distinct_and_a_targets() {
     }
     assert!(least(&["--mountpaths=/a"]).unwrap_err().to_string().contains("for targets"));
 }
+
+#[test]
+fn of_several_failure_domains_the_first_that_is_known_counts() {
+    let domain = |given: &str| least(&[&format!("--domain={given}")]).map(|config| config.domain);
+    for (given, counts) in [("zone-a,node-1", "zone-a"), (",node-1", "node-1"), (" , node-1", "node-1"), (",", "")] {
+        assert_eq!(domain(given).unwrap(), counts, "{given}");
+    }
+    assert!(domain(&"x".repeat(254)).unwrap_err().0[0].contains("longer than 253"));
+}

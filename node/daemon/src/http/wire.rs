@@ -338,6 +338,7 @@ pub fn ha_view(handle: &Handle, view: &View) -> Value {
         "smap_version": state.map_or(0, |s| s.smap().version),
         "bmd_version": state.map_or(0, State::bmd_version),
         "config_version": state.map_or(0, |s| s.config().version),
+        "settings": state.map(|s| &s.config().settings),
         "ready": view.ready,
         "stopping": view.stopping,
         "cluster_stopping": state.is_some_and(|s| s.head().stopping),

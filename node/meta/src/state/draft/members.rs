@@ -118,8 +118,11 @@ impl Draft {
         self.work.past.insert(node.id.clone(), past);
         self.touch(record::past_key(&node.id));
         if self.work.past.len() > PAST_MAX {
-            let plain = self.work.past.iter().find(|(_, p)| p.flags == 0).map(|(id, _)| id.clone());
-            if let Some(victim) = plain {
+            let with = |flags: u64| {
+                self.work.past.iter().find(|(id, p)| p.flags == flags && **id != node.id).map(|(id, _)| id.clone())
+            };
+            // Then those that may not lead: gateways whose names change with each pod say so again when they join.
+            if let Some(victim) = with(0).or_else(|| with(flags::NON_ELECTABLE)) {
                 self.work.past.remove(&victim);
                 self.touch(record::past_key(&victim));
             }
