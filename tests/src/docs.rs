@@ -86,6 +86,14 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_shows_the_status_page_as_it_is() {
+        let page = fs::read_to_string(root().join("operator/tests/snapshots/page_waits.txt")).unwrap();
+        let shown: String = page.lines().map(|line| format!("{}\n", format!("    {line}").trim_end())).collect();
+        let manual = fs::read_to_string(root().join("docs/operator.md")).unwrap();
+        assert!(manual.contains(&shown), "docs/operator.md shows another page than operator/tests/snapshots has");
+    }
+
+    #[test]
     fn texts_are_found_where_they_stand() {
         assert_eq!(literal("&format!(\"waiting for {x}\"))").as_deref(), Some("waiting for"));
         assert_eq!(literal("\n            \"plain\".to_owned(),").as_deref(), Some("plain"));
