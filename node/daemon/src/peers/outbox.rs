@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ais_ha::{Message, Packet};
+use ais_ha::{AppendBody, Message, Packet};
 use tokio::sync::Notify;
 
 use super::wire::Channel;
@@ -57,6 +57,10 @@ impl Outbox {
         if matches!(packet.message, Message::Heartbeat { .. }) {
             inner.queue.retain(|p| !matches!(p.message, Message::Heartbeat { .. }));
         }
+        if matches!(packet.message, Message::Append { body: AppendBody::Full(_), .. }) {
+            // It stands for every step before it; whole States that wait for a slow peer would fill the memory.
+            inner.queue.retain(|p| !matches!(p.message, Message::Append { .. }));
+        }
         if inner.queue.len() >= max {
             inner.queue.pop_front();
             self.hooks.packet_dropped(self.channel == Channel::Bulk);
@@ -102,11 +106,27 @@ mod tests {
     use super::*;
     use crate::hooks::NoHooks;
     use ais_ha::Sender;
-    use ais_meta::{BootId, DiskId, Stamp, VoterId};
+    use ais_meta::{BootId, Digest, DiskId, Full, Stamp, VoterId};
 
     fn packet(epoch: u64, message: Message) -> Box<Packet> {
         let from = Sender { id: VoterId::new("g1".parse().unwrap(), DiskId(1)), run: 1, boot: BootId(1) };
         Box::new(Packet { uuid: None, incarnation: 0, epoch, from, message })
+    }
+
+    /// Found by the soak: a primary grew to 515 MiB while members were slow to take the whole State.
+    #[test]
+    fn a_whole_state_replaces_the_appends_before_it() {
+        let append = |body| Message::Append { round: 1, commit: Stamp::default(), body };
+        let full = |seq| Full { stamp: Stamp::new(0, 1, seq), digest: Digest::default(), entries: Vec::new() };
+        let outbox = Outbox::new(Channel::Bulk, Arc::new(NoHooks));
+        outbox.set_open(true);
+        outbox.push(packet(1, append(AppendBody::Full(Arc::new(full(1))))));
+        outbox.push(packet(2, append(AppendBody::Deltas(Vec::new()))));
+        outbox.push(packet(3, Message::Probe));
+        outbox.push(packet(4, append(AppendBody::Full(Arc::new(full(2))))));
+        outbox.push(packet(5, append(AppendBody::Deltas(Vec::new()))));
+        let epochs: Vec<u64> = std::iter::from_fn(|| outbox.try_next()).map(|p| p.epoch).collect();
+        assert_eq!(epochs, [3, 4, 5]);
     }
 
     #[test]
