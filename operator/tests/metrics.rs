@@ -37,6 +37,7 @@ fn the_manual_lists_every_metric() {
     metrics.transition("Failback", "Succeeded", Some(0.1));
     metrics.cluster("ns", "demo", true, Some(1));
     metrics.conditions("ns", "demo", &[condition("Ready", "True")]);
+    metrics.unreadable("ns", "other", true);
     metrics.leader(true);
     let text = text(&registry);
     let registered = include_str!("../src/metrics.rs").matches("registry.register(").count();

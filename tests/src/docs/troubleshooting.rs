@@ -11,11 +11,11 @@ use crate::xtask::root;
 /// Words in the operator's code that look like reasons and are none: what Kubernetes calls things, values and types of
 /// conditions, actions of events, phases and states (the manual has a list of its own), flags and policies.
 const WORDS: &str = "
-    AISCluster AISClusterStatus ClusterIP Host None Normal OnDelete OnRootMismatch Opaque Parallel PersistentVolumeClaim
-    Pod ReadWriteOnce RuntimeDefault Warning
+    AISCluster AISClusterStatus ClusterFirstWithHostNet ClusterIP Host In Ingress Local None Normal OnDelete OnRootMismatch Opaque Parallel PersistentVolumeClaim
+    Pod ReadWriteOnce RollingUpdate RuntimeDefault ScheduleAnyway Warning
     True False Unknown
-    Degraded MembershipConverged Paused PrimaryPreferred Progressing RolloutPending
-    Accept Adopt Apply Delete Elect Found Observe Refound Request Start
+    ConfigValid Degraded MembershipConverged Paused PrimaryPreferred Progressing RolloutPending
+    Accept Adopt Apply Delete Elect Found Observe Read Refound Request SetConfig Start Validate
     CrashLoopBackOff CreateContainerConfigError CreateContainerError ErrImageNeverPull ErrImagePull ImagePullBackOff
     InvalidImageName PodScheduled RunContainerError
     Completed Creating Deleting Rolling Running Scaling Stuck Updating
