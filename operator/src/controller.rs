@@ -36,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::names::{LABEL_CLUSTER, LABEL_MANAGED_BY, MANAGER, Role};
 use crate::nodes::Nodes;
 use crate::observe::{ObserveError, observe};
+use crate::pauses::{after_conflict, after_failures};
 use crate::perform::{Caller, Node, TransferOutcome};
 use crate::plan::config::{ConfigCall, SetConfig};
 use crate::plan::primary::{Decision, Hold, Transfer};
@@ -253,7 +254,12 @@ async fn reconcile(cluster: Arc<Meta>, ctx: Arc<Context>) -> Result<Action, Erro
     let key = (cluster.namespace().unwrap_or_default(), cluster.name_any());
     let began = Instant::now();
     let result = pass(&ctx, &key, cluster.uid().as_deref()).await;
-    ctx.metrics.reconciled(result.is_ok(), began.elapsed().as_secs_f64());
+    let word = match &result {
+        Ok(_) => "ok",
+        Err(error) if after_conflict(error).is_some() => "again",
+        Err(_) => "error",
+    };
+    ctx.metrics.reconciled(word, began.elapsed().as_secs_f64());
     if result.is_ok() {
         ctx.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
     }
@@ -262,10 +268,18 @@ async fn reconcile(cluster: Arc<Meta>, ctx: Arc<Context>) -> Result<Action, Erro
 
 fn on_error(cluster: Arc<Meta>, error: &Error, ctx: Arc<Context>) -> Action {
     let key = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+    if let Some(again) = after_conflict(error) {
+        tracing::debug!(namespace = key.0, cluster = key.1, %error, "somebody else was quicker");
+        return Action::requeue(again);
+    }
+    ctx.metrics.failed(match error {
+        Error::Observe(_) => "observe",
+        Error::Apply(_) => "apply",
+    });
     let mut failures = ctx.failures.lock().unwrap_or_else(PoisonError::into_inner);
     let count = failures.entry(key.clone()).or_default();
     *count = count.saturating_add(1);
-    let wait = Duration::from_secs(1 << (*count - 1).min(6));
+    let wait = after_failures(*count);
     tracing::warn!(namespace = key.0, cluster = key.1, %error, again_in_s = wait.as_secs(), "pass failed");
     Action::requeue(wait)
 }

@@ -16,6 +16,7 @@ pub mod names;
 pub mod nodes;
 pub mod observe;
 pub mod overlay;
+pub mod pauses;
 pub mod perform;
 pub mod plan;
 pub mod scope;

@@ -40,6 +40,11 @@ struct ResultLabel {
     result: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StepLabel {
+    step: String,
+}
+
 #[derive(Debug)]
 struct Inner {
     transitions: Family<TransitionLabels, Counter>,
@@ -50,6 +55,7 @@ struct Inner {
     told: Mutex<BTreeSet<ConditionLabels>>,
     smap_version: Family<ClusterLabels, Gauge>,
     reconciles: Family<ResultLabel, Counter>,
+    reconcile_errors: Family<StepLabel, Counter>,
     reconcile_seconds: Histogram,
     writes: Family<KindLabel, Counter>,
     unreadable: Family<ClusterLabels, Gauge>,
@@ -73,6 +79,7 @@ impl Metrics {
             told: Mutex::default(),
             smap_version: Family::default(),
             reconciles: Family::default(),
+            reconcile_errors: Family::default(),
             reconcile_seconds: Histogram::new(seconds),
             writes: Family::default(),
             unreadable: Family::default(),
@@ -86,7 +93,10 @@ impl Metrics {
         let help = "Conditions of a cluster: 1 for True, 0 for False and Unknown";
         registry.register("aisop_condition", help, inner.conditions.clone());
         registry.register("aisop_smap_version", "Version of the cluster map", inner.smap_version.clone());
-        registry.register("aisop_reconcile", "Passes over a cluster", inner.reconciles.clone());
+        let help = "Passes over a cluster; again: somebody else changed it meanwhile, which is no error";
+        registry.register("aisop_reconcile", help, inner.reconciles.clone());
+        let help = "Passes that failed, by the step that did";
+        registry.register("aisop_reconcile_errors", help, inner.reconcile_errors.clone());
         registry.register("aisop_reconcile_seconds", "Duration of a pass", inner.reconcile_seconds.clone());
         registry.register(
             "aisop_api_writes",
@@ -104,11 +114,15 @@ impl Metrics {
         self.0.writes.get_or_create(&KindLabel { kind: kind.to_owned() }).inc();
     }
 
-    /// One pass.
-    pub fn reconciled(&self, ok: bool, seconds: f64) {
-        let result = if ok { "ok" } else { "error" };
+    /// One pass: `ok`, `again` or `error`.
+    pub fn reconciled(&self, result: &str, seconds: f64) {
         self.0.reconciles.get_or_create(&ResultLabel { result: result.to_owned() }).inc();
         self.0.reconcile_seconds.observe(seconds);
+    }
+
+    /// A pass failed at this step.
+    pub fn failed(&self, step: &str) {
+        self.0.reconcile_errors.get_or_create(&StepLabel { step: step.to_owned() }).inc();
     }
 
     /// One change of a primary; `seconds` for a planned one.

@@ -33,7 +33,8 @@ fn the_manual_lists_every_metric() {
     let metrics = Metrics::new(&mut registry);
     // A family shows itself with its first sample only.
     metrics.write("ConfigMap");
-    metrics.reconciled(true, 0.1);
+    metrics.reconciled("ok", 0.1);
+    metrics.failed("apply");
     metrics.transition("Failback", "Succeeded", Some(0.1));
     metrics.cluster("ns", "demo", true, Some(1));
     metrics.conditions("ns", "demo", &[condition("Ready", "True")]);

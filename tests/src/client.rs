@@ -48,6 +48,8 @@ pub struct View {
     pub promised_incarnation: u32,
     /// Who leads, as it believes.
     pub primary: Option<String>,
+    /// Since when it leads, in Unix milliseconds; of the primary only.
+    pub primary_since_ms: Option<i64>,
     /// Voters of that State.
     pub electorate: Vec<Seat>,
     /// Version of the Smap.

@@ -114,7 +114,9 @@ fn hold(s: &Situation<'_>, decision: &Decision, name: &str, leader: &Leader) -> 
 fn skip(s: &Situation<'_>, decision: &mut Decision) {
     forget_attempts(&mut decision.memory);
     if reason_before(s) == Some("Stabilizing") && !decision.preferred {
-        let message = format!("the failback is put off: {}; {}", decision.message, smap(s));
+        let to = decision.memory.preferred.as_deref().unwrap_or("nobody");
+        let from = decision.memory.current.as_deref().unwrap_or("nobody");
+        let message = format!("the failback from {from} to {to} is put off: {}; {}", decision.message, smap(s));
         decision.notes.push(Note::normal("FailbackSkipped", "Failback", message));
     }
 }

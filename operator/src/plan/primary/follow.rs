@@ -52,11 +52,13 @@ fn first_of_its_life(observed: &Observed) -> bool {
 /// Epoch 1 is the founding; its founder may have to tell it again, in epoch 2. Later ones were adopted.
 fn first_leader(s: &Situation<'_>, decision: &mut Decision, leader: &Leader) {
     if leader.reign.1 <= 2 {
-        let message = format!("founded cluster {} with primary {}", s.valid.uuid, leader.node_id);
+        let message =
+            format!("founded cluster {} with primary {}; Smap v{}", s.valid.uuid, leader.node_id, leader.smap_version);
         decision.notes.push(Note::normal("ClusterFormed", "Found", message));
         record(decision, ended(s, leader, "", "Founding"));
     } else {
-        let message = format!("{} leads the adopted cluster {}", leader.node_id, s.valid.uuid);
+        let message =
+            format!("{} leads the adopted cluster {}; Smap v{}", leader.node_id, s.valid.uuid, leader.smap_version);
         decision.notes.push(Note::normal("PrimaryElected", "Elect", message));
         record(decision, ended(s, leader, "", "Start"));
     }
