@@ -171,7 +171,9 @@ fn a_pod_monitor_where_its_api_is() {
     let monitor = object(&world, Kind::PodMonitor, "demo");
     assert_eq!(monitor["metadata"]["labels"]["release"], "prom");
     assert_eq!(monitor["metadata"]["ownerReferences"][0]["kind"], "AISCluster");
-    assert_eq!(monitor["spec"]["podMetricsEndpoints"], json!([{"port": "control", "path": "/metrics"}]));
+    let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+    assert_eq!((&endpoint["port"], &endpoint["path"]), (&json!("control"), &json!("/metrics")));
+    assert_eq!(endpoint["relabelings"][0]["targetLabel"], "cluster");
     assert!(world.pass().writes.is_empty());
     world.set_spec(json!({"monitoring": {"podMonitor": false}}));
     let pruned = |w: &Write| *w == Write::Prune((Kind::PodMonitor, "demo".into()));

@@ -90,8 +90,17 @@ pub(super) fn monitor(valid: &Valid, observed: &Observed) -> Option<Wanted> {
         "metadata": metadata,
         "spec": {
             "selector": {"matchLabels": valid.names.selector_all()},
-            "podMetricsEndpoints": [{"port": "control", "path": "/metrics"}],
-            "podTargetLabels": ["aiscluster.dev/cluster", "app.kubernetes.io/component", "aiscluster.dev/role"],
+            "podMetricsEndpoints": [{
+                "port": "control",
+                "path": "/metrics",
+                // The chart's rules and dashboard group by it.
+                "relabelings": [{
+                    "sourceLabels": ["__meta_kubernetes_pod_label_aiscluster_dev_cluster"],
+                    "targetLabel": "cluster",
+                }],
+            }],
+            // Who leads is a metric: as a label it would begin new series at each move.
+            "podTargetLabels": ["app.kubernetes.io/component"],
         },
     });
     Some(wanted(Kind::PodMonitor, name, &monitor))
