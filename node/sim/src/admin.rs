@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ais_ha::invariant::{Verdict, violated};
 use ais_ha::{Input, RecoverRefused, Reply};
 use ais_meta::node::flags;
+use ais_meta::state::Txn;
 use ais_meta::{Change, DiskId, MemberAction, MemberOptions, Outcome, Refusal, RequestId, Stamp, VoterId};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,8 @@ pub(crate) struct Admin {
     /// Tokens answered as revoked.
     revoked: BTreeSet<u64>,
     nonce: u64,
+    /// The call that confirmed another stamp than the one that was meant.
+    slip: Option<u64>,
     recovering: bool,
     /// When a member was last asked for to be taken back into service.
     served: Option<Micros>,
@@ -112,7 +115,7 @@ impl World {
         let Some(primary) = self.primary() else { return false };
         let Some(state) = self.served(primary).cloned() else { return false };
         if let Some(txn) = state.transaction() {
-            // A voter that leaves for good waits for another in its place, and a flapping one is damped for minutes.
+            // A voter that leaves for good waits for another in its place: `wind_up` sees to the end of it.
             return txn.action == MemberAction::Decommission;
         }
         let out = state.nodes().values().find(|n| n.flags & (flags::MAINTENANCE | flags::DECOMMISSION) != 0);
@@ -130,6 +133,11 @@ impl World {
             );
         }
         false
+    }
+
+    /// What the primary has not finished yet; nothing while nobody leads.
+    pub(crate) fn pending_txn(&self) -> Option<Txn> {
+        self.served(self.primary()?)?.transaction().cloned()
     }
 
     /// I10 of what administrators were told, at every node after healing.
@@ -213,13 +221,19 @@ impl World {
         if let Some((stamp, node)) = best {
             self.admin.nonce += 1;
             let nonce = self.admin.nonce;
+            // The first time with a slip of the pen.
+            let slip = *self.admin.slip.get_or_insert(nonce) == nonce;
+            let stamp = if slip { stamp.next() } else { stamp };
             self.input(node, Input::Recover { nonce, stamp });
         }
         self.after(AGAIN, Event::Later(Later::Recover));
     }
 
-    pub(crate) fn on_recovered(&mut self, result: &Result<Stamp, RecoverRefused>) {
+    pub(crate) fn on_recovered(&mut self, nonce: u64, result: &Result<Stamp, RecoverRefused>) -> Verdict {
         match result {
+            Ok(stamp) if self.admin.slip == Some(nonce) => {
+                return violated("I3", format!("recovered as {stamp} from a State that nobody confirmed"));
+            }
             Ok(stamp) => {
                 self.trace.note(self.now, || format!("recovered as {stamp}"));
                 self.counts.saw(Seen::Recovered);
@@ -229,5 +243,6 @@ impl World {
                 self.counts.saw(Seen::RecoverRefused);
             }
         }
+        Ok(())
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Nemesis {
     quiet_until: Micros,
     /// Somebody is killed at this moment, and back after.
     armed: Option<(Moment, Micros)>,
+    /// A wipe left no voter that may lead and knows who votes.
+    pub(crate) headless: bool,
 }
 
 impl World {
@@ -288,15 +290,22 @@ impl World {
         if self.record.commits() < 3 || !self.record.would_remember(&voters) {
             return false;
         }
-        // Somebody who may lead must know who votes now.
+        // Whether somebody who may lead knows who votes now.
         let newest = self.record.newest();
         let knows = |v: &ais_meta::Voter| {
             let host = self.hosts.iter().find(|h| h.voter() == v.id);
             let held = host.and_then(|h| h.disk.accepted()).is_some_and(|s| s.stamp() >= newest);
             v.electable && held && !voters.contains(&v.id)
         };
-        if !self.known.last_key_value().is_some_and(|(_, state)| state.electorate().iter().any(knows)) {
-            return false;
+        let Some((_, state)) = self.known.last_key_value() else { return false };
+        if !state.electorate().iter().any(knows) {
+            // A gateway stands that has no seat, or comes without a record and is given one (section 4). While all are
+            // in maintenance nobody may: that is an administrator's mistake.
+            if !state.nodes().values().any(|n| n.electable()) {
+                return false;
+            }
+            self.nemesis.headless = true;
+            self.counts.saw(Seen::Headless);
         }
         for (node, voter) in nodes.iter().zip(voters) {
             self.end_process(*node);

@@ -14,6 +14,9 @@ use crate::world::{Micros, World, ms};
 const CONVERGE: Micros = ms(12_000);
 /// Then a hand-over to an electable gateway ends well within this time (L3).
 const PREFER: Micros = ms(10_000);
+/// A decommission ends at last: a voter that leaves waits for another in its place, and a flapping one is damped for ten
+/// minutes at most (protocol.md section 4).
+const WOUND_UP: Micros = ms(600_000) + CONVERGE;
 /// A run counts with this many faults and mutations.
 pub(crate) const FAULTS_MIN: u64 = 5;
 /// See [`FAULTS_MIN`].
@@ -22,6 +25,11 @@ pub(crate) const MUTATIONS_MIN: u64 = 50;
 const LONGEST: Micros = ms(300_000);
 /// Least length of a run.
 const LENGTH: Micros = ms(60_000);
+/// And more, when no voter that may lead knew who votes: a gateway waits twice `evict_smap` before it stands for the
+/// State that it is given (protocol.md section 4), and once more when it was started again meanwhile.
+const HEADLESS: Micros = ms(45_000);
+/// What was asked through a gateway so long ago is done or given up.
+const GIVEN_UP: Micros = ms(16_000);
 /// In a benign world the cluster is complete by then.
 const SETTLED: Micros = ms(11_900);
 
@@ -74,13 +82,31 @@ impl World {
         }
         self.heal();
         *healed_us = Some(self.now);
-        self.converge(self.now + CONVERGE)?;
+        let headless = if self.nemesis.headless { HEADLESS } else { 0 };
+        self.converge(self.now + CONVERGE + headless)?;
         if benign {
             self.undeposed(led)?;
         }
         self.prefer()?;
+        self.wind_up()?;
         self.run_until(LENGTH.max(self.now))?;
         self.record.settle()
+    }
+
+    /// What healing left under way is finished by itself.
+    fn wind_up(&mut self) -> Verdict {
+        let until = self.now + WOUND_UP;
+        while let Some(txn) = self.pending_txn() {
+            self.counts.saw(Seen::TxnWaits);
+            if self.now >= until {
+                return violated(
+                    "L1",
+                    format!("{} of {:?} is not finished, phase {:?}", txn.action, txn.nodes, txn.phase),
+                );
+            }
+            self.run_until(self.now + ms(1000))?;
+        }
+        Ok(())
     }
 
     fn is_thin(&self) -> bool {
@@ -138,16 +164,18 @@ impl World {
     fn converge(&mut self, until: Micros) -> Verdict {
         let mut probes: Vec<Option<BucketName>> = vec![None; self.plan.gateways];
         let mut runs = vec![None; self.plan.gateways];
+        let mut asked = vec![self.now; self.plan.gateways];
         loop {
             if self.now >= until {
                 return self.blame(&probes);
             }
             self.run_until(self.now + ms(50))?;
             for gateway in 0..self.plan.gateways {
-                // A gateway that was about to stop when everything healed takes its mutations with it.
+                // A gateway that was about to stop when everything healed takes its mutations with it; and what nobody
+                // could be asked for in time is given up (rule 13).
                 let run = self.hosts[gateway].run();
-                if runs[gateway] != run {
-                    runs[gateway] = run;
+                if runs[gateway] != run || self.now >= asked[gateway] + GIVEN_UP {
+                    (runs[gateway], asked[gateway]) = (run, self.now);
                     probes[gateway] = self.probe(gateway);
                 }
             }

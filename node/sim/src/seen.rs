@@ -121,6 +121,10 @@ seen! {
     TxnDone "membership transaction finished" 50
     /// Section 6.
     TxnOther "membership transaction finished by another epoch" 0
+    /// Section 4.
+    Headless "no voter left that may lead and knows the voters" 5
+    /// Section 6: while a voter that is to take a seat is damped.
+    TxnWaits "membership transaction waits after healing, seconds" 0
     /// Section 6.
     Ordered "process ended by a committed order" 10
     /// L3.

@@ -366,7 +366,7 @@ impl World {
                 return self.record.published((voter, run), &state);
             }
             Action::RoleChanged => self.refresh_book(node),
-            Action::Recovered { result, .. } => self.on_recovered(&result),
+            Action::Recovered { nonce, result } => return self.on_recovered(nonce, &result),
             Action::Abandoned { .. } => {}
             Action::Halt(Halt::Stopped) => self.halted.push(node),
             Action::Halt(Halt::Shutdown) => {

@@ -8,6 +8,7 @@ use super::{Held, Leader, Node, Role, slot};
 use crate::genesis::Genesis;
 use crate::io::{Action, AppendBody, HandOver, Message, Millis, PreVoteAnswer, Sender, Write};
 use crate::mutant::Mutant;
+use crate::quorum;
 use crate::register::{Accept, Term};
 
 /// How long others stand back for the successor that a resigning primary named (rule 9).
@@ -66,7 +67,7 @@ impl Node {
         };
         let mut voters: Vec<VoterId> =
             state.electorate().iter().filter(|v| v.electable).map(|v| v.id.clone()).collect();
-        let seated = |id: &VoterId| state.electorate().iter().any(|v| v.id == *id);
+        let seated = |id: &VoterId| quorum::seats(state.electorate(), id);
         let mut learners: Vec<VoterId> =
             state.nodes().values().filter(|n| n.electable()).map(|n| n.voter_id()).filter(|id| !seated(id)).collect();
         hrw::succession(&mut voters, |v| v.node.as_str());
@@ -447,11 +448,11 @@ impl Node {
             .past()
             .get(node)
             .is_some_and(|p| !ais_meta::Node { flags: p.flags, ..self.config.member.clone() }.electable());
-        self.join.adopted
+        (self.join.adopted || self.is_stranded())
             && self.config.member.electable()
             && !flagged
             && state.nodes().get(node).is_none_or(|n| n.disk != self.me.id.disk && n.electable())
-            && state.electorate().iter().all(|v| v.id != self.me.id)
+            && !quorum::seats(state.electorate(), &self.me.id)
     }
 
     /// Who leads, with addresses, while it is not down.

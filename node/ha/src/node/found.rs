@@ -13,6 +13,7 @@ use crate::genesis::{self, Attempt, Founding, Genesis, Next, Offer, Seen, Start,
 use crate::io::{ForwardReply, Hello, Message, Millis, Sender, Write};
 use crate::mutant::Mutant;
 use crate::pacemaker::Backoff;
+use crate::quorum;
 
 /// Between two looks at what others said, while outside.
 const LOOK_MS: u64 = 200;
@@ -35,7 +36,8 @@ pub(super) struct Joining {
     refused: Option<String>,
     /// Since when our cluster was found and nobody knew its primary.
     alone_since: Option<Millis>,
-    /// This node's State was given to it by members that had no primary, while it had no record.
+    /// This node's State was given to it by members that had no primary, while it had no record. (A process that is
+    /// started afterwards does not remember that; it finds again that nobody leads.)
     pub(super) adopted: bool,
     pub(super) watches: BTreeMap<u64, Watch>,
 }
@@ -353,19 +355,26 @@ impl Node {
     }
 
     /// Section 4: members of our cluster are there and none has heard of a primary for twice `evict_smap`. Whoever may
-    /// lead their State has lost its disk; an electable gateway without a record may stand, so it asks for the State.
-    fn adopts(&self) -> bool {
+    /// lead their State has lost its disk.
+    pub(super) fn is_stranded(&self) -> bool {
         let wait_ms = 2 * self.config.timers.evict_smap_ms;
-        let empty = matches!(self.genesis, Genesis::Unformed | Genesis::JoinOnly);
-        empty && self.config.member.electable() && self.join.alone_since.is_some_and(|at| self.now >= at + wait_ms)
+        self.join.alone_since.is_some_and(|at| self.now >= at + wait_ms)
+    }
+
+    fn note_alone(&mut self) {
+        let led = self.believed_primary().is_some() || self.join.refused.is_some();
+        self.join.alone_since = if led { None } else { self.join.alone_since.or(Some(self.now)) };
+    }
+
+    /// Then an electable gateway without a record may stand, so it asks for the State. (An offer of its own is none: it
+    /// may have made one before it heard of the cluster.)
+    fn adopts(&self) -> bool {
+        let empty = !self.genesis.is_formed() && self.genesis.ended().is_none();
+        empty && self.config.member.electable() && self.is_stranded()
     }
 
     fn look_for_state(&mut self) {
-        if self.believed_primary().is_some() || self.join.refused.is_some() {
-            self.join.alone_since = None;
-            return;
-        }
-        self.join.alone_since = self.join.alone_since.or(Some(self.now));
+        self.note_alone();
         if !self.adopts() {
             return;
         }
@@ -394,7 +403,7 @@ impl Node {
     /// that left: the Smap that it knows is no proof of being in. Nor is its seat, for a voter, once no heartbeat came
     /// for `evict_smap`: it may have gone to somebody else meanwhile. (A probe that says "I lead" feeds nobody.)
     fn is_forgotten(&self) -> bool {
-        let seated = || self.newest().is_some_and(|s| s.electorate().iter().any(|v| v.id == self.me.id));
+        let seated = || self.newest().is_some_and(|s| quorum::seats(s.electorate(), &self.me.id));
         self.waits() && (self.now >= self.unfed_at() || (self.down().is_some() && !seated()))
     }
 
@@ -421,6 +430,10 @@ impl Node {
         }
         if self.now < self.join.next {
             return;
+        }
+        if self.genesis.is_formed() {
+            // It may have been given its State while nobody led, and started again before it could lead.
+            self.note_alone();
         }
         self.join.next = self.now + self.join.backoff.wait_ms(&mut self.jitter);
         let low = self.requests.low();

@@ -68,7 +68,7 @@ impl Node {
         let id = node.voter_id();
         let out_of_service = flags::NON_ELECTABLE | flags::MAINTENANCE | flags::DECOMMISSION;
         let serves = node.electable() || (node.kind == Kind::Target && node.flags & out_of_service == 0);
-        if !serves || self.live.is_stopping(&id) || state.electorate().iter().any(|v| v.id == id) {
+        if !serves || self.live.is_stopping(&id) || quorum::seats(state.electorate(), &id) {
             return None;
         }
         // In the cluster map first, and only then a voter: whether it flaps is known once that is published.
