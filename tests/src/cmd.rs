@@ -8,6 +8,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// How much of a program's standard error goes into an error message.
 const ERROR_TAIL_BYTES: usize = 4000;
@@ -163,16 +166,20 @@ impl Cmd {
 
 /// Waits for a child until the time is over; `None` when it still runs then.
 pub fn wait_child(child: &mut Child, timeout: Duration) -> Result<Option<std::process::ExitStatus>> {
-    let end = Instant::now() + timeout;
-    loop {
-        if let Some(status) = child.try_wait().context("cannot wait for a child process")? {
-            return Ok(Some(status));
+    // Its end makes the descriptor readable; a child that was waited for already has none.
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("not a pid")?;
+    if let Ok(ended) = pidfd_open(pid, PidfdFlags::empty()) {
+        let end = Instant::now() + timeout;
+        loop {
+            let left = Timespec::try_from(end.saturating_duration_since(Instant::now())).context("too long a wait")?;
+            match poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&left)) {
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error).context("cannot wait for a child process"),
+                Ok(_) => break,
+            }
         }
-        if Instant::now() >= end {
-            return Ok(None);
-        }
-        std::thread::sleep(Duration::from_millis(4));
     }
+    child.try_wait().context("cannot wait for a child process")
 }
 
 /// The end of a text, cut at a character boundary.

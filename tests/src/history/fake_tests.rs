@@ -7,6 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{History, Load, Options, Pool, Report, check};
+use crate::wait::Wait;
+
+/// Of every kind of call some, and of every lie.
+const CALLS: usize = 600;
 
 /// What is wrong with the gateway.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,6 +28,7 @@ enum Lie {
 
 #[derive(Default)]
 struct State {
+    calls: usize,
     seq: u64,
     buckets: BTreeSet<String>,
     answered: BTreeMap<String, (u16, u64)>,
@@ -67,6 +72,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, lie: Lie) {
     let bucket = target.trim_start_matches("/v1/buckets").trim_start_matches('/').split('?').next().unwrap_or_default();
     let id = text.lines().find_map(|line| line.strip_prefix("Ais-Request-Id: ")).map(str::to_owned);
     let mut state = state.lock().unwrap();
+    state.calls += 1;
     let ((status, seq), body) = match method {
         "POST" | "DELETE" => (mutate(&mut state, lie, method == "POST", bucket, id), String::new()),
         "HEAD" => ((if state.buckets.contains(bucket) { 200 } else { 404 }, state.seq), String::new()),
@@ -84,7 +90,7 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>, lie: Lie) {
     drop(stream.read_to_end(&mut Vec::new()));
 }
 
-/// Two gateways of one state, three clients for a while.
+/// Two gateways of one state, three clients until there is enough to judge.
 fn played(lie: Lie) -> Result<Report, Vec<String>> {
     let state = Arc::new(Mutex::new(State::default()));
     let gateway = |id: &str| {
@@ -101,7 +107,10 @@ fn played(lie: Lie) -> Result<Report, Vec<String>> {
     };
     let pool = Pool::new(vec![gateway("g1"), gateway("g2")]);
     let load = Load::start(&pool, &Options { pause: Duration::ZERO, ..Options::new("f") });
-    std::thread::sleep(Duration::from_millis(300));
+    Wait::new("enough calls", Duration::from_secs(60))
+        .every(Duration::from_millis(1))
+        .until(|| Ok((state.lock().unwrap().calls >= CALLS).then_some(())))
+        .unwrap();
     let ops = load.stop().unwrap();
     let names = state.lock().unwrap().buckets.clone();
     check(&History { ops, finals: [("g1".to_owned(), names)].into(), prefix: "f".into(), ..History::default() })

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::caller::{Caller, unmasked};
 use super::error::ApiError;
-use super::mutate::{Call, mutate, now_ns};
+use super::mutate::{Call, mutate, now_ns, settle};
 use super::params::{Action, Params, dotted};
 use super::{App, absent, done, jobs, json as reply, text, wire};
 use crate::auth::Rights;
@@ -146,7 +146,7 @@ async fn create(app: &App, call: &Call, name: BucketName, value: &Value) -> Resu
     app.granted(&call.caller, &name, Rights::CREATE_BUCKET)?;
     let props = properties(value)?;
     let change = Change::CreateBucket { name, created_ns: now_ns(), props };
-    mutate(app, call, change, |settled| done(Some(settled.stamp))).await
+    settle(app, call, change).await
 }
 
 /// Nested properties as dotted names.
@@ -198,7 +198,7 @@ pub(super) async fn delete(
         return Err(absent::action(&action));
     }
     may(&app, &call.caller, &name, Rights::DESTROY_BUCKET)?;
-    mutate(&app, &call, Change::DestroyBucket { name }, |settled| done(Some(settled.stamp))).await
+    settle(&app, &call, Change::DestroyBucket { name }).await
 }
 
 /// `PATCH /v1/buckets/NAME`: `set-bprops`, `reset-bprops`.
@@ -222,7 +222,7 @@ pub(super) async fn patch(
     let wanted = if opens { Rights::PATCH.and(Rights::SET_ACL) } else { Rights::PATCH };
     may(&app, &call.caller, &name, wanted)?;
     let change = Change::SetBucketProps { name, set, reset };
-    mutate(&app, &call, change, |settled| done(Some(settled.stamp))).await
+    settle(&app, &call, change).await
 }
 
 /// `PUT /v1/buckets/NAME`: jobs on objects.

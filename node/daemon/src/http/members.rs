@@ -13,7 +13,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::mutate::{Call, mutate};
+use super::mutate::{Call, mutate, settle};
 use super::params::{Action, object};
 use super::{App, CALLER_ID, Door, absent, done, json as reply, put_stamp, reverse, text, wire};
 
@@ -86,7 +86,7 @@ pub(super) async fn change(app: &App, call: &Call, action: MemberAction, value: 
 /// `shutdown`: the whole cluster in order. First everybody learns that nobody is to take over, then everybody ends.
 pub(super) async fn shutdown(app: &Arc<App>, call: &Call) -> Result<Response, ApiError> {
     let before = Arc::clone(app);
-    let answer = mutate(app, call, Change::Stopping { stopping: true }, |settled| done(Some(settled.stamp))).await?;
+    let answer = settle(app, call, Change::Stopping { stopping: true }).await?;
     tracing::info!("the whole cluster is shut down");
     tokio::spawn(async move { end_all(&before).await });
     Ok(answer)
@@ -100,7 +100,7 @@ pub(super) async fn decommission(app: &App, call: &Call, value: &Value) -> Resul
     if !nodes.is_empty() {
         return Err(ApiError::bad("'decommission' is for the whole cluster; nodes leave by 'decommission-node'"));
     }
-    let answer = mutate(app, call, Change::Decommission { options }, |settled| done(Some(settled.stamp))).await?;
+    let answer = settle(app, call, Change::Decommission { options }).await?;
     tracing::warn!(?options, "the whole cluster is decommissioned");
     Ok(answer)
 }
@@ -164,7 +164,7 @@ pub(super) async fn join_by_admin(State(app): State<Arc<App>>, call: Call) -> Re
     if never_leads {
         // Before it joins: afterwards it might be primary already.
         let change = Change::Admit { node: node.clone(), non_electable: true };
-        mutate(&app, &call, change, |settled| done(Some(settled.stamp))).await?;
+        settle(&app, &call, change).await?;
     }
     let me = app.handle.identity();
     let body = json!({"node_id": me.sender.id.node, "peer": me.addresses.peer});
@@ -235,5 +235,5 @@ pub(super) async fn remove_self(
     if state.primary().node == node {
         return Err(ApiError::bad(format!("{id} is the primary: make another gateway primary first")));
     }
-    mutate(&app, &call, Change::Leave { node }, |settled| done(Some(settled.stamp))).await
+    settle(&app, &call, Change::Leave { node }).await
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::caller::Caller;
 use super::error::ApiError;
 use super::params::Params;
-use super::{App, REQUEST_ID, reverse};
+use super::{App, REQUEST_ID, done, reverse};
 use crate::clock;
 use crate::handle::Proposed;
 
@@ -60,6 +60,11 @@ fn client_id(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 /// Wall clock of this gateway, unix nanoseconds; shown, never compared.
 pub(super) fn now_ns() -> i64 {
     i64::try_from(clock::unix_ms()).unwrap_or(0).saturating_mul(1_000_000)
+}
+
+/// As [`mutate`], answered with 200, the stamp and nothing else.
+pub(super) async fn settle(app: &App, call: &Call, change: Change) -> Result<Response, ApiError> {
+    mutate(app, call, change, |settled| done(Some(settled.stamp))).await
 }
 
 /// Proposes, waits for the end, and answers: what `reply` makes of success, or why not.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::error::ApiError;
-use super::mutate::{Call, mutate, now_ns};
+use super::mutate::{Call, now_ns, settle};
 use super::params::object;
 use super::{done, json as reply};
 use crate::auth::token::claimed_expiry;
@@ -69,5 +69,5 @@ pub(super) async fn revoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
         revoked.insert(fingerprint(token), until_s);
     }
     let change = Change::RevokeTokens { tokens: revoked, now_s: now_ns() / 1_000_000_000 };
-    mutate(&app, &call, change, |settled| done(Some(settled.stamp))).await
+    settle(&app, &call, change).await
 }
