@@ -307,6 +307,7 @@ fn a_template_that_does_not_work_stops_at_the_first_pod_and_is_mended_there() {
     is(&stuck, "Degraded", "True", "RolloutStuck");
     is(&stuck, "RolloutPending", "True", "RolloutStuck");
     is(&stuck, "Progressing", "False", "RolloutStuck");
+    assert!(stuck.plan.requeue.as_secs() >= 5, "no reason to look every second");
     assert!(stuck.message("Degraded").contains(T1) && stuck.message("Degraded").contains("ImagePullBackOff"));
     assert_eq!((sim.removed.clone(), sim.moves.len(), sim.leader.as_str()), (vec![T1.to_owned()], 0, G0));
     let before = sim.world.observed.cluster.status.clone();
@@ -398,6 +399,7 @@ fn supervised_waits_before_the_primary_and_each_way_on_works() {
         is(&waits, "Degraded", "False", "AsExpected");
         assert!(waits.message("RolloutPending").contains("spec.update.gateways.strategy"));
         assert_eq!((sim.removed.len(), sim.moves.len()), (4, 0));
+        assert!(waits.plan.requeue.as_secs() >= 5, "no reason to look every second");
         let before = sim.world.observed.cluster.status.clone();
         assert!(sim.run(100).writes.is_empty());
         assert_eq!(sim.world.observed.cluster.status, before, "waiting for a person is calm");

@@ -273,6 +273,10 @@ fn carry_out(s: &Scene<'_>, rollout: &mut Rollout, next: Next) {
             report::wait_for(s, rollout, None);
         }
     }
+    if matches!(rollout.state, State::Supervised | State::Stuck) {
+        // That may last for days; what ends it is an event.
+        rollout.requeue = None;
+    }
     report::conclude_state(s, rollout);
 }
 
