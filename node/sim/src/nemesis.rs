@@ -301,7 +301,11 @@ impl World {
         if !state.electorate().iter().any(knows) {
             // A gateway stands that has no seat, or comes without a record and is given one (section 4). While all are
             // in maintenance nobody may: that is an administrator's mistake.
-            if !state.nodes().values().any(|n| n.electable()) {
+            let none = !state.nodes().values().any(|n| n.electable());
+            // A gateway that founds alone and comes back without a record founds again when it hears nobody for a
+            // second (section 5): the operator's record that the cluster is formed is what keeps it from that.
+            let founds = self.plan.initial.len() == 1 && *genesis == Genesis::Unformed;
+            if none || founds {
                 return false;
             }
             self.nemesis.headless = true;

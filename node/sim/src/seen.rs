@@ -84,7 +84,7 @@ seen! {
     /// Section 4.
     VoterRemoved "voter removed" 500
     /// Section 4.
-    VoterSwapped "seat swapped to a new disk" 0
+    VoterSwapped "seat swapped to a new disk" 200
     /// Rule 8.
     Lapse "lease lapsed" 200
     /// Rule 5.
@@ -102,13 +102,13 @@ seen! {
     /// Rule 9.
     HandedOver "hand-over done" 300
     /// Rule 10.
-    Restored "restored snapshot came back" 0
+    Restored "restored snapshot came back" 10
     /// Rule 10.
-    SetAside "record set aside" 0
+    SetAside "record set aside" 1
     /// Section 4.
     Recovered "lost majority recovered" 5
     /// Section 4.
-    RecoverRefused "recovery refused" 0
+    RecoverRefused "recovery refused" 5
     /// Section 6.
     Configured "configuration answered" 100
     /// Section 6.
@@ -116,11 +116,11 @@ seen! {
     /// Section 6.
     TxnBegun "membership transaction answered" 100
     /// Section 6.
-    TxnBusy "membership transaction refused: another runs" 0
+    TxnBusy "membership transaction refused: another runs" 1
     /// Section 6.
     TxnDone "membership transaction finished" 50
     /// Section 6.
-    TxnOther "membership transaction finished by another epoch" 0
+    TxnOther "membership transaction finished by another epoch" 1
     /// Section 4.
     Headless "no voter left that may lead and knows the voters" 5
     /// Section 6: while a voter that is to take a seat is damped.
