@@ -43,7 +43,8 @@ use crate::template::{PodTemplate, free_object};
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("the name of a cluster starts with a letter and has only lower-case letters, digits and '-': Services are named after it"),
     validation = Rule::new("!has(self.spec.primary) || !has(self.spec.primary.preferred) || self.spec.primary.preferred.all(p, p.startsWith(self.metadata.name + '-gateway-') && p.substring(size(self.metadata.name) + 9).matches('^(0|[1-9][0-9]{0,2})$'))").message("spec.primary.preferred must name gateways of this cluster: <cluster>-gateway-<number>"),
     validation = Rule::new("!has(self.spec.primary) || !has(self.spec.primary.preferred) || self.spec.primary.preferred.all(p, !p.matches('-gateway-[0-9]{1,3}$') || int(p.split('-')[size(p.split('-')) - 1]) < self.spec.gateways.replicas)").message("spec.primary.preferred names a gateway that does not exist: numbers go from 0 to spec.gateways.replicas - 1"),
-    validation = Rule::new("!has(self.spec.primary) || !has(self.spec.primary.expectedCurrent) || self.spec.primary.expectedCurrent == '' || self.spec.primary.expectedCurrent.startsWith(self.metadata.name + '-gateway-')").message("spec.primary.expectedCurrent must be empty or name a gateway of this cluster")
+    validation = Rule::new("!has(self.spec.primary) || !has(self.spec.primary.expectedCurrent) || self.spec.primary.expectedCurrent == '' || self.spec.primary.expectedCurrent.startsWith(self.metadata.name + '-gateway-')").message("spec.primary.expectedCurrent must be empty or name a gateway of this cluster"),
+    validation = Rule::new("!has(self.spec.deletionPolicy) || self.spec.deletionPolicy != 'Delete' || (has(self.spec.deletionConfirmation) && self.spec.deletionConfirmation == self.metadata.name)").message("spec.deletionPolicy Delete removes all data of the cluster: confirm with its name in spec.deletionConfirmation")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -99,12 +100,75 @@ pub struct AISClusterSpec {
     /// How a new image or pod template reaches the pods.
     #[serde(default)]
     pub update: UpdateSpec,
+    /// What becomes of targets that are no longer wanted, and how long that may take.
+    #[serde(default)]
+    pub scale_down: ScaleDownSpec,
+    /// Whether the cluster runs. Stopped ends all pods in order; volumes and numbers of replicas stay.
+    #[serde(default)]
+    pub state: ClusterState,
     /// Stop all writes of the operator for this cluster, except to its status.
     #[serde(default)]
     pub paused: bool,
     /// What happens to the volumes when this resource is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+    /// The name of the cluster; needed with the deletion policy Delete.
+    #[serde(default)]
+    #[schemars(length(max = 63))]
+    pub deletion_confirmation: String,
+    /// How long a deletion may wait for pods to end. Then Retain lets the resource go with a Warning event;
+    /// Delete goes on waiting until the volumes are gone, and says so.
+    #[serde(default = "deletion_timeout_default")]
+    #[schemars(range(min = 5, max = 86_400))]
+    pub deletion_timeout_seconds: i64,
+}
+
+fn deletion_timeout_default() -> i64 {
+    600
+}
+
+/// Whether the cluster runs.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClusterState {
+    /// It runs.
+    #[default]
+    Running,
+    /// All pods are ended in order. Everything else stays, and Running continues with the same data.
+    Stopped,
+}
+
+/// What becomes of targets that are no longer wanted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ScaleDownSpec {
+    /// Drain takes a target out of the cluster map for good. Retain keeps its place and its volumes, in maintenance,
+    /// for its return. Gateways are always taken out for good; Retain keeps their state volume.
+    #[serde(default)]
+    pub policy: ScaleDownPolicy,
+    /// How long the removal of one node may take until condition Degraded says so. It goes on when it can.
+    #[serde(default = "scale_down_timeout_default")]
+    #[schemars(range(min = 5, max = 86_400))]
+    pub timeout_seconds: i64,
+}
+
+impl Default for ScaleDownSpec {
+    fn default() -> Self {
+        Self { policy: ScaleDownPolicy::Drain, timeout_seconds: scale_down_timeout_default() }
+    }
+}
+
+fn scale_down_timeout_default() -> i64 {
+    600
+}
+
+/// What becomes of a target that is no longer wanted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ScaleDownPolicy {
+    /// It is decommissioned.
+    #[default]
+    Drain,
+    /// It goes into maintenance, and keeps its place and its volumes.
+    Retain,
 }
 
 /// When the kubelet pulls the image.
@@ -190,13 +254,12 @@ fn gateways_default() -> i32 {
 #[x_kube(
     validation = Rule::new("isQuantity(self.size) && quantity(self.size).isGreaterThan(quantity('0'))").message("size must be a positive quantity, as 100Gi"),
     validation = Rule::new("!isQuantity(self.size) || !isQuantity(oldSelf.size) || quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0").message("the size of a volume cannot shrink"),
-    validation = Rule::new("!isQuantity(self.size) || !isQuantity(oldSelf.size) || quantity(self.size).compareTo(quantity(oldSelf.size)) <= 0").message("the size of a volume cannot grow yet: this version does not expand volumes"),
     validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storageClassName cannot be changed: volumes stay where they were made"),
     validation = Rule::new("self.volumesPerTarget == oldSelf.volumesPerTarget").message("storage.volumesPerTarget cannot be changed: objects are where they are"),
     validation = Rule::new("self.accessModes == oldSelf.accessModes").message("storage.accessModes cannot be changed: volumes stay as they were made")
 )]
 pub struct DataStorage {
-    /// Size of the volume, as `100Gi`. Fixed at creation.
+    /// Size of the volume, as `100Gi`. It may grow where the StorageClass allows it, and never shrinks.
     #[schemars(length(min = 1, max = 32))]
     pub size: String,
     /// StorageClass; default: the cluster's default class. Fixed at creation.
@@ -250,11 +313,10 @@ impl AccessMode {
 #[x_kube(
     validation = Rule::new("isQuantity(self.size) && quantity(self.size).isGreaterThan(quantity('0'))").message("size must be a positive quantity, as 1Gi"),
     validation = Rule::new("!isQuantity(self.size) || !isQuantity(oldSelf.size) || quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0").message("the size of a volume cannot shrink"),
-    validation = Rule::new("!isQuantity(self.size) || !isQuantity(oldSelf.size) || quantity(self.size).compareTo(quantity(oldSelf.size)) <= 0").message("the size of a volume cannot grow yet: this version does not expand volumes"),
     validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storageClassName cannot be changed: volumes stay where they were made")
 )]
 pub struct StateStorage {
-    /// Size of the volume. Fixed at creation.
+    /// Size of the volume. It may grow where the StorageClass allows it, and never shrinks.
     #[serde(default = "state_size_default")]
     #[schemars(length(min = 1, max = 32))]
     pub size: String,
@@ -485,4 +547,6 @@ pub enum DeletionPolicy {
     /// They stay; a resource of the same name adopts them.
     #[default]
     Retain,
+    /// They are deleted with all data, once `deletionConfirmation` is the cluster's name.
+    Delete,
 }

@@ -1,5 +1,5 @@
-//! What the operator saw. Never an input of its decisions, except `primary` and `rollout`, which remember what was
-//! asked and what is under way, and `config.keys`, which remembers what to reset.
+//! What the operator saw. Never an input of its decisions, except `primary`, `rollout` and `operation`, which remember
+//! what was asked and what is under way, and `config.keys`, which remembers what to reset.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -13,11 +13,12 @@ pub struct AISClusterStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready, Available, Progressing, HighlyAvailable, Degraded, PrimaryPreferred,
-    /// MembershipConverged, ConfigValid, RolloutPending, ScaleDownBlocked, Paused.
+    /// MembershipConverged, ConfigValid, RolloutPending, ScaleDownBlocked, StorageResized, Paused.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
-    /// One word for people: Creating, Running, SwitchingPrimary, Updating, Scaling, Degraded, Paused, Deleting.
+    /// One word for people: Creating, Running, SwitchingPrimary, Updating, Scaling, Stopping, Stopped, Degraded, Paused,
+    /// Deleting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// UUID of the cluster.
@@ -35,6 +36,9 @@ pub struct AISClusterStatus {
     pub endpoint: Option<String>,
     /// The primary gateway.
     pub primary: PrimaryStatus,
+    /// What takes several steps and is under way: the removal of a node, or the end of all pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<OperationStatus>,
     /// The cluster map.
     pub smap: SmapStatus,
     /// Who votes.
@@ -113,6 +117,22 @@ pub struct PrimaryStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     pub history: Vec<Transition>,
+}
+
+/// Something that takes several steps.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OperationStatus {
+    /// ScaleDown or Stop.
+    pub kind: String,
+    /// The pod whose node is removed; empty if it is about all.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub pod: String,
+    /// When it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// What it waits for.
+    pub waits_for: String,
 }
 
 /// A move of the primary that has begun.
@@ -293,7 +313,7 @@ pub struct NodeStatus {
     pub ready: bool,
     /// It is in the committed cluster map.
     pub in_smap: bool,
-    /// NonElectable, Maintenance.
+    /// NonElectable, Maintenance, Decommission.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub flags: Vec<String>,

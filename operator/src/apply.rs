@@ -7,8 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use ais_crds::{AISCluster, AISClusterStatus};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions,
+    PropagationPolicy,
+};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
@@ -16,7 +21,9 @@ use crate::desired::{Wanted, digest};
 use crate::facts::{Kind, ObjectKey, Observed};
 use crate::metrics::Metrics;
 use crate::names::{ANNOTATION_DISCOVERY, FINALIZER, LABEL_FORMED, LABEL_ROLE, MANAGER, STATUS_MANAGER};
-use crate::plan::Marks;
+use crate::plan::deletion::Deletion;
+use crate::plan::storage::Resize;
+use crate::plan::{Marks, Plan};
 
 /// A write failed.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +80,12 @@ pub enum Write {
         /// What for, for the log.
         reason: &'static str,
     },
+    /// Give a StatefulSet no replicas: its name and uid.
+    Empty(String, String),
+    /// Delete a StatefulSet and leave its pods: its name and uid.
+    Orphan(String, String),
+    /// Ask a volume claim to grow.
+    Resize(Resize),
     /// Delete a volume claim, and with it what is on the volume: only the one that was meant.
     DeleteClaim {
         /// Its name.
@@ -86,13 +99,48 @@ pub enum Write {
     MarkVolume(String, Value),
 }
 
-/// What the server made of an object when it was last applied: normal forms (as `1000m` for `1`) are no drift.
+/// What the server made of an object when it was last applied: normal forms (as `1000m` for `1`) are no drift. And what
+/// it refused, which would be refused again.
 #[derive(Debug, Default)]
-pub struct Memo(Mutex<BTreeMap<(String, ObjectKey), (String, String)>>);
+pub struct Memo {
+    applied: Mutex<BTreeMap<(String, ObjectKey), (String, String)>>,
+    refused: Mutex<BTreeMap<(String, String), Refused>>,
+}
+
+#[derive(Debug)]
+struct Refused {
+    why: String,
+    at: Timestamp,
+    generation: Option<i64>,
+}
+
+/// A refused claim is asked again after this time: the StorageClass may have been changed.
+const REFUSED_S: i64 = 300;
 
 impl Memo {
+    fn refuse(&self, observed: &Observed, claim: &str, why: &str) {
+        let generation = observed.cluster.metadata.generation;
+        let refused = Refused { why: why.chars().take(300).collect(), at: observed.now, generation };
+        let mut all = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert((observed.uid().to_owned(), claim.to_owned()), refused);
+    }
+
+    /// Claims of a cluster that were refused lately, for this generation of its spec.
+    #[must_use]
+    pub fn refused(&self, cluster: &AISCluster, now: Timestamp) -> BTreeMap<String, String> {
+        let uid = cluster.uid().unwrap_or_default();
+        let all = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter()
+            .filter(|((of, _), r)| {
+                let fresh = now.duration_since(r.at) < SignedDuration::from_secs(REFUSED_S);
+                *of == uid && fresh && r.generation == cluster.metadata.generation
+            })
+            .map(|((_, claim), r)| (claim.clone(), r.why.clone()))
+            .collect()
+    }
+
     fn matches(&self, uid: &str, wanted: &Wanted, live: &Value) -> bool {
-        let memo = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let memo = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
         memo.get(&(uid.to_owned(), wanted.key.clone()))
             .is_some_and(|(w, l)| *w == digest(&wanted.object) && *l == digest(&essence(live)))
     }
@@ -100,13 +148,14 @@ impl Memo {
     /// Remembers what came back.
     pub fn store(&self, uid: &str, wanted: &Wanted, live: &Value) {
         let entry = (digest(&wanted.object), digest(&essence(live)));
-        let mut memo = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memo = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
         memo.insert((uid.to_owned(), wanted.key.clone()), entry);
     }
 
     /// Forgets a cluster.
     pub fn forget(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(owner, _), _| owner != uid);
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).retain(|(owner, _), _| owner != uid);
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).retain(|(owner, _), _| owner != uid);
     }
 }
 
@@ -131,6 +180,30 @@ fn contains(live: &Value, wanted: &Value) -> bool {
         (Value::Array(l), Value::Array(w)) => l.len() == w.len() && l.iter().zip(w).all(|(l, w)| contains(l, w)),
         _ => live == wanted,
     }
+}
+
+/// What is written besides objects and marks, in its order. Pure.
+#[must_use]
+pub fn volume_writes(observed: &Observed, plan: &Plan) -> Vec<Write> {
+    let names = observed.names();
+    let mut writes: Vec<Write> = plan.storage.resizes.iter().cloned().map(Write::Resize).collect();
+    let orphaned = plan.storage.orphaned.iter();
+    writes.extend(orphaned.map(|(role, uid)| Write::Orphan(names.set(*role), uid.clone())));
+    for (claim, (label, present)) in &plan.scale.labels {
+        let value = if *present { json!("true") } else { Value::Null };
+        writes.push(Write::MarkVolume(claim.clone(), json!({"metadata": {"labels": {*label: value}}})));
+    }
+    let dropped = plan.scale.dropped.iter().cloned();
+    writes.extend(dropped.map(|(name, uid)| Write::DeleteClaim { name, uid }));
+    writes
+}
+
+/// What the end of a resource writes. Pure.
+#[must_use]
+pub fn final_writes(deletion: &Deletion) -> Vec<Write> {
+    let emptied = deletion.emptied.iter().cloned().map(|(name, uid)| Write::Empty(name, uid));
+    let claims = deletion.claims.iter().cloned().map(|(name, uid)| Write::DeleteClaim { name, uid });
+    emptied.chain(claims).collect()
 }
 
 /// What must be written. Pure.
@@ -205,6 +278,9 @@ impl Writer {
                 Write::Apply(wanted) => self.apply(observed, &namespace, wanted, memo).await?,
                 Write::Prune(key) => self.prune(observed, &namespace, key).await?,
                 Write::DeletePod { name, uid, reason } => self.delete_pod(&namespace, name, uid, reason).await?,
+                Write::Empty(name, uid) => self.empty(&namespace, name, uid).await?,
+                Write::Orphan(name, uid) => self.orphan(&namespace, name, uid).await?,
+                Write::Resize(resize) => self.resize(observed, &namespace, resize, memo).await?,
                 Write::DeleteClaim { name, uid } => self.delete_claim(&namespace, name, uid).await?,
                 Write::MarkPod(pod, patch) => {
                     let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
@@ -258,36 +334,70 @@ impl Writer {
     /// The precondition makes a repeated or late deletion harmless: another pod of that name has another uid.
     async fn delete_pod(&self, namespace: &str, name: &str, uid: &str, reason: &str) -> Result<(), ApplyError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let params = DeleteParams {
-            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
-            ..DeleteParams::default()
-        };
         self.metrics.write("Pod");
-        let done = tolerate_gone(pods.delete(name, &params).await.map(|_| ()));
-        match done {
-            // Another pod of that name: what was to be deleted is gone.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            other => other.map_err(api_error(format!("pod {name}"))),
-        }?;
+        let done = pods.delete(name, &exactly(uid)).await;
+        tolerate_other(done.map(|_| ())).map_err(api_error(format!("pod {name}")))?;
         tracing::info!(name, reason, "pod deleted");
         Ok(())
     }
 
-    /// The precondition makes a repeated or late deletion harmless: another claim of that name has another uid.
+    async fn orphan(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApplyError> {
+        let sets: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
+        let params = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..exactly(uid) };
+        self.metrics.write("StatefulSet");
+        let done = sets.delete(name, &params).await;
+        tolerate_other(done.map(|_| ())).map_err(api_error(format!("StatefulSet {name}")))?;
+        tracing::info!(name, "deleted without its pods, to be made again for larger volumes");
+        Ok(())
+    }
+
     async fn delete_claim(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApplyError> {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-        let params = DeleteParams {
-            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
-            ..DeleteParams::default()
-        };
         self.metrics.write("PersistentVolumeClaim");
-        match tolerate_gone(claims.delete(name, &params).await.map(|_| ())) {
-            // Another claim of that name: what was to be deleted is gone.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            other => other.map_err(api_error(format!("volume claim {name}"))),
-        }?;
+        let done = claims.delete(name, &exactly(uid)).await;
+        tolerate_other(done.map(|_| ())).map_err(api_error(format!("volume claim {name}")))?;
         tracing::info!(name, "volume claim deleted");
         Ok(())
+    }
+
+    async fn empty(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApplyError> {
+        let sets: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
+        // With the uid, so that no set of the same name is meant that somebody made since.
+        let patch = json!({"metadata": {"uid": uid}, "spec": {"replicas": 0}});
+        self.metrics.write("StatefulSet");
+        let done = sets.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        tolerate_other(done.map(|_| ())).map_err(api_error(format!("replicas of StatefulSet {name}")))?;
+        tracing::info!(name, "no replicas");
+        Ok(())
+    }
+
+    /// A refusal is no failure of the pass: it is remembered, told, and tried again after a while.
+    async fn resize(
+        &self,
+        observed: &Observed,
+        namespace: &str,
+        resize: &Resize,
+        memo: &Memo,
+    ) -> Result<(), ApplyError> {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let patch = json!({
+            "metadata": {"uid": resize.uid},
+            "spec": {"resources": {"requests": {"storage": resize.size}}},
+        });
+        self.metrics.write("PersistentVolumeClaim");
+        match claims.patch(&resize.claim, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
+                tracing::warn!(claim = resize.claim, why = status.message, "a volume claim may not grow");
+                memo.refuse(observed, &resize.claim, &status.message);
+                Ok(())
+            }
+            done => {
+                tolerate_other(done.map(|_| ()))
+                    .map_err(api_error(format!("size of volume claim {}", resize.claim)))?;
+                tracing::info!(claim = resize.claim, size = resize.size, "asked a volume claim to grow");
+                Ok(())
+            }
+        }
     }
 
     async fn prune(&self, observed: &Observed, namespace: &str, key: &ObjectKey) -> Result<(), ApplyError> {
@@ -359,6 +469,19 @@ impl Writer {
         self.metrics.write("AISCluster");
         let done = api.patch_metadata(&cluster.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await;
         tolerate_gone(done.map(|_| ())).map_err(api_error("finalizer"))
+    }
+}
+
+fn exactly(uid: &str) -> DeleteParams {
+    let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+    DeleteParams { preconditions, ..DeleteParams::default() }
+}
+
+/// What is gone needs no write, also if another of that name is there.
+fn tolerate_other(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
+    match tolerate_gone(result) {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        other => other,
     }
 }
 

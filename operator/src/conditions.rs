@@ -8,6 +8,7 @@ use crate::events::Note;
 use crate::facts::Observed;
 use crate::names::Role;
 use crate::plan::Plan;
+use crate::plan::deletion::Deletion;
 use crate::plan::rollout::State;
 use crate::validate::{Invalid, Valid};
 use crate::view::majority;
@@ -29,8 +30,8 @@ fn verdict(kind: &'static str, holds: bool, reason: &'static str, message: impl 
 
 /// All conditions of a cluster that can be built; `status` has everything else already.
 pub(crate) fn all(valid: &Valid, observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> Vec<Condition> {
-    let available = available(observed, plan, status);
-    let missing = missing(status);
+    let available = if plan.stop.asked { stopped("Available", plan) } else { available(observed, plan, status) };
+    let missing = missing(plan, status);
     let degraded = degraded(observed, plan, &missing);
     let converged = converged(valid, observed, plan, status);
     let ready = ready(plan, &available, &degraded, &converged, &missing);
@@ -38,16 +39,41 @@ pub(crate) fn all(valid: &Valid, observed: &Observed, plan: &Plan, status: &AISC
         ready,
         available,
         progressing(plan, status),
-        highly_available(plan, status),
+        if plan.stop.asked { stopped("HighlyAvailable", plan) } else { highly_available(plan, status) },
         degraded,
         verdict("PrimaryPreferred", plan.primary.preferred, plan.primary.reason, plan.primary.message.clone()),
         converged,
         verdict("ConfigValid", plan.config.valid, plan.config.reason, plan.config.message.clone()),
         rollout(plan),
         scale_down(plan),
+        storage(plan),
         paused(observed),
     ];
     stamp(observed, verdicts)
+}
+
+/// Conditions of a cluster that goes; the others stay as they were.
+pub(crate) fn deleting(observed: &Observed, deletion: &Deletion) -> Vec<Condition> {
+    let waits = &deletion.waits_for;
+    let message = if waits.is_empty() { "the end of the resource".to_owned() } else { format!("waits for {waits}") };
+    let mut verdicts = vec![
+        verdict("Ready", false, "Deleting", message.clone()),
+        verdict("Progressing", true, "Deleting", message.clone()),
+        paused(observed),
+    ];
+    if deletion.overdue {
+        let seconds = observed.cluster.spec.deletion_timeout_seconds;
+        verdicts.push(verdict("Degraded", true, "DeletionStuck", format!("more than {seconds} s: {message}")));
+    }
+    beside(observed, verdicts)
+}
+
+fn beside(observed: &Observed, verdicts: Vec<Verdict>) -> Vec<Condition> {
+    let changed: Vec<_> = verdicts.iter().map(|v| v.kind).collect();
+    let kept = previous(observed).iter().filter(|c| !changed.contains(&c.type_.as_str())).cloned();
+    let mut conditions: Vec<Condition> = kept.collect();
+    conditions.extend(stamp(observed, verdicts));
+    conditions
 }
 
 /// Conditions of a cluster that is not touched.
@@ -58,11 +84,7 @@ pub(crate) fn invalid(observed: &Observed, why: &Invalid) -> Vec<Condition> {
         verdict("Degraded", true, why.reason, why.message.clone()),
         paused(observed),
     ];
-    let changed: Vec<_> = verdicts.iter().map(|v| v.kind).collect();
-    let kept = previous(observed).iter().filter(|c| !changed.contains(&c.type_.as_str())).cloned();
-    let mut conditions: Vec<Condition> = kept.collect();
-    conditions.extend(stamp(observed, verdicts));
-    conditions
+    beside(observed, verdicts)
 }
 
 fn previous(observed: &Observed) -> &[Condition] {
@@ -88,9 +110,21 @@ fn stamp(observed: &Observed, verdicts: Vec<Verdict>) -> Vec<Condition> {
         .collect()
 }
 
-/// Pods that are not ready, or whose node is not in the cluster map.
-fn missing(status: &AISClusterStatus) -> Vec<String> {
-    status.nodes.iter().filter(|n| !n.ready || !n.in_smap).map(|n| n.pod.clone()).collect()
+/// Pods that are not ready, or whose node is not in the cluster map; apart from those that shall go.
+fn missing(plan: &Plan, status: &AISClusterStatus) -> Vec<String> {
+    let leaves = |pod: &str| plan.stop.asked || is_leaving(plan, pod);
+    status.nodes.iter().filter(|n| (!n.ready || !n.in_smap) && !leaves(&n.pod)).map(|n| n.pod.clone()).collect()
+}
+
+fn is_leaving(plan: &Plan, pod: &str) -> bool {
+    plan.scale.removal.as_ref().is_some_and(|r| r.pod == pod)
+}
+
+fn stopped(kind: &'static str, plan: &Plan) -> Verdict {
+    if plan.stop.over {
+        return verdict(kind, false, "Stopped", "spec.state is Stopped; Running continues with the same data");
+    }
+    verdict(kind, false, "Stopping", format!("the end of the cluster waits for {}", plan.stop.waits_for))
 }
 
 fn available(observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> Verdict {
@@ -151,11 +185,24 @@ fn ready(plan: &Plan, available: &Verdict, degraded: &Verdict, converged: &Verdi
 
 fn progressing(plan: &Plan, status: &AISClusterStatus) -> Verdict {
     let kind = "Progressing";
+    if plan.stop.asked && !plan.stop.over {
+        return verdict(kind, true, "Stopping", format!("waits for {}", plan.stop.waits_for));
+    }
+    if plan.stop.asked {
+        return verdict(kind, false, "Stopped", "spec.state is Stopped");
+    }
     if !plan.founding.formed {
         return verdict(kind, true, "Bootstrapping", "the cluster is being founded");
     }
     if let Some(to) = &plan.primary.memory.target {
         return verdict(kind, true, "SwitchingPrimary", format!("the primary is being moved to {to}"));
+    }
+    if let Some(removal) = &plan.scale.removal {
+        let message = format!("{} is removed; waits for {}", removal.pod, removal.waits_for);
+        return verdict(kind, true, "ScalingDown", message);
+    }
+    if plan.stop.starting {
+        return verdict(kind, true, "Starting", "the pods are coming back");
     }
     let rolling = &plan.rollout;
     match rolling.state {
@@ -190,7 +237,7 @@ fn highly_available(plan: &Plan, status: &AISClusterStatus) -> Verdict {
         .count();
     let voters = status.electorate.len();
     let connected = status.electorate.iter().filter(|v| v.connected).count();
-    if plan.replicas.of(Role::Gateway) < 2 {
+    if plan.replicas.members(Role::Gateway) < 2 {
         return verdict(kind, false, "SingleGateway", "with one gateway nobody can take over");
     }
     if voters < 3 {
@@ -223,7 +270,15 @@ fn degraded(observed: &Observed, plan: &Plan, missing: &[String]) -> Verdict {
         && previous(observed).iter().find(|c| c.type_ == "Ready" && c.status != "True").is_some_and(|c| {
             observed.now.duration_since(c.last_transition_time.0) >= SignedDuration::from_secs(MISSING_S)
         });
-    if plan.founding.formed && !missing.is_empty() && long {
+    // While it was stopped, nobody was missed.
+    let returns = plan.stop.operation.as_ref().filter(|_| plan.stop.starting).and_then(|o| o.since.as_ref());
+    let returns = returns.is_some_and(|t| observed.now.duration_since(t.0) < SignedDuration::from_secs(MISSING_S));
+    if let Some(removal) = plan.scale.removal.as_ref().filter(|r| r.stuck) {
+        let seconds = observed.cluster.spec.scale_down.timeout_seconds;
+        let message = format!("{} is not removed after {seconds} s: {}", removal.pod, removal.waits_for);
+        return verdict(kind, true, "DecommissionStuck", message);
+    }
+    if plan.founding.formed && !missing.is_empty() && long && !returns {
         return verdict(
             kind,
             true,
@@ -270,10 +325,31 @@ fn rollout(plan: &Plan) -> Verdict {
 }
 
 fn scale_down(plan: &Plan) -> Verdict {
-    match &plan.replicas.blocked {
-        Some(why) => verdict("ScaleDownBlocked", true, "RemovalNotSupported", why.clone()),
-        None => verdict("ScaleDownBlocked", false, "NotAsked", "no member is to be removed"),
+    let kind = "ScaleDownBlocked";
+    match &plan.scale.removal {
+        Some(removal) => match removal.blocked {
+            Some(reason) => verdict(kind, true, reason, format!("{} stays: {}", removal.pod, removal.waits_for)),
+            None => {
+                verdict(kind, false, "GoesOn", format!("{} is removed; waits for {}", removal.pod, removal.waits_for))
+            }
+        },
+        None => verdict(kind, false, "NotAsked", "no member is to be removed"),
     }
+}
+
+fn storage(plan: &Plan) -> Verdict {
+    let kind = "StorageResized";
+    if let Some((claim, why)) = plan.storage.refused.first() {
+        return verdict(kind, false, "ClassDoesNotExpand", format!("volume claim {claim} may not grow: {why}"));
+    }
+    let resizing = plan.storage.resizes.iter().map(|r| &r.claim).chain(&plan.storage.growing);
+    let mut resizing: Vec<&str> = resizing.map(String::as_str).collect();
+    resizing.sort_unstable();
+    resizing.dedup();
+    if resizing.is_empty() {
+        return verdict(kind, true, "AsAsked", "every volume has at least the size asked for");
+    }
+    verdict(kind, false, "Resizing", format!("not as large as asked for yet: {}", resizing.join(", ")))
 }
 
 fn paused(observed: &Observed) -> Verdict {
@@ -297,18 +373,32 @@ pub fn notes(before: &[Condition], after: &[Condition]) -> Vec<Note> {
         let was = before.iter().any(|c| c.type_ == kind && c.status == "False" && c.message == now.message);
         (!was).then(|| now.message.clone())
     };
-    let table: [(&str, &str, &'static str); 6] = [
-        ("ScaleDownBlocked", "RemovalNotSupported", "ScaleDownBlocked"),
+    let became = |kind: &str| {
+        let now = after.iter().find(|c| c.type_ == kind && c.status == "True")?;
+        let was = before.iter().any(|c| c.type_ == kind && c.status == "True");
+        (!was).then(|| now.message.clone())
+    };
+    let table: [(&str, &str, &'static str); 7] = [
+        ("Degraded", "DecommissionStuck", "DecommissionStuck"),
+        ("Degraded", "DeletionStuck", "DeletionStuck"),
         ("Degraded", "SplitBrainSuspected", "SplitBrainSuspected"),
         ("Degraded", "ForeignVolumes", "ForeignVolumes"),
         ("Degraded", "ForeignCluster", "ForeignCluster"),
         ("Degraded", "NameConflict", "NameConflict"),
         ("Degraded", "SpecInvalid", "SpecInvalid"),
     ];
+    let blocked = became("ScaleDownBlocked").map(|text| Note::warning("ScaleDownBlocked", "ScaleDown", text));
     let mut notes: Vec<Note> = table
         .into_iter()
         .filter_map(|(kind, reason, event)| Some(Note::warning(event, "Observe", turned(kind, reason)?)))
         .collect();
     notes.extend(fell("ConfigValid").map(|message| Note::warning("ConfigInvalid", "Validate", message)));
+    notes.extend(blocked);
+    let fixed = |all: &[Condition]| {
+        all.iter().find(|c| c.type_ == "StorageResized" && c.reason == "ClassDoesNotExpand").map(|c| c.message.clone())
+    };
+    if let Some(message) = fixed(after).filter(|_| fixed(before).is_none()) {
+        notes.push(Note::warning("StorageResizeRefused", "Resize", message));
+    }
     notes
 }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ais_crds::{AISCluster, Transition};
+use ais_crds::{AISCluster, DeletionPolicy, Transition};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
@@ -28,17 +28,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::apis::Apis;
-use crate::apply::{ApplyError, Memo, Writer, writes};
+use crate::apply::{ApplyError, Memo, Writer, final_writes, volume_writes, writes};
 use crate::events::{Note, Teller};
 use crate::facts::{Defaults, Observed};
 use crate::hub::{ClusterKey, Hub};
 use crate::metrics::Metrics;
-use crate::names::{LABEL_CLUSTER, LABEL_MANAGED_BY, MANAGER, Role};
+use crate::names::{FINALIZER, LABEL_CLUSTER, LABEL_MANAGED_BY, MANAGER, Role};
 use crate::nodes::Nodes;
 use crate::observe::{ObserveError, observe};
+use crate::orders::Orders;
 use crate::pauses::{after_conflict, after_failures};
 use crate::perform::{Caller, Node, TransferOutcome};
 use crate::plan::config::{ConfigCall, SetConfig};
+use crate::plan::deletion::{deletion, is_overdue};
+use crate::plan::order::Order;
 use crate::plan::primary::{Decision, Hold, Transfer};
 use crate::plan::{Plan, plan};
 use crate::scope::{Part, Scope};
@@ -88,6 +91,8 @@ pub struct Context {
     pub nodes: Nodes,
     /// What the API server offers.
     pub apis: Apis,
+    /// Calls to primaries.
+    pub orders: Orders,
     outcomes: Mutex<BTreeMap<ClusterKey, (Timestamp, Option<TransferOutcome>)>>,
     config_calls: Mutex<BTreeMap<ClusterKey, ConfigCall>>,
     failures: Mutex<BTreeMap<ClusterKey, u32>>,
@@ -118,6 +123,7 @@ impl Context {
             wants_fresh: Mutex::default(),
             nodes: Nodes::default(),
             apis: Apis::default(),
+            orders: Orders::default(),
             outcomes: Mutex::default(),
             config_calls: Mutex::default(),
             failures: Mutex::default(),
@@ -176,6 +182,7 @@ impl Context {
         self.remember(key, None);
         self.hub.forget(key);
         self.metrics.forget(&key.0, &key.1);
+        self.orders.forget(key);
         self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.config_calls.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
@@ -253,7 +260,13 @@ fn meta(cluster: &ObjectRef<AISCluster>) -> ObjectRef<Meta> {
 async fn reconcile(cluster: Arc<Meta>, ctx: Arc<Context>) -> Result<Action, Error> {
     let key = (cluster.namespace().unwrap_or_default(), cluster.name_any());
     let began = Instant::now();
-    let result = pass(&ctx, &key, cluster.uid().as_deref()).await;
+    let mut result = pass(&ctx, &key, cluster.uid().as_deref()).await;
+    if let Err(error) = &result
+        && cluster.metadata.deletion_timestamp.is_some()
+        && let Err(other) = release_unseen(&ctx, &key, error).await
+    {
+        result = Err(other);
+    }
     let word = match &result {
         Ok(_) => "ok",
         Err(error) if after_conflict(error).is_some() => "again",
@@ -315,7 +328,8 @@ async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Result
     if !observed.cluster.spec.paused {
         writer.finalizer(&observed.cluster, true).await?;
         let wanted = desired::build(&valid, &observed, &plan);
-        let due = writes(&observed, &wanted, &plan.marks, &ctx.memo);
+        let mut due = writes(&observed, &wanted, &plan.marks, &ctx.memo);
+        due.extend(volume_writes(&observed, &plan));
         match writer.perform(&observed, &due, &ctx.memo).await {
             Err(ApplyError::Foreign(kind, name)) => {
                 let message = format!("{kind:?} {name} belongs to another owner; choose another name for the cluster");
@@ -334,7 +348,9 @@ async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Result
     ctx.metrics.cluster(&key.0, &key.1, plan.primary.preferred, status.smap.version);
     ctx.metrics.conditions(&key.0, &key.1, &status.conditions);
     plan.primary.finished.iter().for_each(|t| count(&ctx.metrics, t));
-    act(ctx, key, &observed, &plan, transfer);
+    if !observed.cluster.spec.paused {
+        act(ctx, key, &observed, &plan, transfer);
+    }
     Ok(Action::requeue(plan.requeue))
 }
 
@@ -364,36 +380,86 @@ async fn refuse(ctx: &Context, writer: &Writer, observed: &Observed, why: &Inval
     Ok(Action::requeue(Duration::from_secs(20)))
 }
 
-/// Retain: volumes stay, everything else follows its owner. Nothing here may hold the finalizer back.
-async fn delete(ctx: &Context, writer: &Writer, key: &ClusterKey, observed: &Observed) -> Result<Action, Error> {
-    if observed.cluster.finalizers().iter().any(|f| f == crate::names::FINALIZER) {
-        if let Err(error) = writer.status(observed, &status::deleting(observed), false).await {
-            tracing::warn!(%error, "status of a cluster that goes");
-        }
-        let kept = observed.volumes.len();
-        let message = format!("{kept} state volumes are kept; a cluster of the same name adopts them");
-        tell(ctx, observed, &[Note::normal("VolumesRetained", "Delete", message)]).await;
-        // Status moved the resource version on.
-        let clusters: Api<AISCluster> = Api::namespaced(ctx.client.clone(), &key.0);
-        let fresh = clusters.get_opt(&key.1).await.map_err(|e| ObserveError::Api("AISCluster", Box::new(e)))?;
-        if let Some(fresh) = fresh {
-            writer.finalizer(&fresh, false).await?;
-        }
+/// One pass over a cluster that goes. What fails on the way delays the end, by the time-out at most with Retain.
+async fn delete(ctx: &Arc<Context>, writer: &Writer, key: &ClusterKey, observed: &Observed) -> Result<Action, Error> {
+    if !observed.cluster.finalizers().iter().any(|f| f == FINALIZER) {
+        ctx.forget(key, Some(observed.uid()));
+        return Ok(Action::await_change());
     }
-    ctx.forget(key, Some(observed.uid()));
-    Ok(Action::await_change())
+    let deletion = deletion(observed);
+    let status = status::deleting(observed, &deletion);
+    if let Err(error) = writer.status(observed, &status, false).await {
+        tracing::warn!(%error, "status of a cluster that goes");
+    }
+    let before = observed.cluster.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+    let mut notes = deletion.notes.clone();
+    notes.extend(conditions::notes(&before, &status.conditions));
+    tell(ctx, observed, &notes).await;
+    let written = writer.perform(observed, &final_writes(&deletion), &ctx.memo).await;
+    if deletion.release {
+        if let Err(error) = written {
+            tracing::warn!(%error, "last writes of a cluster that goes");
+        }
+        release(ctx, writer, key).await?;
+        ctx.forget(key, Some(observed.uid()));
+        return Ok(Action::await_change());
+    }
+    written?;
+    if let (Some(order), Some(leader)) = (&deletion.order, &deletion.agreement.leader) {
+        send(ctx, key, observed, &leader.node_id, order);
+    }
+    Ok(Action::requeue(deletion.requeue))
+}
+
+/// Status moved the resource version on: the finalizer goes from a fresh read.
+async fn release(ctx: &Context, writer: &Writer, key: &ClusterKey) -> Result<(), Error> {
+    let clusters: Api<AISCluster> = Api::namespaced(ctx.client.clone(), &key.0);
+    let fresh = clusters.get_opt(&key.1).await.map_err(|e| ObserveError::Api("AISCluster", Box::new(e)))?;
+    if let Some(fresh) = fresh.filter(|c| c.metadata.deletion_timestamp.is_some()) {
+        writer.finalizer(&fresh, false).await?;
+    }
+    Ok(())
+}
+
+/// A deletion with Retain does not depend on anything that can be read besides the resource itself.
+async fn release_unseen(ctx: &Context, key: &ClusterKey, error: &Error) -> Result<(), Error> {
+    let clusters: Api<AISCluster> = Api::namespaced(ctx.client.clone(), &key.0);
+    let cluster = clusters.get_opt(&key.1).await.map_err(|e| ObserveError::Api("AISCluster", Box::new(e)))?;
+    let retained = |c: &AISCluster| c.spec.deletion_policy == DeletionPolicy::Retain && is_overdue(c, Timestamp::now());
+    let ours = |c: &AISCluster| c.finalizers().iter().any(|f| f == FINALIZER);
+    let Some(cluster) = cluster.filter(|c| ours(c) && retained(c)) else { return Ok(()) };
+    let message = format!("let go without looking at it any more: {error}");
+    ctx.teller.tell(&cluster, &Note::warning("DeletionTimedOut", "Delete", message)).await;
+    release(ctx, &Writer::new(ctx.client.clone(), ctx.metrics.clone()), key).await
+}
+
+/// A call to the primary, beside the pass.
+fn send(ctx: &Arc<Context>, key: &ClusterKey, observed: &Observed, primary: &str, order: &Order) {
+    let Ok(caller) = Caller::new(ctx.http.clone(), &observed.secret) else { return };
+    let Some(node) = node(observed, primary).filter(|_| ctx.orders.begin(key, order)) else { return };
+    let (ctx, key, order) = (Arc::clone(ctx), key.clone(), order.clone());
+    tokio::spawn(async move {
+        let outcome = caller.order(&node, &order).await;
+        tracing::info!(%order, primary = node.host, ?outcome, "asked the primary");
+        ctx.orders.end(&key, outcome);
+        ctx.hub.poke(&key);
+    });
+}
+
+fn node(observed: &Observed, gateway: &str) -> Option<Node> {
+    let ip = observed.pod(gateway)?.ip.clone()?;
+    let names = observed.names();
+    Some(Node::new(&ip, names.ports.control, &names.host(Role::Gateway, gateway)))
 }
 
 /// Calls to nodes, beside the pass: a stopped node must not hold status back.
 fn act(ctx: &Arc<Context>, key: &ClusterKey, observed: &Observed, plan: &Plan, transfer: Option<Transfer>) {
     let Ok(caller) = Caller::new(ctx.http.clone(), &observed.secret) else { return };
-    let names = observed.names();
-    let node = |pod: &str| {
-        let ip = observed.pod(pod)?.ip.clone()?;
-        Some(Node::new(&ip, names.ports.control, &names.host(Role::Gateway, pod)))
-    };
+    if let (Some(order), Some(leader)) = (&plan.order, &plan.agreement.leader) {
+        send(ctx, key, observed, &leader.node_id, order);
+    }
     for pod in &plan.poke {
-        if let Some(node) = node(pod) {
+        if let Some(node) = node(observed, pod) {
             let caller = caller.clone();
             tokio::spawn(async move {
                 if let Err(error) = caller.poke(&node).await {
@@ -403,13 +469,13 @@ fn act(ctx: &Arc<Context>, key: &ClusterKey, observed: &Observed, plan: &Plan, t
         }
     }
     if let Some(call) = &plan.config.call
-        && let Some(primary) = plan.agreement.leader.as_ref().and_then(|leader| node(&leader.node_id))
+        && let Some(primary) = plan.agreement.leader.as_ref().and_then(|leader| node(observed, &leader.node_id))
     {
         set_config(ctx, key, caller.clone(), primary, call.clone());
     }
     let Some(transfer) = transfer else { return };
     let Some(started) = plan.primary.memory.attempt.as_ref().map(|a| a.started_at.0) else { return };
-    let Some(primary) = node(&transfer.from) else {
+    let Some(primary) = node(observed, &transfer.from) else {
         ctx.set_outcome(key, started, Some(TransferOutcome::Refused("the primary has no address".into())));
         return;
     };

@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::names::{
-    ANNOTATION_DISCOVERY, ANNOTATION_REPLICAS, CONTAINER, LABEL_CLUSTER_ID, LABEL_FORMED, LABEL_ROLE, Names, Role,
+    ANNOTATION_DISCOVERY, ANNOTATION_REPLICAS, CONTAINER, LABEL_CLUSTER_ID, LABEL_FORMED, LABEL_REMOVED,
+    LABEL_RETAINED, LABEL_ROLE, Names, Role,
 };
 use crate::perform::TransferOutcome;
 use crate::plan::config::ConfigCall;
+use crate::plan::order::Order;
 use crate::plan::primary::Hold;
 use crate::view::Reports;
 
@@ -66,6 +68,12 @@ pub struct Observed {
     pub pod_monitors: bool,
     /// The last call about `spec.config`, if this process made one.
     pub config_call: Option<ConfigCall>,
+    /// Volume claims of the cluster, of state and data, also those without a pod.
+    pub claims: Vec<ClaimFact>,
+    /// The last other call to the primary that was answered, and how.
+    pub order: Option<(Order, TransferOutcome)>,
+    /// Claims that the API server does not let grow, and why, as it said lately.
+    pub refused: BTreeMap<String, String>,
     /// Objects of our kinds with the cluster's label, as the server has them.
     pub live: BTreeMap<ObjectKey, Value>,
 }
@@ -242,8 +250,12 @@ impl PodFact {
 pub struct SetFact {
     /// Replicas it is asked for now, maybe by somebody else.
     pub replicas: i32,
-    /// Most replicas the operator ever asked for.
-    pub replicas_max: i32,
+    /// Members of this role as the operator decided last; 0 replicas of a stopped cluster change nothing here.
+    pub replicas_asked: i32,
+    /// Its uid.
+    pub uid: String,
+    /// It is being deleted.
+    pub deleting: bool,
     /// Revision of its template; empty while its controller has not seen the newest one.
     pub revision: String,
     /// When it was made.
@@ -261,7 +273,9 @@ impl SetFact {
         let current = status.observed_generation >= set.metadata.generation;
         Self {
             replicas,
-            replicas_max: annotations.get(ANNOTATION_REPLICAS).and_then(|t| t.parse().ok()).unwrap_or(replicas),
+            replicas_asked: annotations.get(ANNOTATION_REPLICAS).and_then(|t| t.parse().ok()).unwrap_or(replicas),
+            uid: set.metadata.uid.clone().unwrap_or_default(),
+            deleting: set.metadata.deletion_timestamp.is_some(),
             revision: status.update_revision.filter(|_| current).unwrap_or_default(),
             created: set.metadata.creation_timestamp.as_ref().map(|t| t.0),
         }
@@ -300,6 +314,89 @@ impl VolumeFact {
     }
 }
 
+/// What a volume holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ClaimKind {
+    /// What the node promised and accepted.
+    #[default]
+    State,
+    /// Objects.
+    Data,
+}
+
+impl ClaimKind {
+    /// The name of the claim in the set's template.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Data => "data",
+        }
+    }
+}
+
+/// A volume claim of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimFact {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// What it holds.
+    pub kind: ClaimKind,
+    /// The role of its pod.
+    pub role: Role,
+    /// The ordinal of its pod.
+    pub ordinal: i32,
+    /// Uuid on its label.
+    pub cluster_id: Option<String>,
+    /// Its node was removed for good.
+    pub removed: bool,
+    /// Its target is kept in maintenance.
+    pub retained: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// Size it asks for.
+    pub requested: String,
+    /// Size it has, once bound.
+    pub capacity: Option<String>,
+}
+
+impl ClaimFact {
+    /// Takes what matters; `None` for claims that are not of this cluster's sets.
+    #[must_use]
+    pub fn from_claim(names: &Names, claim: &PersistentVolumeClaim) -> Option<Self> {
+        let name = claim.metadata.name.clone()?;
+        let (kind, rest) = [ClaimKind::State, ClaimKind::Data]
+            .into_iter()
+            .find_map(|kind| Some((kind, name.strip_prefix(kind.as_str())?.strip_prefix('-')?)))?;
+        // A target may have several data volumes: `data`, `data-1`, and so on.
+        let further = || {
+            let (number, pod) = rest.split_once('-')?;
+            let number: i32 = number.parse().ok()?;
+            (kind == ClaimKind::Data && number > 0).then(|| names.parse_pod(pod))?
+        };
+        let (role, ordinal) = names.parse_pod(rest).or_else(further)?;
+        let labels = claim.metadata.labels.clone().unwrap_or_default();
+        let is = |label: &str| labels.get(label).is_some_and(|v| v == "true");
+        let requests = claim.spec.as_ref().and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
+        let capacity = claim.status.as_ref().and_then(|s| s.capacity.as_ref());
+        Some(Self {
+            uid: claim.metadata.uid.clone().unwrap_or_default(),
+            kind,
+            role,
+            ordinal,
+            cluster_id: labels.get(LABEL_CLUSTER_ID).cloned(),
+            removed: is(LABEL_REMOVED),
+            retained: is(LABEL_RETAINED),
+            deleting: claim.metadata.deletion_timestamp.is_some(),
+            requested: requests.and_then(|r| r.get("storage")).map(|q| q.0.clone()).unwrap_or_default(),
+            capacity: capacity.and_then(|c| c.get("storage")).map(|q| q.0.clone()),
+            name,
+        })
+    }
+}
+
 /// The mounted discovery file, as the daemon reads it.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Discovery {
@@ -311,6 +408,9 @@ pub struct Discovery {
     pub initial_voters: Vec<String>,
     /// Everybody who may exist.
     pub peers: Vec<Peer>,
+    /// Nodes that are being removed for good: they must not join again as new ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
 }
 
 /// A node that may exist.

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod names;
 pub mod nodes;
 pub mod observe;
+pub mod orders;
 pub mod overlay;
 pub mod pauses;
 pub mod perform;

@@ -13,6 +13,10 @@ pub const LABEL_ROLE: &str = "aiscluster.dev/role";
 pub const LABEL_CLUSTER_ID: &str = "aiscluster.dev/cluster-id";
 /// Label of state volumes: `true` once the cluster was founded.
 pub const LABEL_FORMED: &str = "aiscluster.dev/formed";
+/// Label of state volumes: `true` once their node was removed for good; they are deleted when its pod is gone.
+pub const LABEL_REMOVED: &str = "aiscluster.dev/removed";
+/// Label of state volumes: `true` while their target is kept in maintenance by the operator.
+pub const LABEL_RETAINED: &str = "aiscluster.dev/retained";
 /// Label of a pod's role: `gateway` or `target`.
 pub const LABEL_COMPONENT: &str = "app.kubernetes.io/component";
 /// Label that says who made the object.
@@ -25,7 +29,7 @@ pub const STATUS_MANAGER: &str = "aiscluster-operator-status";
 pub const FINALIZER: &str = "aiscluster.dev/cluster";
 /// Annotation with a digest of what was applied, so that a removed field is seen.
 pub const ANNOTATION_APPLIED: &str = "aiscluster.dev/applied";
-/// Annotation of a StatefulSet: most replicas the operator ever asked for.
+/// Annotation of a StatefulSet: members of this role, also while it is stopped and has no pods.
 pub const ANNOTATION_REPLICAS: &str = "aiscluster.dev/replicas";
 /// Annotation of a pod: digest of the founding list. Its change makes the kubelet refresh mounted files now.
 pub const ANNOTATION_DISCOVERY: &str = "aiscluster.dev/discovery";

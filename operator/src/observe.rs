@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ais_crds::AISCluster;
+use ais_crds::{AISCluster, ClusterState};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::apply::resource;
 use crate::controller::Context;
 use crate::desired::{DISCOVERY_KEY, SECRET_KEY};
-use crate::facts::{Kind, ObjectKey, Observed, PodFact, PrimaryMap, SetFact, VolumeFact};
+use crate::facts::{ClaimFact, Kind, ObjectKey, Observed, PodFact, PrimaryMap, SetFact, VolumeFact};
 use crate::hub::{ClusterKey, Watched};
 use crate::names::{Names, Role, selector_text};
 use crate::perform::{CallError, Caller, Node, views};
@@ -67,17 +67,20 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &key.0);
     let (pods, claims, live) = futures::join!(pods.list(&labels), claims.list(&labels), live(ctx, &names, &labels));
     let (live, pod_monitors) = live?;
+    let claims = claims.map_err(api("volume claims"))?.items;
     let pods: Vec<PodFact> =
         pods.map_err(api("pods"))?.items.iter().filter_map(|p| PodFact::from_pod(&names, p)).collect();
-    let volumes: Vec<VolumeFact> =
-        claims.map_err(api("volume claims"))?.items.iter().filter_map(|c| VolumeFact::from_claim(&names, c)).collect();
+    let volumes: Vec<VolumeFact> = claims.iter().filter_map(|c| VolumeFact::from_claim(&names, c)).collect();
+    let claims: Vec<ClaimFact> = claims.iter().filter_map(|c| ClaimFact::from_claim(&names, c)).collect();
 
+    let sets = sets(&names, &live);
     let secret = secret(ctx, &names, cluster.uid().unwrap_or_default(), &live)?;
     let caller = Caller::new(ctx.http.clone(), &secret)?;
     let nodes = watched(&names, &pods);
     ctx.hub.sync(key, &secret, &caller, nodes.clone());
     let mut reports = ctx.hub.reports(key, SETTLE).await;
-    let fresh = ctx.takes_fresh(key) || at_hand(&cluster.spec.primary, cluster.status.as_ref().map(|s| &s.primary));
+    let moves = at_hand(&cluster.spec.primary, cluster.status.as_ref().map(|s| &s.primary));
+    let fresh = ctx.takes_fresh(key) || moves || ends(&cluster, &sets);
     if fresh {
         // A move is decided, and proven, by signed answers of this very moment.
         let nodes: Vec<_> = nodes.into_iter().map(|w| (w.pod, w.node)).collect();
@@ -91,14 +94,18 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
     }
     let started = cluster.status.as_ref().and_then(|s| s.primary.attempt.as_ref()).map(|a| a.started_at.0);
     let outcome = ctx.outcome(key, started);
+    let now = Timestamp::now();
     Ok(Some(Observed {
-        now: Timestamp::now(),
+        now,
+        order: ctx.orders.answer(key),
+        refused: ctx.memo.refused(&cluster, now),
+        claims,
+        defaults: ctx.defaults.clone(),
         uptime: ctx.began.elapsed(),
         hold: ctx.hold(key),
         fresh,
-        defaults: ctx.defaults.clone(),
         cordoned: ctx.nodes.cordoned(),
-        sets: sets(&names, &live),
+        sets,
         discovery: config_map(&live, &names.discovery())
             .and_then(|mut data| serde_saphyr::from_str(&data.remove(DISCOVERY_KEY)?).ok()),
         primary_map: config_map(&live, &names.primary()).map(|mut data| PrimaryMap {
@@ -116,6 +123,18 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
         pod_monitors,
         config_call: ctx.config_call(key),
     }))
+}
+
+/// True while nodes are to go: what the others hold is read at the very moment, too.
+fn ends(cluster: &AISCluster, sets: &BTreeMap<Role, SetFact>) -> bool {
+    let wanted = |role: &Role| match role {
+        Role::Gateway => cluster.spec.gateways.replicas,
+        Role::Target => cluster.spec.targets.replicas,
+    };
+    cluster.metadata.deletion_timestamp.is_some()
+        || cluster.status.as_ref().is_some_and(|s| s.operation.is_some())
+        || sets.iter().any(|(role, set)| wanted(role) < set.replicas_asked)
+        || (cluster.spec.state == ClusterState::Stopped && sets.values().any(|s| s.replicas > 0))
 }
 
 async fn live(

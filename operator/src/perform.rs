@@ -10,6 +10,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 
 use crate::plan::config::ConfigOutcome;
+use crate::plan::order::Order;
 use crate::view::NodeView;
 
 /// Largest answer that is read.
@@ -18,6 +19,8 @@ const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for a change of the configuration: a gateway may hold it until somebody leads.
 const CONFIG_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a change of membership: a gateway holds it for as long while nobody leads.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(20);
 /// A stream says something every 5 s; after this silence it is given up.
 pub const STREAM_SILENCE: Duration = Duration::from_secs(12);
 
@@ -141,15 +144,26 @@ impl Caller {
         timeout: Duration,
     ) -> TransferOutcome {
         let path = format!("/v1/cluster/proxy/{to}?expected-primary={from}&expected-epoch={epoch}");
-        match self.call(primary, Method::PUT, &path, timeout).await {
-            Ok(_) => TransferOutcome::Answered,
-            // 504 is the node's own "outcome unknown"; other 5xx come from half-way, except those of
-            // a node that did not begin.
-            Err(CallError::Status { status, message }) if matches!(status, 400..=499 | 501 | 503) => {
-                TransferOutcome::Refused(format!("{message} ({status})"))
+        outcome(self.call(primary, Method::PUT, &path, timeout).await)
+    }
+
+    /// Asks the primary for a change of membership, or announces the end of all pods.
+    pub async fn order(&self, primary: &Node, order: &Order) -> TransferOutcome {
+        let action = |action: &str, value: serde_json::Value| {
+            (Method::PUT, "/v1/cluster", serde_json::json!({"action": action, "value": value}))
+        };
+        let one = |node: &String| serde_json::json!({"sids": [node]});
+        let (method, path, body) = match order {
+            // It stays, idle, until its pod goes: the kubelet would start it again, and it would join as a new node.
+            Order::Decommission(node) => {
+                action("decommission-node", serde_json::json!({"sids": [node], "no_shutdown": true}))
             }
-            Err(other) => TransferOutcome::Unknown(other.to_string()),
-        }
+            Order::StartMaintenance(node) => action("start-maintenance", one(node)),
+            Order::StopMaintenance(node) => action("stop-maintenance", one(node)),
+            Order::Stopping(stopping) => (Method::POST, "/v1/ha/stopping", serde_json::json!({"stopping": stopping})),
+        };
+        let body = body.to_string().into_bytes();
+        outcome(self.send(primary, method, path, body, ORDER_TIMEOUT).await)
     }
 
     /// Opens the stream of views of a node.
@@ -227,6 +241,18 @@ impl Caller {
         }
         let text: ErrorBody = serde_json::from_slice(&body).unwrap_or_default();
         Err(CallError::Status { status, message: text.message.chars().take(300).collect() })
+    }
+}
+
+fn outcome(answer: Result<Vec<u8>, CallError>) -> TransferOutcome {
+    match answer {
+        Ok(_) => TransferOutcome::Answered,
+        // 504 is the node's own "outcome unknown"; other 5xx come from half-way, except those of
+        // a node that did not begin.
+        Err(CallError::Status { status, message }) if matches!(status, 400..=499 | 501 | 503) => {
+            TransferOutcome::Refused(format!("{message} ({status})"))
+        }
+        Err(other) => TransferOutcome::Unknown(other.to_string()),
     }
 }
 

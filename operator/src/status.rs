@@ -9,6 +9,7 @@ use crate::conditions;
 use crate::facts::{Kind, Observed};
 use crate::names::Role;
 use crate::plan::Plan;
+use crate::plan::deletion::Deletion;
 use crate::plan::rollout::State;
 use crate::validate::{Invalid, Valid};
 
@@ -28,6 +29,7 @@ pub fn status(valid: &Valid, observed: &Observed, plan: &Plan) -> AISClusterStat
         endpoint: Some(valid.names.endpoint()),
         primary: plan.primary.memory.clone(),
         rollout: plan.rollout.memory.clone(),
+        operation: plan.stop.operation.clone().or_else(|| plan.scale.operation.clone()),
         smap: smap(valid, observed, plan),
         electorate: electorate(plan),
         gateways: role(valid, observed, plan, Role::Gateway),
@@ -59,8 +61,10 @@ pub fn invalid(observed: &Observed, why: &Invalid) -> AISClusterStatus {
 
 /// Status of a cluster that goes.
 #[must_use]
-pub fn deleting(observed: &Observed) -> AISClusterStatus {
+pub fn deleting(observed: &Observed, deletion: &Deletion) -> AISClusterStatus {
     let mut status = observed.cluster.status.clone().unwrap_or_default();
+    status.observed_generation = observed.cluster.metadata.generation;
+    status.conditions = conditions::deleting(observed, deletion);
     status.phase = Some("Deleting".to_owned());
     status
 }
@@ -73,7 +77,7 @@ fn version(observed: &Observed, plan: &Plan) -> Option<String> {
 
 /// Nodes the cluster should have.
 pub(crate) fn wanted_nodes(plan: &Plan) -> i64 {
-    Role::ALL.into_iter().map(|r| i64::from(plan.replicas.of(r))).sum()
+    Role::ALL.into_iter().map(|r| i64::from(plan.replicas.members(r))).sum()
 }
 
 fn smap(valid: &Valid, observed: &Observed, plan: &Plan) -> SmapStatus {
@@ -112,7 +116,7 @@ fn electorate(plan: &Plan) -> Vec<VoterStatus> {
 
 fn role(valid: &Valid, observed: &Observed, plan: &Plan, role: Role) -> RoleStatus {
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let wanted = plan.replicas.of(role);
+    let wanted = plan.replicas.members(role);
     let revision = observed.sets.get(&role).map(|s| s.revision.as_str()).unwrap_or_default();
     let ready = count(observed.pods_of(role).filter(|p| p.ready && !p.deleting).count());
     RoleStatus {
@@ -154,7 +158,7 @@ fn access(valid: &Valid, observed: &Observed, plan: &Plan) -> Option<AccessStatu
 
 fn nodes(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<NodeStatus> {
     let leader = plan.agreement.leader.as_ref();
-    let wanted = Role::ALL.into_iter().flat_map(|r| (0..plan.replicas.of(r)).map(move |n| (r, n)));
+    let wanted = Role::ALL.into_iter().flat_map(|r| (0..plan.replicas.members(r)).map(move |n| (r, n)));
     wanted
         .take(NODES_MAX)
         .map(|(role, n)| {
@@ -169,11 +173,14 @@ fn nodes(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<NodeStatus> {
             if member.is_some_and(|m| m.maintenance) {
                 flags.push("Maintenance".to_owned());
             }
+            if member.is_some_and(|m| m.decommission) {
+                flags.push("Decommission".to_owned());
+            }
             NodeStatus {
                 kind: role.as_str().to_owned(),
                 role: view.map_or("unreachable", |v| v.role.as_str()).to_owned(),
                 ready: pod.is_some_and(|p| p.ready),
-                in_smap: member.is_some(),
+                in_smap: member.is_some_and(|m| m.in_smap),
                 flags,
                 revision: pod.map(|p| p.revision.clone()).unwrap_or_default(),
                 reason: node_reason(observed, &name, pod.is_some()),
@@ -197,6 +204,8 @@ fn phase(observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> &'stati
     let is = |kind: &str, value: &str| status.conditions.iter().any(|c| c.type_ == kind && c.status == value);
     if observed.cluster.spec.paused {
         "Paused"
+    } else if plan.stop.asked {
+        if plan.stop.over { "Stopped" } else { "Stopping" }
     } else if !plan.founding.formed {
         "Creating"
     } else if is("Degraded", "True") || !is("Available", "True") {

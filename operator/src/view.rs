@@ -37,7 +37,7 @@ pub struct Voter {
 }
 
 /// A member as the primary sees it.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(default)]
 pub struct Member {
     /// Node id.
@@ -56,6 +56,28 @@ pub struct Member {
     pub non_electable: bool,
     /// It is in maintenance.
     pub maintenance: bool,
+    /// It is being decommissioned.
+    pub decommission: bool,
+    /// It has a place in the cluster map; the primary also knows voters and joiners that have none.
+    pub in_smap: bool,
+}
+
+impl Default for Member {
+    /// An older daemon says of nobody that it has no place.
+    fn default() -> Self {
+        Self {
+            node_id: String::new(),
+            disk_id: String::new(),
+            kind: String::new(),
+            voter: false,
+            connected: false,
+            acked: None,
+            non_electable: false,
+            maintenance: false,
+            decommission: false,
+            in_smap: true,
+        }
+    }
 }
 
 /// What one node says. Unknown fields are ignored, absent ones are empty: a newer or older daemon
@@ -99,8 +121,10 @@ pub struct NodeView {
     pub settings: Option<BTreeMap<String, String>>,
     /// It serves.
     pub ready: bool,
-    /// The cluster is being stopped.
+    /// This process is stopping.
     pub stopping: bool,
+    /// The whole cluster is being stopped.
+    pub cluster_stopping: bool,
     /// Every member; filled by the primary only.
     pub members: Vec<Member>,
 }
@@ -210,7 +234,6 @@ pub fn agree(uuid: &str, reports: &Reports) -> Agreement {
         }
     }
     agreement.formed = own.iter().any(|v| v.formed && v.cluster_uuid.as_deref() == Some(uuid));
-    agreement.stopping = own.iter().any(|v| v.stopping);
     agreement.split = split(&own);
 
     let mut reigns: Vec<((u64, u64), &str)> =
@@ -218,6 +241,12 @@ pub fn agree(uuid: &str, reports: &Reports) -> Agreement {
     reigns.sort_unstable();
     reigns.dedup();
     agreement.leader = reigns.iter().rev().find_map(|(reign, primary)| leader(&own, *reign, primary));
+    // Whoever was cut off since may not know that it goes on after all.
+    let counts = |v: &&NodeView| match &agreement.leader {
+        Some(leader) => v.node_id == leader.node_id,
+        None => true,
+    };
+    agreement.stopping = own.iter().copied().filter(counts).any(|v| v.cluster_stopping);
     agreement
 }
 

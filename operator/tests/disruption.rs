@@ -47,7 +47,7 @@ fn each_weakness_of_another_closes_the_door_and_its_own_does_not() {
         }),
         ("VoterDown", T1, |w| w.member(G0, T1).disk_id = "another".into()),
         ("SplitBrainSuspected", "", |w| w.view(T1).role = "primary".into()),
-        ("ClusterBusy", "", |w| w.view(T1).stopping = true),
+        ("ClusterBusy", "", |w| w.view(G0).cluster_stopping = true),
     ];
     for (number, (reason, weak, spoil)) in table.into_iter().enumerate() {
         let mut world = World::settled(json!({}));

@@ -147,7 +147,7 @@ fn each_gate_has_its_reason_and_opens_again() {
             }
         }),
         ("SplitBrainSuspected", |w| w.view(G2).role = "primary".into()),
-        ("ClusterBusy", |w| w.view(G0).stopping = true),
+        ("ClusterBusy", |w| w.view(G0).cluster_stopping = true),
     ];
     for (reason, close) in gates {
         let mut world = asked();

@@ -15,6 +15,9 @@ fn applied(writes: &[Write]) -> Vec<String> {
         Write::DeletePod { name, .. } => format!("-pod/{name}"),
         Write::MarkPod(name, _) => format!("pod/{name}"),
         Write::MarkVolume(name, _) => format!("volume/{name}"),
+        Write::Empty(name, _) => format!("empty/{name}"),
+        Write::Orphan(name, _) => format!("orphan/{name}"),
+        Write::Resize(resize) => format!("resize/{}", resize.claim),
         Write::DeleteClaim { name, .. } => format!("-claim/{name}"),
     };
     writes.iter().map(name).collect()

@@ -37,6 +37,7 @@ fn a_settled_cluster_is_all_well() {
         ("MembershipConverged", "True", "Converged"),
         ("RolloutPending", "False", "UpToDate"),
         ("ScaleDownBlocked", "False", "NotAsked"),
+        ("StorageResized", "True", "AsAsked"),
         ("Paused", "False", "Active"),
     ] {
         is(&pass, kind, status, reason);
@@ -262,7 +263,7 @@ fn a_changed_template_is_pending_and_counted() {
 }
 
 #[test]
-fn raising_is_done_and_lowering_is_held() {
+fn raising_is_done_and_lowering_waits_for_whole_voters() {
     let mut world = World::settled(json!({}));
     world.set_spec(json!({"gateways": {"replicas": 4}, "targets": {"replicas": 3}}));
     let pass = world.step();
@@ -274,9 +275,12 @@ fn raising_is_done_and_lowering_is_held() {
     is(&world.step(), "Progressing", "False", "Idle");
     assert_eq!(world.observed.discovery.as_ref().unwrap().peers.len(), 7);
     world.set_spec(json!({"gateways": {"replicas": 3}}));
+    world.step();
+    is(&world.pass(), "ScaleDownBlocked", "False", "GoesOn");
+    world.lose("demo-gateway-1");
     let before = world.observed.cluster.status.clone().unwrap().conditions;
     let pass = world.step();
-    is(&pass, "ScaleDownBlocked", "True", "RemovalNotSupported");
+    is(&pass, "ScaleDownBlocked", "True", "VoterDown");
     assert!(pass.writes.is_empty() && pass.plan.replicas.of(Role::Gateway) == 4);
     assert_eq!(notes(&before, &pass.status.conditions)[0].reason, "ScaleDownBlocked");
 }

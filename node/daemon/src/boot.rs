@@ -85,6 +85,23 @@ pub async fn start(config: &Config, hooks: Arc<dyn Hooks>) -> anyhow::Result<(Ha
     Ok((handle, thread))
 }
 
+/// Between two looks at the file of a node that is being removed.
+const REMOVED_LOOK: Duration = Duration::from_secs(1);
+
+/// Waits as long as the discovery file says that this node is being removed. Its records are gone already, so it would
+/// join as a new node, get a seat, and be taken away by whoever removes it.
+pub async fn wait_while_removed(config: &Config) {
+    let source = source(config);
+    let mut told = false;
+    while source.read().await.removed {
+        if !told {
+            tracing::warn!("this node is being removed from the cluster: it does not join again");
+            told = true;
+        }
+        tokio::time::sleep(REMOVED_LOOK).await;
+    }
+}
+
 /// Opens the state directory beside everything else: a disk that hangs is said, not waited for in silence.
 async fn open(config: &Config, cluster: Option<&ClusterUuid>) -> anyhow::Result<disk::Opened> {
     let (directory, node, cluster) = (config.state_dir.clone(), config.node_id.clone(), cluster.cloned());

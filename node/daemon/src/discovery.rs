@@ -39,6 +39,9 @@ pub struct File {
     /// Everybody who may exist.
     #[serde(default)]
     pub peers: Vec<Listed>,
+    /// Nodes that are being removed for good. One of these that starts once more must not join as a new node.
+    #[serde(default)]
+    pub removed: Vec<NodeId>,
 }
 
 /// One of them.
@@ -97,6 +100,8 @@ pub struct News {
     pub book: BTreeMap<NodeId, Address>,
     /// The cluster, as the file has it.
     pub uuid: Option<ClusterUuid>,
+    /// This node is being removed for good.
+    pub removed: bool,
     /// Why the file could not be used.
     pub problem: Option<String>,
 }
@@ -119,6 +124,7 @@ impl Source {
                     },
                     book,
                     uuid: file.cluster_uuid,
+                    removed: file.removed.contains(&self.node),
                     problem: None,
                 }
             }

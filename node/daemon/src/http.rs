@@ -287,6 +287,7 @@ fn routes(app: Arc<App>, door: Door) -> Router {
             .route("/v1/ha/view", get(ha::view).fallback(absent::method))
             .route("/v1/ha/watch", get(ha::watch).fallback(absent::method))
             .route("/v1/ha/poke", post(ha::poke).fallback(absent::method))
+            .route("/v1/ha/stopping", post(ha::stopping).fallback(absent::method))
             .route("/metrics", get(ha::metrics).fallback(absent::method)),
     };
     let gate = Arc::new(gate::Gate { app: Arc::clone(&app), door });

@@ -115,6 +115,11 @@ async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     config.keyring.follow(&tokio::runtime::Handle::current());
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        () = boot::wait_while_removed(&config) => {}
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    }
     let listeners = Listeners::bind(&config).await.context("cannot listen for HTTP")?;
     let (handle, thread) = boot::start(&config, metrics.clone()).await?;
     let mountpaths = config.mountpaths.clone();

@@ -35,6 +35,7 @@ pub(super) fn discovery(valid: &Valid, observed: &Observed, plan: &Plan) -> Want
         formed: plan.founding.formed,
         initial_voters: plan.founding.initial_voters.clone(),
         peers: peers(valid, plan),
+        removed: plan.scale.removed.clone(),
     };
     let text = serde_json::to_string_pretty(&file).unwrap_or_default();
     let map = ConfigMap {
@@ -63,7 +64,7 @@ fn peers(valid: &Valid, plan: &Plan) -> Vec<Peer> {
     let names = &valid.names;
     Role::ALL
         .into_iter()
-        .flat_map(|role| (0..plan.replicas.of(role)).map(move |n| (role, n)))
+        .flat_map(|role| (0..plan.replicas.members(role)).map(move |n| (role, n)))
         .map(|(role, n)| {
             let id = names.pod(role, n);
             let host = names.host(role, &id);

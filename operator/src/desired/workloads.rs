@@ -10,9 +10,10 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use super::{Wanted, meta, pod, wanted};
-use crate::facts::{Kind, Observed};
+use crate::facts::{ClaimKind, Kind, Observed};
 use crate::names::{ANNOTATION_REPLICAS, LABEL_CLUSTER_ID, Names, Role};
 use crate::plan::Plan;
+use crate::plan::storage::size_of;
 use crate::validate::Valid;
 
 pub(super) fn all(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<Wanted> {
@@ -24,7 +25,8 @@ fn set(valid: &Valid, observed: &Observed, plan: &Plan, role: Role) -> Wanted {
     let name = names.set(role);
     let replicas = plan.replicas.of(role);
     let mut metadata = meta(observed, name.clone(), names.role_labels(role));
-    metadata.annotations = Some(BTreeMap::from([(ANNOTATION_REPLICAS.into(), replicas.to_string())]));
+    let members = plan.replicas.members(role);
+    metadata.annotations = Some(BTreeMap::from([(ANNOTATION_REPLICAS.into(), members.to_string())]));
     let set = StatefulSet {
         metadata,
         spec: StatefulSetSpec {
@@ -35,7 +37,7 @@ fn set(valid: &Valid, observed: &Observed, plan: &Plan, role: Role) -> Wanted {
             update_strategy: Some(StatefulSetUpdateStrategy { type_: Some("OnDelete".into()), rolling_update: None }),
             selector: LabelSelector { match_labels: Some(names.selector(role)), ..LabelSelector::default() },
             template: pod::template(valid, observed, role),
-            volume_claim_templates: Some(claims(valid, observed, role)),
+            volume_claim_templates: Some(claims(valid, observed, plan, role)),
             persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
                 when_deleted: Some("Retain".into()),
                 when_scaled: Some("Retain".into()),
@@ -48,7 +50,7 @@ fn set(valid: &Valid, observed: &Observed, plan: &Plan, role: Role) -> Wanted {
     wanted(Kind::StatefulSet, name, &set)
 }
 
-fn claims(valid: &Valid, observed: &Observed, role: Role) -> Vec<PersistentVolumeClaim> {
+fn claims(valid: &Valid, observed: &Observed, plan: &Plan, role: Role) -> Vec<PersistentVolumeClaim> {
     let spec = &observed.cluster.spec;
     let state = match role {
         Role::Gateway => &spec.gateways.state_storage,
@@ -57,12 +59,14 @@ fn claims(valid: &Valid, observed: &Observed, role: Role) -> Vec<PersistentVolum
     // The uuid is on the claim from its first moment, or a volume could outlive all knowledge of its owner.
     let mut labels = valid.names.role_labels(role);
     labels.insert(LABEL_CLUSTER_ID.into(), valid.uuid.clone());
-    let mut claims = vec![claim("state", &state.size, state.storage_class_name.as_ref(), labels.clone())];
+    let size = |kind| size_of(&plan.storage, role, kind);
+    let (name, class) = (ClaimKind::State.as_str(), state.storage_class_name.as_ref());
+    let mut claims = vec![claim(name, size(ClaimKind::State), class, labels.clone())];
     if role == Role::Target {
         let data = &spec.targets.storage;
         for number in 0..data.volumes_per_target {
             let name = Names::data_volume(number);
-            let mut claim = claim(&name, &data.size, data.storage_class_name.as_ref(), labels.clone());
+            let mut claim = claim(&name, size(ClaimKind::Data), data.storage_class_name.as_ref(), labels.clone());
             if let Some(spec) = &mut claim.spec {
                 spec.access_modes = Some(data.access_modes.iter().map(|mode| mode.as_str().to_owned()).collect());
             }
@@ -72,14 +76,14 @@ fn claims(valid: &Valid, observed: &Observed, role: Role) -> Vec<PersistentVolum
     claims
 }
 
-fn claim(name: &str, size: &str, class: Option<&String>, labels: BTreeMap<String, String>) -> PersistentVolumeClaim {
+fn claim(name: &str, size: String, class: Option<&String>, labels: BTreeMap<String, String>) -> PersistentVolumeClaim {
     PersistentVolumeClaim {
         metadata: ObjectMeta { name: Some(name.into()), labels: Some(labels), ..ObjectMeta::default() },
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(vec!["ReadWriteOnce".into()]),
             storage_class_name: class.cloned(),
             resources: Some(VolumeResourceRequirements {
-                requests: Some(BTreeMap::from([("storage".into(), Quantity(size.to_owned()))])),
+                requests: Some(BTreeMap::from([("storage".into(), Quantity(size))])),
                 ..VolumeResourceRequirements::default()
             }),
             ..PersistentVolumeClaimSpec::default()

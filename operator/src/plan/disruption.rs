@@ -129,7 +129,8 @@ fn steady<'a>(ground: &Ground<'a>) -> Result<&'a Leader, Closed> {
 /// The daemon keeps electorates odd, three at least where there are members enough; two of two stay two.
 fn electorate(ground: &Ground<'_>, leader: &Leader) -> Result<(), Closed> {
     let most = usize::try_from(ground.observed.cluster.spec.ha.voters).unwrap_or(usize::MAX);
-    let eligible = leader.members.iter().filter(|m| !m.non_electable && !m.maintenance).count();
+    let eligible =
+        leader.members.iter().filter(|m| m.in_smap && !m.non_electable && !m.maintenance && !m.decommission).count();
     let target = odd(eligible.min(most)).max(1);
     let size = leader.electorate.len();
     if size < target || (size > 2 && size.is_multiple_of(2)) {
@@ -148,7 +149,9 @@ pub(super) fn whole(ground: &Ground<'_>, leader: &Leader, name: &str) -> Result<
     if !pod.ready {
         return not_ready(&unready(pod));
     }
-    let Some(member) = leader.member(name) else { return not_ready("is not in the cluster map") };
+    let Some(member) = leader.member(name).filter(|m| m.in_smap) else {
+        return not_ready("is not in the cluster map");
+    };
     if name != leader.node_id && !member.connected {
         return not_ready("is not connected with the primary");
     }

@@ -1,13 +1,19 @@
 //! What to do next, and why. Pure.
 
 pub mod config;
+pub mod deletion;
 pub mod disruption;
 pub mod drain;
 pub mod founding;
 pub mod gates;
+mod operation;
+pub mod order;
 pub mod primary;
 pub mod refound;
 pub mod rollout;
+pub mod scale;
+pub mod stop;
+pub mod storage;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,16 +25,20 @@ use crate::validate::{UuidSource, Valid};
 use crate::view::{Agreement, agree};
 
 use founding::Founding;
+use order::Order;
 use refound::Refound;
 use rollout::Rollout;
+use scale::Scale;
+use stop::Stop;
+use storage::Storage;
 
 /// How many replicas each role gets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replicas {
     /// What is applied.
     pub applied: BTreeMap<Role, i32>,
-    /// Why a lower number is not applied.
-    pub blocked: Option<String>,
+    /// Members; a stopped cluster keeps them, and has no pods.
+    pub members: BTreeMap<Role, i32>,
 }
 
 impl Replicas {
@@ -36,6 +46,12 @@ impl Replicas {
     #[must_use]
     pub fn of(&self, role: Role) -> i32 {
         self.applied.get(&role).copied().unwrap_or(0)
+    }
+
+    /// Members of a role.
+    #[must_use]
+    pub fn members(&self, role: Role) -> i32 {
+        self.members.get(&role).copied().unwrap_or(0)
     }
 }
 
@@ -76,6 +92,14 @@ pub struct Plan {
     pub refound: Option<Refound>,
     /// Replicas.
     pub replicas: Replicas,
+    /// Members that leave.
+    pub scale: Scale,
+    /// The orderly end of all pods, and the way back.
+    pub stop: Stop,
+    /// Larger volumes.
+    pub storage: Storage,
+    /// The call to make at the primary, besides moving it.
+    pub order: Option<Order>,
     /// Address for `AIS_PRIMARY_EP`.
     pub endpoint: String,
     /// Labels.
@@ -99,17 +123,26 @@ pub struct Plan {
 pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
     let agreement = agree(&valid.uuid, &observed.reports);
     let founding = founding::founding(valid, observed, &agreement);
-    let replicas = replicas(observed);
+    let stop = stop::stop(observed, &agreement, founding.formed);
+    let stopped = stop.asked || agreement.stopping;
+    let scale =
+        scale::scale(&scale::Situation { valid, observed, agreement: &agreement, formed: founding.formed, stopped });
+    let replicas = replicas(&scale, &stop);
     let scene = rollout::Scene { valid, observed, agreement: &agreement, replicas: &replicas };
     let mut rollout = rollout::decide(&scene);
+    // One disruption at a time: who leaves for good goes before who only comes back as a newer one.
+    if stopped || scale.removal.is_some() {
+        rollout.removals.clear();
+        rollout.errand = None;
+    }
     // Whoever needs the primary elsewhere says so here; one at a time, the most urgent first.
-    let errand = drain::errand(&scene.ground()).or_else(|| rollout.errand.clone());
+    let errand = scale.errand.clone().or_else(|| drain::errand(&scene.ground())).or_else(|| rollout.errand.clone());
     let mut primary = primary::decide(&primary::Situation {
         valid,
         observed,
         agreement: &agreement,
         formed: founding.formed,
-        gateways: replicas.of(Role::Gateway),
+        gateways: replicas.members(Role::Gateway),
         errand: errand.as_ref(),
     });
     rollout.conclude(observed.fresh, &mut primary);
@@ -117,20 +150,22 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
     let mut notes = primary.notes.clone();
     notes.extend(rollout.notes.iter().cloned());
     notes.extend(config.notes.iter().cloned());
+    notes.extend(scale.notes.iter().cloned());
     if valid.uuid_source == UuidSource::Volumes && observed.primary_map.is_none() {
         let message = format!("found state volumes of cluster {} and adopted them", valid.uuid);
         notes.push(Note::normal("ClusterAdopted", "Adopt", message));
     }
     let refound = refound::refound(observed);
     notes.extend(refound.as_ref().and_then(|r| refound::note(observed, r)));
-    let mut marks = marks(observed, &agreement, &founding);
+    let mut marks = marks(observed, &agreement, &founding, &scale);
     if let Some(Refound::Wipes(volumes)) = &refound {
         marks.wiped.clone_from(volumes);
     }
     marks.removals.clone_from(&rollout.removals);
     let poke = if founding.shortened { founding.initial_voters.clone() } else { Vec::new() };
-    let due = [primary.requeue, rollout.requeue, config.again].into_iter().flatten().min();
-    let requeue = requeue(observed, &agreement, &founding, due);
+    let due = [primary.requeue, rollout.requeue, config.again, scale.requeue, stop.requeue];
+    let base = requeue(observed, &agreement, &founding, &stop);
+    let requeue = due.into_iter().flatten().fold(base, Duration::min);
     Plan {
         endpoint: endpoint(valid, observed, &agreement, &founding),
         poke,
@@ -138,6 +173,10 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
         founding,
         refound,
         replicas,
+        order: stop.order.clone().or_else(|| scale.order.clone()),
+        storage: storage::storage(observed),
+        scale,
+        stop,
         marks,
         primary,
         rollout,
@@ -147,27 +186,10 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
     }
 }
 
-/// Raising is done; lowering would take voters away, which this version cannot do safely.
-fn replicas(observed: &Observed) -> Replicas {
-    let mut replicas = Replicas::default();
-    let mut blocked = Vec::new();
-    for role in Role::ALL {
-        let wanted = match role {
-            Role::Gateway => observed.cluster.spec.gateways.replicas,
-            Role::Target => observed.cluster.spec.targets.replicas,
-        };
-        // Not the set's own replicas: somebody else may have changed them.
-        let reached = observed.sets.get(&role).map_or(0, |s| s.replicas_max);
-        if wanted < reached {
-            blocked.push(format!("{}s stay {reached}, {wanted} asked", role.as_str()));
-        }
-        replicas.applied.insert(role, wanted.max(reached));
-    }
-    if !blocked.is_empty() {
-        replicas.blocked =
-            Some(format!("{}: this version does not remove members; raise the number again", blocked.join(", ")));
-    }
-    replicas
+fn replicas(scale: &Scale, stop: &Stop) -> Replicas {
+    let members = scale.members.clone();
+    let applied = members.iter().map(|(role, count)| (*role, if stop.no_pods { 0 } else { *count })).collect();
+    Replicas { applied, members }
 }
 
 /// The primary's address; without a primary what is recorded; before that the seed's.
@@ -182,7 +204,7 @@ fn endpoint(valid: &Valid, observed: &Observed, agreement: &Agreement, founding:
     }
 }
 
-fn marks(observed: &Observed, agreement: &Agreement, founding: &Founding) -> Marks {
+fn marks(observed: &Observed, agreement: &Agreement, founding: &Founding, scale: &Scale) -> Marks {
     let mut marks = Marks::default();
     if let Some(leader) = &agreement.leader {
         for pod in observed.pods.iter().filter(|p| !p.deleting) {
@@ -200,16 +222,23 @@ fn marks(observed: &Observed, agreement: &Agreement, founding: &Founding) -> Mar
         let stale = observed.pods_of(Role::Gateway).filter(|p| p.discovery.as_deref() != Some(digest.as_str()));
         marks.discovery = stale.map(|p| (p.name.clone(), digest.clone())).collect();
     }
+    let digest = crate::desired::digest(&serde_json::json!({"removed": scale.removed}));
+    for name in &scale.removed {
+        let told = observed.pod(name).filter(|p| !p.deleting).is_some_and(|p| p.discovery.as_deref() != Some(&digest));
+        if told {
+            marks.discovery.insert(name.clone(), digest.clone());
+        }
+    }
     marks
 }
 
 /// Converged clusters are looked at three times a minute; the stream of the nodes tells the rest.
-fn requeue(observed: &Observed, agreement: &Agreement, founding: &Founding, due: Option<Duration>) -> Duration {
+fn requeue(observed: &Observed, agreement: &Agreement, founding: &Founding, stop: &Stop) -> Duration {
     let calm = observed.pods.iter().all(|p| p.ready) && agreement.leader.is_some();
-    let base = match (founding.formed, calm) {
+    match (founding.formed, calm) {
+        _ if stop.over => Duration::from_secs(20),
         (false, _) => Duration::from_secs(2),
         (true, false) => Duration::from_secs(5),
         (true, true) => Duration::from_secs(20),
-    };
-    due.map_or(base, |due| due.min(base))
+    }
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use ais_crds::{AISCluster, AISClusterStatus};
-use ais_operator::apply::{Memo, Write, writes};
-use ais_operator::facts::{Defaults, Kind, Observed, PodFact, PrimaryMap, SetFact, VolumeFact};
+use ais_operator::apply::{Memo, Write, volume_writes, writes};
+use ais_operator::facts::{ClaimFact, ClaimKind, Defaults, Kind, Observed, PodFact, PrimaryMap, SetFact, VolumeFact};
 use ais_operator::names::{ANNOTATION_REPLICAS, Names, Role};
 use ais_operator::plan::primary::{Errand, Situation, decide};
 use ais_operator::plan::{Plan, plan};
@@ -93,6 +93,9 @@ impl World {
             outcome: None,
             pod_monitors: false,
             config_call: None,
+            claims: Vec::new(),
+            order: None,
+            refused: BTreeMap::new(),
             live: BTreeMap::new(),
         };
         Self { observed, memo: Memo::default() }
@@ -119,7 +122,8 @@ impl World {
         let plan = plan(&valid, &self.observed);
         let status = status::status(&valid, &self.observed, &plan);
         let wanted = desired::build(&valid, &self.observed, &plan);
-        let writes = writes(&self.observed, &wanted, &plan.marks, &self.memo);
+        let mut writes = writes(&self.observed, &wanted, &plan.marks, &self.memo);
+        writes.extend(volume_writes(&self.observed, &plan));
         Pass { valid, plan, status, writes }
     }
 
@@ -221,11 +225,37 @@ impl World {
                     pod.discovery = Some(digest.into());
                 }
             }
+            Write::MarkVolume(name, patch) => {
+                let labels = patch["metadata"]["labels"].as_object().unwrap();
+                let claim = self.observed.claims.iter_mut().find(|c| c.name == *name);
+                if let Some(claim) = claim {
+                    let set = |old: bool, key: &str| labels.get(key).map_or(old, |v| v == "true");
+                    claim.removed = set(claim.removed, "aiscluster.dev/removed");
+                    claim.retained = set(claim.retained, "aiscluster.dev/retained");
+                }
+                if labels.contains_key("aiscluster.dev/formed") {
+                    self.observed.volumes.iter_mut().find(|v| v.name == *name).unwrap().formed = true;
+                }
+            }
+            Write::Empty(name, _) => {
+                let role = if name.ends_with("gateway") { Role::Gateway } else { Role::Target };
+                self.observed.sets.get_mut(&role).unwrap().replicas = 0;
+            }
+            Write::Orphan(name, _) => {
+                let role = if name.ends_with("gateway") { Role::Gateway } else { Role::Target };
+                self.observed.sets.remove(&role);
+                self.observed.live.remove(&(Kind::StatefulSet, name.clone()));
+            }
+            Write::Resize(resize) => {
+                let claim = self.observed.claims.iter_mut().find(|c| c.name == resize.claim).unwrap();
+                claim.requested.clone_from(&resize.size);
+            }
             Write::DeleteClaim { name, uid } => {
                 self.observed.volumes.retain(|v| v.name != *name || v.uid != *uid);
-            }
-            Write::MarkVolume(name, _) => {
-                self.observed.volumes.iter_mut().find(|v| v.name == *name).unwrap().formed = true;
+                if self.observed.claims.iter().any(|c| c.name == *name && c.uid == *uid) {
+                    self.observed.claims.retain(|c| c.name != *name);
+                    self.observed.volumes.retain(|v| v.name != *name);
+                }
             }
         }
     }
@@ -234,9 +264,12 @@ impl World {
         let role = if name.ends_with("gateway") { Role::Gateway } else { Role::Target };
         let replicas = i32::try_from(live["spec"]["replicas"].as_i64().unwrap()).unwrap();
         let revision = desired::digest(&live["spec"]["template"]);
-        assert_eq!(live["metadata"]["annotations"][ANNOTATION_REPLICAS], replicas.to_string());
+        let asked = live["metadata"]["annotations"][ANNOTATION_REPLICAS].as_str().unwrap().parse().unwrap();
+        assert!(replicas == asked || replicas == 0);
         let created = self.observed.sets.get(&role).map_or(Some(self.observed.now), |s| s.created);
-        self.observed.sets.insert(role, SetFact { replicas, replicas_max: replicas, revision, created });
+        let uid = format!("uid-{name}");
+        let set = SetFact { replicas, replicas_asked: asked, revision, created, uid, deleting: false };
+        self.observed.sets.insert(role, set);
     }
 
     /// Another operator takes over: what only the process knew is gone.
@@ -274,6 +307,7 @@ impl World {
                         VolumeFact { name: volume, cluster_id: Some(uuid.clone()), uid, ..VolumeFact::default() };
                     self.observed.volumes.push(fact);
                 }
+                self.make_claims(&names, role, n, &uuid);
                 self.observed.pods.push(PodFact {
                     uid: format!("uid-{name}-{}", set.revision),
                     ip: Some(format!("10.0.0.{n}")),
@@ -286,6 +320,31 @@ impl World {
                     ..PodFact::default()
                 });
             }
+        }
+    }
+
+    fn make_claims(&mut self, names: &Names, role: Role, n: i32, uuid: &str) {
+        let set = &self.observed.live[&(Kind::StatefulSet, names.set(role))];
+        for template in set["spec"]["volumeClaimTemplates"].as_array().unwrap() {
+            let kind = template["metadata"]["name"].as_str().unwrap();
+            let name = format!("{kind}-{}", names.pod(role, n));
+            if self.observed.claims.iter().any(|c| c.name == name) {
+                continue;
+            }
+            let size = template["spec"]["resources"]["requests"]["storage"].as_str().unwrap();
+            self.observed.claims.push(ClaimFact {
+                uid: format!("uid-{name}"),
+                kind: if kind == "state" { ClaimKind::State } else { ClaimKind::Data },
+                role,
+                ordinal: n,
+                cluster_id: Some(uuid.to_owned()),
+                removed: false,
+                retained: false,
+                deleting: false,
+                requested: size.to_owned(),
+                capacity: Some(size.to_owned()),
+                name,
+            });
         }
     }
 

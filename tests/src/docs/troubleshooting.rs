@@ -14,8 +14,8 @@ const WORDS: &str = "
     AISCluster AISClusterStatus ClusterFirstWithHostNet ClusterIP Host In Ingress Local None Normal OnDelete OnRootMismatch Opaque Parallel PersistentVolumeClaim
     Pod ReadWriteOnce RollingUpdate RuntimeDefault ScheduleAnyway Warning
     True False Unknown
-    ConfigValid Degraded MembershipConverged Paused PrimaryPreferred Progressing RolloutPending
-    Accept Adopt Apply Delete Elect Found Observe Read Refound Request SetConfig Start Validate
+    ConfigValid Degraded MembershipConverged Paused PrimaryPreferred Progressing RolloutPending StorageResized
+    Accept Adopt Apply Decommission Delete Elect Found Observe Read Refound Request Resize SetConfig Start Stop Validate
     CrashLoopBackOff CreateContainerConfigError CreateContainerError ErrImageNeverPull ErrImagePull ImagePullBackOff
     InvalidImageName PodScheduled RunContainerError
     Completed Creating Deleting Rolling Running Scaling Stuck Updating

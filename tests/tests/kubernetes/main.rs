@@ -7,6 +7,7 @@
 mod bed;
 mod chart;
 mod cuts;
+mod deletion;
 mod drain;
 mod failback;
 mod failover;
@@ -18,8 +19,10 @@ mod life;
 mod rest;
 mod rights;
 mod rollout;
+mod scale;
 mod side;
 mod spec;
+mod stopped;
 mod story;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -70,6 +73,12 @@ const CASES: &[Case] = &[
     ("networking_and_monitoring", spec::networking_and_monitoring),
     ("explained_and_waited_for", spec::explained_and_waited_for),
     ("an_unreadable_object_blinds_nobody", spec::an_unreadable_object_blinds_nobody),
+    ("gateways_up_and_down", scale::gateways_up_and_down),
+    ("targets_by_kubectl_scale", scale::targets_by_kubectl_scale),
+    ("stopped_and_back", stopped::stopped_and_back),
+    ("deletes_the_data", deletion::deletes_the_data),
+    ("ends_although_a_pod_does_not", deletion::ends_although_a_pod_does_not),
+    ("volumes_that_cannot_grow", deletion::volumes_that_cannot_grow),
     ("conditions_follow_the_spec", rest::conditions_follow_the_spec),
     ("nothing_is_privileged", hardening::nothing_is_privileged),
     ("chart_changes_under_clients", install::chart_changes_under_clients),

@@ -130,9 +130,10 @@ pub(crate) fn conditions_follow_the_spec(bed: &mut Bed) -> Result<String> {
         .kubectl
         .wait_for(&service, "mended", SOON, |it| it["metadata"]["labels"]["aiscluster.dev/cluster"] == NAME)?;
 
-    patch(json!({"targets": {"replicas": 2}}))?;
-    wait_condition(bed, "ScaleDownBlocked", "True", "RemovalNotSupported")?;
-    patch(json!({"targets": {"replicas": 3}}))?;
+    // Paused, nobody can leave, and nobody has begun to.
+    patch(json!({"paused": true, "targets": {"replicas": 2}}))?;
+    wait_condition(bed, "ScaleDownBlocked", "True", "Paused")?;
+    patch(json!({"paused": false, "targets": {"replicas": 3}}))?;
     wait_condition(bed, "ScaleDownBlocked", "False", "NotAsked")?;
 
     // The primary is the preferred gateway, so it leads again after the roll-out.

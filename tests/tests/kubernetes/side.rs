@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ais_tests::history::{self, History, Load, Options, Pool};
+use ais_tests::history::{self, History, Load, Options, Pool, Report};
 use ais_tests::product::{NAME, PORT_PUBLIC, Product, VOLUME_GIB, Views, Watched};
 use ais_tests::testbed::kubectl::is_ready;
 use anyhow::{Context, Result, bail, ensure};
@@ -74,6 +74,18 @@ impl Side {
 
     /// Ends the clients and judges what they were told; at least `writes` were answered.
     pub(crate) fn judge(&mut self, writes: usize) -> Result<String> {
+        self.judged(writes).map(|report| ais_tests::scene::summary(&report))
+    }
+
+    /// The same, and no write waited for longer than `gap` or failed: the majority was there all the time.
+    pub(crate) fn judge_within(&mut self, writes: usize, gap: Duration) -> Result<String> {
+        let report = self.judged(writes)?;
+        let summary = ais_tests::scene::summary(&report);
+        ensure!(report.slowest < gap && report.failed_writes == 0, "a majority was away: {summary}");
+        Ok(summary)
+    }
+
+    fn judged(&mut self, writes: usize) -> Result<Report> {
         let Clients { prefix, load, views, guide } = self.clients.take().context("the clients did not begin")?;
         let ops = load.stop()?;
         drop(guide);
@@ -84,7 +96,7 @@ impl Side {
         match history::check(&history) {
             Ok(report) => {
                 ensure!(report.done >= writes, "too little happened: {report:?}");
-                Ok(ais_tests::scene::summary(&report))
+                Ok(report)
             }
             Err(wrong) => {
                 let file = std::env::temp_dir().join(format!("aiscluster-{}-history.txt", self.product.namespace));

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ais_ha::{RoleName, View};
-use ais_meta::{NodeId, Stamp};
+use ais_meta::{Change, NodeId, Stamp};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use futures::stream;
+use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::error::ApiError;
 use super::gate::Stream;
+use super::mutate::{Call, mutate};
 use super::serve::is_true;
-use super::{App, json as reply, wire};
+use super::{App, done, json as reply, wire};
 use crate::metrics::CONTENT_TYPE;
 
 /// Between comment lines of a stream in which nothing happens.
@@ -30,6 +32,17 @@ pub(super) async fn view(State(app): State<Arc<App>>) -> Result<Response, ApiErr
 pub(super) async fn poke(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     app.handle.poke();
     reply(&serde_json::json!({}), None)
+}
+
+/// `POST /v1/ha/stopping` with `{"stopping":true}`: commits that the whole cluster is being stopped in order, or that it
+/// is not after all. Unlike the action `shutdown` it ends nobody: whoever runs the processes does that.
+pub(super) async fn stopping(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
+    app.gateway_only("the end of the cluster")?;
+    let bad = || ApiError::bad(r#"the body is not {"stopping":true} or {"stopping":false}"#);
+    let told: Value = serde_json::from_slice(&call.body).map_err(|_| bad())?;
+    let stopping = told["stopping"].as_bool().ok_or_else(bad)?;
+    tracing::info!(stopping, "told whether the whole cluster is being stopped");
+    mutate(&app, &call, Change::Stopping { stopping }, |settled| done(Some(settled.stamp))).await
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {

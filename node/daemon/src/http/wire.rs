@@ -365,7 +365,9 @@ fn transaction(txn: &ais_meta::state::Txn) -> Value {
 fn ha_members(handle: &Handle, view: &View) -> Vec<Value> {
     let now = handle.now_ms();
     let member = |(id, m): (&NodeId, &ais_ha::MemberView)| {
-        let bits = view.published.as_ref().and_then(|s| s.nodes().get(id).map(|n| n.flags)).unwrap_or(0);
+        // The primary also knows voters without a place in the map, joiners, and those who just left.
+        let entry = view.published.as_ref().and_then(|s| s.nodes().get(id).map(|n| n.flags));
+        let bits = entry.unwrap_or(0);
         json!({
             "node_id": id,
             "disk_id": m.id.disk,
@@ -377,6 +379,8 @@ fn ha_members(handle: &Handle, view: &View) -> Vec<Value> {
             "age_ms": m.heard.map(|at| now.saturating_sub(at)),
             "non_electable": bits & flags::NON_ELECTABLE != 0,
             "maintenance": bits & flags::MAINTENANCE != 0,
+            "decommission": bits & flags::DECOMMISSION != 0,
+            "in_smap": entry.is_some(),
         })
     };
     view.members.iter().map(member).collect()

@@ -58,6 +58,9 @@ impl Node {
         match () {
             () if wiped || lost || self.now >= heard + self.config.timers.evict_voter_ms => Standing::Gone,
             () if flags & flags::DECOMMISSION != 0 => Standing::Leaving,
+            // It is about to be stopped for long, and a witness's place is anybody's. (An administrator who retires one
+            // target after the other would else end with a majority of seats that nobody sits on.)
+            () if voter.kind == Kind::Target && flags & flags::MAINTENANCE != 0 => Standing::Leaving,
             () if voter.kind == Kind::Gateway && flags & flags::NON_ELECTABLE != 0 => Standing::Unfit,
             () => Standing::Good,
         }

@@ -171,7 +171,9 @@ impl Node {
     }
 
     /// Not let in because the disk was given up for lost (section 5): the node may join with a new one only.
+    /// Also when it was to stay idle after its decommission: that was said to the process of then.
     pub(super) fn on_lost_disk(&mut self, options: Option<MemberOptions>, why: &Refusal) {
+        let options = options.map(|given| MemberOptions { no_shutdown: false, ..given });
         let halt = options.map_or_else(|| Halt::SetAside(why.to_string()), |options| decommissioned(options, None));
         self.end_with(halt);
     }
