@@ -36,11 +36,13 @@ tests fail for a rule without one, for one that no test ever used, and for a req
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, patch, delete]
-# The label of a founded cluster, by which kept volumes are adopted; state volumes of a founding that was given up go.
+# Labels, by which kept volumes are adopted, and sizes. Deleted are state volumes of removed members and of a founding that
+# was given up, and all of a cluster with deletionPolicy Delete.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [list, patch, delete]
-# The workloads of gateways and targets. Deleted are those of a founding that was given up.
+# The workloads of gateways and targets. Deleted are those of a founding that was given up, and, without their pods,
+# those whose volumes grow.
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, patch, delete]
