@@ -17,10 +17,7 @@ pub mod nodes;
 pub mod observe;
 pub mod orders;
 pub mod overlay;
-<<<<<<< HEAD
 pub mod pauses;
-=======
->>>>>>> 62cc4f8 (Larger volumes, deletions and scaling in the manual; cases on Kubernetes)
 pub mod perform;
 pub mod plan;
 pub mod scope;
