@@ -19,7 +19,7 @@ struct Flags {
 
 /// Something that goes wrong.
 #[derive(Clone, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// This pod's process is down until mended.
     Down(usize),
     /// This pod's container is restarted.
@@ -32,7 +32,7 @@ pub enum Fault {
     Mend,
 }
 
-pub fn fault() -> impl Strategy<Value = Fault> {
+pub(crate) fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
         (0..9_usize).prop_map(Fault::Down),
         (0..9_usize).prop_map(Fault::Restart),
@@ -42,7 +42,7 @@ pub fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
-pub struct Sim {
+pub(crate) struct Sim {
     world: World,
     smap: BTreeMap<String, Flags>,
     electorate: Vec<String>,
@@ -59,7 +59,7 @@ fn is_gateway(name: &str) -> bool {
 }
 
 impl Sim {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = World::settled(json!({"targets": {"replicas": 2}}));
         let smap = world.observed.pods.iter().map(|p| (p.name.clone(), Flags::default())).collect();
         let electorate = world.observed.pods.iter().map(|p| p.name.clone()).collect();
@@ -68,7 +68,7 @@ impl Sim {
         Self { world, smap, electorate, idle, down, silent_turns, primary, epoch: 1, smap_version: 105 }
     }
 
-    pub fn wish(&mut self, gateways: i32, targets: i32, retain: bool) {
+    pub(crate) fn wish(&mut self, gateways: i32, targets: i32, retain: bool) {
         let policy = if retain { "Retain" } else { "Drain" };
         self.world.set_spec(json!({
             "gateways": {"replicas": gateways}, "targets": {"replicas": targets}, "scaleDown": {"policy": policy}
@@ -91,7 +91,7 @@ impl Sim {
         self.runs(&self.primary) && self.here() >= majority(self.electorate.len())
     }
 
-    pub fn strike(&mut self, fault: &Fault) {
+    pub(crate) fn strike(&mut self, fault: &Fault) {
         let names: Vec<String> = self.world.observed.pods.iter().map(|p| p.name.clone()).collect();
         match fault {
             Fault::Down(n) => {
@@ -127,7 +127,7 @@ impl Sim {
     }
 
     /// One pass of the operator, what it does to the cluster, and a moment of the nodes' own life.
-    pub fn turn(&mut self) -> Result<(), TestCaseError> {
+    pub(crate) fn turn(&mut self) -> Result<(), TestCaseError> {
         self.see();
         self.world.after(1);
         let pass = self.world.step();
@@ -299,7 +299,7 @@ impl Sim {
         }
     }
 
-    pub fn is_as_wished(&self, gateways: i32, targets: i32) -> bool {
+    pub(crate) fn is_as_wished(&self, gateways: i32, targets: i32) -> bool {
         let pods = |role| i32::try_from(self.world.observed.pods_of(role).count()).unwrap();
         let names = self.world.names();
         let serve = |role, count| (0..count).all(|n| self.serves(&names.pod(role, n)));
@@ -309,7 +309,7 @@ impl Sim {
             && self.world.observed.discovery.as_ref().unwrap().removed.is_empty()
     }
 
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let pods: Vec<&str> = self.world.observed.pods.iter().map(|p| p.name.as_str()).collect();
         let flags =
             |f: &Flags| [(f.maintenance, 'm'), (f.decommission, 'd')].iter().filter(|x| x.0).map(|x| x.1).collect();
