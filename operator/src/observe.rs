@@ -161,12 +161,7 @@ async fn live(
         found.insert((Kind::Secret, name.clone()), serde_json::to_value(&secret).unwrap_or_default());
     }
     for ((kind, _), list) in listed.iter().zip(lists) {
-        let list = match list {
-            // Uninstalled since we asked what there is.
-            Err(kube::Error::Api(status)) if *kind == Kind::PodMonitor && status.code == 404 => continue,
-            list => list.map_err(api("objects of the cluster"))?,
-        };
-        for object in list.items {
+        for object in list.map_err(api("objects of the cluster"))?.items {
             let name = object.name_any();
             let mut object = serde_json::to_value(&object).unwrap_or_default();
             // Items of a list come without their type, and would look like drift.

@@ -35,7 +35,10 @@ const ONCE: &[&str] = &[
 
 /// Cannot be moved by anything that a test can do in this version, and why.
 const UNMOVED: &[(&str, &str)] = &[
-    (".foundingAttempt", "raised by a repeated founding only, which is not there yet"),
+    (".foundingAttempt", "moved on a cluster of its own, see `founding`"),
+    (".primary.waiting", "moved on a cluster of its own, see `automatic`"),
+    (".primary.attempt.reason", "moved on a cluster of its own, see `automatic`"),
+    (".primary.automaticFailbacks", "moved on a cluster of its own, see `automatic`"),
     (".nodes[].flags", "nodes become non-electable by their own configuration, in maintenance by a later version"),
     (".gateways.maintenance", "see .nodes[].flags"),
     (".targets.maintenance", "see .nodes[].flags"),

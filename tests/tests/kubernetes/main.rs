@@ -4,6 +4,7 @@
 //! The cases share one cluster and run in their order: each leaves the cluster whole for the next. A word on the
 //! command line selects cases by name; those that build the cluster up always run.
 
+mod automatic;
 mod bed;
 mod chart;
 mod cuts;
@@ -12,6 +13,7 @@ mod drain;
 mod failback;
 mod failover;
 mod fields;
+mod founding;
 mod hardening;
 mod held;
 mod install;
@@ -61,6 +63,9 @@ const CASES: &[Case] = &[
     ("operator_killed_during_a_failback", held::operator_killed_during_a_failback),
     ("sdk_during_failovers", story::sdk_during_failovers),
     ("clients_history_is_right", failover::clients_history_is_right),
+    ("returns_by_itself", automatic::returns_by_itself),
+    ("founding_without_an_unschedulable_gateway", founding::without_an_unschedulable_gateway),
+    ("founding_again_and_foreign_volumes", founding::refound_and_foreign_volumes),
     ("pods_are_evicted", drain::pods_are_evicted),
     ("a_voter_loses_its_volume", drain::a_voter_loses_its_volume),
     ("rollout_with_one_move", rollout::with_one_move),

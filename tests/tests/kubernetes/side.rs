@@ -49,6 +49,16 @@ impl Side {
 
     /// The same without waiting.
     pub(crate) fn begin(bed: &Bed, namespace: &str, overlay: Value) -> Result<Self> {
+        Self::begin_with(bed, namespace, overlay, |_| Ok(()))
+    }
+
+    /// The same, and something is in the namespace before the resource is.
+    pub(crate) fn begin_with(
+        bed: &Bed,
+        namespace: &str,
+        overlay: Value,
+        prepare: impl FnOnce(&Product) -> Result<()>,
+    ) -> Result<Self> {
         let mut overlay = overlay;
         if overlay["spec"]["ha"].is_null() {
             overlay["spec"]["ha"] = patient();
@@ -56,6 +66,7 @@ impl Side {
         let product = Product::beside(&bed.testbed, namespace, &overlay);
         offer_volumes(bed, product.volumes())?;
         product.make_namespace()?;
+        prepare(&product)?;
         product.kubectl.apply(&product.manifest())?;
         Ok(Self { product, runs: 0, clients: None, done: false })
     }
@@ -138,7 +149,7 @@ impl Drop for Side {
 
 /// Timers that a busy machine does not run out: what these cases are about is planned, or shows by a connection that
 /// ends, and an election by mistake would only be in the way.
-fn patient() -> Value {
+pub(crate) fn patient() -> Value {
     json!({"suspectMilliseconds": 8000, "leaseMilliseconds": 9000, "evictSmapSeconds": 30})
 }
 

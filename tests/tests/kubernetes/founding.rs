@@ -1,0 +1,146 @@
+//! A cluster that cannot be founded as it was meant.
+
+use std::time::{Duration, Instant};
+
+use ais_tests::product::{NAME, Product, condition, reason};
+use ais_tests::testbed::kubectl::is_ready;
+use ais_tests::wait::Wait;
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::automatic::{call, message, status_page};
+use crate::bed::{Bed, LONG, SOON};
+use crate::side::{Side, offer_volumes, patient};
+
+const TIMEOUT_S: u64 = 15;
+const EARLIER: Duration = Duration::from_secs(8);
+
+fn founded_within(timeout_s: u64) -> Value {
+    let mut ha = patient();
+    ha["foundingTimeoutSeconds"] = json!(timeout_s);
+    json!({"spec": {"ha": ha}})
+}
+
+/// A claim that nothing can satisfy, where the gateway's own would be: its pod cannot be scheduled.
+fn block(product: &Product, gateway: u32) -> Result<()> {
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": format!("state-{NAME}-gateway-{gateway}")},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"], "selector": {"matchLabels": {"aiscluster.dev/fits": "nothing"}},
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    });
+    product.kubectl.apply_json(&claim).map(drop)
+}
+
+/// The pod gets a claim of its own.
+fn unblock(product: &Product, gateway: u32) -> Result<()> {
+    let (pod, claim) = (format!("{NAME}-gateway-{gateway}"), format!("state-{NAME}-gateway-{gateway}"));
+    product.kubectl.run(&["delete", "pvc", &claim, "--wait=false"])?;
+    product.kubectl.delete(&format!("pod/{pod}"), LONG)?;
+    Wait::new(format!("{pod} to be ready"), LONG)
+        .until(|| Ok(product.kubectl.try_get(&format!("pod/{pod}"))?.filter(is_ready).map(drop)))
+}
+
+fn uuid(resource: &Value) -> String {
+    resource["status"]["clusterID"].as_str().unwrap_or_default().to_owned()
+}
+
+/// One gateway of three cannot be scheduled: it is named with the scheduler's words, the others found without it when
+/// the time is over, and it joins when it can.
+pub(crate) fn without_an_unschedulable_gateway(bed: &mut Bed) -> Result<String> {
+    let side = Side::begin_with(bed, "short", founded_within(TIMEOUT_S), |product| block(product, 2))?;
+    let product = &side.product;
+    let begin = Instant::now();
+    let resource = product.wait_resource("waiting for the gateway", LONG, |it| {
+        reason(it, "Available") == "Founding" && message(it, "Available").contains("Unschedulable")
+    })?;
+    let told = message(&resource, "Available");
+    ensure!(told.contains(&format!("{NAME}-gateway-2 (")), "{told}");
+    let resource = product.wait_resource("founded without it", Duration::from_secs(TIMEOUT_S) + LONG, |it| {
+        it["status"]["formed"] == true && reason(it, "Available") == "Available"
+    })?;
+    let took = begin.elapsed();
+    // The time counts from the StatefulSet's creation, which was a little before.
+    ensure!(took + EARLIER >= Duration::from_secs(TIMEOUT_S), "founded after {took:?} already");
+    let found = uuid(&resource);
+    unblock(product, 2)?;
+    let resource = product.wait_ready(&bed.progress)?;
+    ensure!(uuid(&resource) == found, "another uuid");
+    ensure!(product.events("ClusterFormed")?.len() == 1, "not founded once");
+    side.down()?;
+    Ok(format!("{told}; founded after {took:.1?}"))
+}
+
+/// State volumes of two other clusters are in the way, and nothing is touched; then a founding that would wait for an
+/// hour is given up for a new one.
+pub(crate) fn refound_and_foreign_volumes(bed: &mut Bed) -> Result<String> {
+    let side = Side::begin_with(bed, "founding", founded_within(3600), |product| {
+        block(product, 2)?;
+        foreign(product, 0, "cluster-one")?;
+        foreign(product, 1, "cluster-two")
+    })?;
+    let product = &side.product;
+    let refused = refuses_foreign(product)?;
+    offer_volumes(bed, product.volumes())?;
+    let old = product.wait_resource("waiting for the gateway", LONG, |it| {
+        reason(it, "Available") == "Founding" && message(it, "Available").contains(&format!("{NAME}-gateway-2 ("))
+    })?;
+    ensure!(
+        status_page(bed, product)?.contains("Available=False Founding"),
+        "the page does not say what is waited for"
+    );
+    let not_confirmed = call(bed, product, &["refound", NAME, "--confirm", "another"])?;
+    ensure!(not_confirmed.code == Some(1), "not confirmed, and ended with {:?}", not_confirmed.code);
+
+    let begin = Instant::now();
+    let asked = call(bed, product, &["refound", NAME, "--confirm", NAME, "--timeout", "1"])?;
+    ensure!(asked.code == Some(3), "{} {}", asked.stdout, asked.stderr);
+    offer_volumes(bed, product.volumes())?;
+    let new = product.wait_resource("at its second founding", LONG, |it| {
+        it["status"]["foundingAttempt"] == 2 && reason(it, "Available") == "Founding"
+    })?;
+    let took = begin.elapsed();
+    ensure!(uuid(&new) != uuid(&old) && !uuid(&new).is_empty(), "the uuid is still {}", uuid(&new));
+    unblock(product, 2)?;
+    let resource = product.wait_ready(&bed.progress)?;
+    ensure!(uuid(&resource) == uuid(&new), "{} was founded, asked was {}", uuid(&resource), uuid(&new));
+    for claim in product.kubectl.list("persistentvolumeclaims", Some(&Product::selector()))? {
+        let name = claim["metadata"]["name"].as_str().context("a claim without a name")?.to_owned();
+        let label = &claim["metadata"]["labels"]["aiscluster.dev/cluster-id"];
+        ensure!(!name.starts_with("state-") || *label == uuid(&new).as_str(), "{name} is of {label}");
+    }
+    ensure!(product.events("RefoundStarted")?.len() == 1 && product.events("ClusterFormed")?.len() == 1, "events");
+    let again = call(bed, product, &["refound", NAME, "--confirm", NAME])?;
+    ensure!(again.code == Some(1) && again.stderr.contains("never founded again"), "{} {}", again.stdout, again.stderr);
+    side.down()?;
+    Ok(format!("{refused}; {} given up for {} within {took:.1?}", uuid(&old), uuid(&new)))
+}
+
+/// A kept state volume of some other cluster of this name.
+fn foreign(product: &Product, gateway: u32, uuid: &str) -> Result<()> {
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": format!("state-{NAME}-gateway-{gateway}"), "labels": {
+            "aiscluster.dev/cluster": NAME, "app.kubernetes.io/managed-by": "aiscluster-operator",
+            "aiscluster.dev/cluster-id": uuid,
+        }},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    });
+    product.kubectl.apply_json(&claim).map(drop)
+}
+
+/// Says so, makes nothing, and goes on when they are gone.
+fn refuses_foreign(product: &Product) -> Result<String> {
+    let resource = product.wait_resource("refused", SOON, |it| reason(it, "Degraded") == "ForeignVolumes")?;
+    let told = condition(&resource, "Degraded").context("no condition")?.message;
+    ensure!(told.contains("cluster-one") && told.contains("cluster-two"), "{told}");
+    let sets = product.kubectl.list("statefulsets", None)?;
+    ensure!(sets.is_empty(), "{} sets were made nevertheless", sets.len());
+    for gateway in 0..2 {
+        product.kubectl.delete(&format!("pvc/state-{NAME}-gateway-{gateway}"), LONG)?;
+    }
+    Wait::new("the event", SOON).until(|| Ok((product.events("ForeignVolumes")?.len() == 1).then_some(())))?;
+    Ok(told)
+}
