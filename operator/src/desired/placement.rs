@@ -9,7 +9,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use ais_crds::PodTemplate;
 
 use super::services::voters;
-use crate::names::Role;
 use crate::validate::Valid;
 
 const USER: i64 = 65532;
@@ -30,29 +29,30 @@ pub(super) fn tolerations(custom: &PodTemplate) -> Vec<Toleration> {
         .collect()
 }
 
-/// Different nodes: preferred, not required, since a cluster on few nodes must still come up.
+/// Different nodes and, less so, different zones: preferred, not required, since a cluster on few nodes must still come up.
 pub(super) fn apart(selector: LabelSelector) -> Affinity {
+    let term = |weight: i32, key: &str| WeightedPodAffinityTerm {
+        weight,
+        pod_affinity_term: PodAffinityTerm {
+            topology_key: key.into(),
+            label_selector: Some(selector.clone()),
+            ..PodAffinityTerm::default()
+        },
+    };
     Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
-            preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
-                weight: 100,
-                pod_affinity_term: PodAffinityTerm {
-                    topology_key: HOST.into(),
-                    label_selector: Some(selector),
-                    ..PodAffinityTerm::default()
-                },
-            }]),
+            preferred_during_scheduling_ignored_during_execution: Some(vec![term(100, HOST), term(50, ZONE)]),
             ..PodAntiAffinity::default()
         }),
         ..Affinity::default()
     }
 }
 
-/// Different zones, where nodes have zones: the pods of the role, and all that may vote together, because a quorum knows
-/// no roles and targets are its witnesses. Nodes without zones are passed over by the scheduler.
-pub(super) fn zones(valid: &Valid, role: Role) -> Vec<TopologySpreadConstraint> {
-    let own = LabelSelector { match_labels: Some(valid.names.selector(role)), ..LabelSelector::default() };
-    [own, voters(valid)].into_iter().map(zone).collect()
+/// Different zones, where nodes have zones, for all that may vote together: a quorum knows no roles, and targets are its
+/// witnesses. Nodes without zones are passed over by the scheduler. It is the only constraint on zones, because an API
+/// server refuses two of one key; that pods of a role keep apart is said by [`apart`].
+pub(super) fn zones(valid: &Valid) -> Vec<TopologySpreadConstraint> {
+    vec![zone(voters(valid))]
 }
 
 /// Different zones for these pods, if that can be had.

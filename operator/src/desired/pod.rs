@@ -121,7 +121,7 @@ fn whereabouts(valid: &Valid, shape: &Shape<'_>) -> (Option<Affinity>, Vec<Topol
     let own = LabelSelector { match_labels: Some(labels), ..LabelSelector::default() };
     let mut spread = shape.placement.spread.clone();
     if spread.is_empty() {
-        spread = if shape.access { vec![placement::zone(own.clone())] } else { placement::zones(valid, shape.role) };
+        spread = if shape.access { vec![placement::zone(own.clone())] } else { placement::zones(valid) };
     }
     (Some(shape.placement.affinity.clone().unwrap_or_else(|| placement::apart(own))), spread)
 }
