@@ -257,3 +257,17 @@ fn a_settled_cluster_with_everything_costs_no_write() {
         assert_eq!(Some(common::round_trip(&pass.status)), world.observed.cluster.status);
     }
 }
+
+#[test]
+fn a_stopped_cluster_has_no_access_gateways_either() {
+    let mut world = World::settled(json!({"accessGateways": {"replicas": 2}}));
+    let mut pass = world.pass();
+    let built = |world: &World, pass: &common::Pass| -> Vec<Kind> {
+        let wanted = ais_operator::desired::build(&pass.valid, &world.observed, &pass.plan);
+        wanted.into_iter().filter(|w| w.key.1 == "demo-access").map(|w| w.key.0).collect()
+    };
+    assert_eq!(built(&world, &pass), [Kind::Service, Kind::PodDisruptionBudget, Kind::Deployment]);
+    pass.plan.stop.no_pods = true;
+    assert_eq!(built(&world, &pass), [Kind::Service]);
+    world.step();
+}

@@ -16,7 +16,7 @@ use crate::facts::{Kind, Observed};
 use crate::plan::Plan;
 use crate::validate::Valid;
 
-/// Nothing before the cluster is formed: who cannot found has nothing to wait for.
+/// Nothing before the cluster is formed: who cannot found has nothing to wait for. No pods while it is stopped.
 pub(super) fn all(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<Wanted> {
     let Some(asked) = &observed.cluster.spec.access_gateways else { return Vec::new() };
     if !plan.founding.formed {
@@ -27,6 +27,9 @@ pub(super) fn all(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<Wanted
     let metadata = || meta(observed, name.clone(), valid.names.access_labels());
     let template = pod::access(valid, observed, asked);
     let mut objects = vec![service(valid, observed, asked.daemon_set)];
+    if plan.stop.no_pods {
+        return objects;
+    }
     if asked.daemon_set {
         let set = DaemonSet {
             metadata: metadata(),
