@@ -30,6 +30,29 @@ fn recover(scene: &Scene, id: &str, stamp: Stamp) -> Result<Output> {
     told.arg(secret).timeout(TIMEOUT).output()
 }
 
+/// Without a majority a node waits, goes on from no other State than its own, and from that one when told so.
+fn go_on(scene: &Scene, left: &str, own: Stamp) -> Result<String> {
+    Wait::new("the rest waits for a majority", TIMEOUT).until(|| {
+        let view = scene.cluster.node(left)?.view()?;
+        ensure!(view.reason.contains("majority") && !view.ready, "{left} is {}: {}", view.role, view.reason);
+        Ok(Some(()))
+    })?;
+    // A node that has just started listens for a primary first, and the last one's lease runs for a moment yet.
+    Wait::new("the refusal of another stamp", TIMEOUT).until(|| {
+        let told = recover(scene, left, Stamp { seq: own.seq + 1, ..own })?;
+        ensure!(!told.ok(), "another stamp was taken: {}", told.stdout);
+        ensure!(told.stderr.contains("not what this node holds"), "{}", told.stderr);
+        Ok(Some(()))
+    })?;
+    let told = Wait::new("the recovery", TIMEOUT).until(|| {
+        let told = recover(scene, left, own)?;
+        ensure!(told.ok(), "{}", told.stderr);
+        Ok(Some(told.stdout))
+    })?;
+    ensure!(told.contains("recovered: the cluster goes on from "), "{told}");
+    Ok(told)
+}
+
 /// Two of three gateways and a witness are lost, three of five voters. One disk is erased, one replaced, one only away:
 /// that one comes back with what it held, and is no voter of the line that an administrator let go on.
 pub(super) fn lost_majority() -> Result<String> {
@@ -62,24 +85,7 @@ pub(super) fn lost_majority() -> Result<String> {
     ensure!(own == newest && own.incarnation == 0, "{left} holds {own}, the newest is {newest}");
     ensure!(command.is_some_and(|text| text.contains("recover") && text.contains(&own.to_string())), "no command");
     rest.iter().try_for_each(|id| scene.cluster.start_node(id))?;
-    Wait::new("the rest waits for a majority", TIMEOUT).until(|| {
-        let view = scene.cluster.node(&left)?.view()?;
-        ensure!(view.reason.contains("majority") && !view.ready, "{left} is {}: {}", view.role, view.reason);
-        Ok(Some(()))
-    })?;
-    // A node that has just started listens for a primary first, and the last one's lease runs for a moment yet.
-    Wait::new("the refusal of another stamp", TIMEOUT).until(|| {
-        let told = recover(&scene, &left, Stamp { seq: own.seq + 1, ..own })?;
-        ensure!(!told.ok(), "another stamp was taken: {}", told.stdout);
-        ensure!(told.stderr.contains("not what this node holds"), "{}", told.stderr);
-        Ok(Some(()))
-    })?;
-    let told = Wait::new("the recovery", TIMEOUT).until(|| {
-        let told = recover(&scene, &left, own)?;
-        ensure!(told.ok(), "{}", told.stderr);
-        Ok(Some(told.stdout))
-    })?;
-    ensure!(told.contains("recovered: the cluster goes on from "), "{told}");
+    let told = go_on(&scene, &left, own)?;
     let (leads, _) = scene.led_among(&rest, 0)?;
     ensure!(leads == left, "{leads} leads after a recovery at {left}");
     scene.pool.open(&left);
