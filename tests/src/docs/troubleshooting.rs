@@ -9,11 +9,12 @@ use super::sources;
 use crate::xtask::root;
 
 /// Words in the operator's code that look like reasons and are none: what Kubernetes calls things, values and types of
-/// conditions, actions of events, phases and states (the manual has a list of its own), flags and policies.
+/// conditions, units, actions of events, phases and states (the manual has a list of its own), flags and policies.
 const WORDS: &str = "
     AISCluster AISClusterStatus ClusterFirstWithHostNet ClusterIP Host In Ingress Local None Normal OnDelete OnRootMismatch Opaque Parallel PersistentVolumeClaim
     Pod ReadWriteOnce RollingUpdate RuntimeDefault ScheduleAnyway Warning
-    True False Unknown
+    StatefulSet True False Unknown
+    Ki Mi Gi Ti Pi Ei
     ConfigValid Degraded MembershipConverged Paused PrimaryPreferred Progressing RolloutPending StorageResized
     Accept Adopt Apply Decommission Delete Elect Found Observe Read Refound Request Resize SetConfig Start Stop Validate
     CrashLoopBackOff CreateContainerConfigError CreateContainerError ErrImageNeverPull ErrImagePull ImagePullBackOff
