@@ -19,7 +19,7 @@ const WORDS: &str = "
     Accept Adopt Apply Decommission Delete Elect Found Observe Read Refound Request Resize SetConfig Start Stop Validate
     CrashLoopBackOff CreateContainerConfigError CreateContainerError ErrImageNeverPull ErrImagePull ImagePullBackOff
     InvalidImageName PodScheduled RunContainerError
-    Completed Creating Deleting Rolling Running Scaling Stuck Updating
+    Completed Creating Rolling Running Scaling Stuck Updating
     Maintenance NonElectable Retain
 ";
 /// Types of objects stand where these are before them on the line.
