@@ -278,6 +278,7 @@ fn deleted(spec: Value) -> World {
 }
 
 fn gone(world: &mut World) {
+    world.observed.sets.values_mut().for_each(|s| s.replicas = 0);
     world.observed.pods.clear();
     world.observed.reports.clear();
 }
@@ -317,6 +318,8 @@ fn delete_removes_the_claims_of_this_cluster_only_and_waits_for_them() {
     world.observed.claims[0].cluster_id = Some("another".into());
     let plan = deletion(&world.observed);
     assert_eq!((plan.order.clone(), plan.emptied.len(), plan.claims.len()), (None, 2, 0), "without asking the nodes");
+    world.observed.pods.clear();
+    assert_eq!(deletion(&world.observed).claims.len(), 0, "pods that are not made yet would come after all");
     gone(&mut world);
     world.after(601);
     let plan = deletion(&world.observed);

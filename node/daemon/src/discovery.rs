@@ -349,4 +349,15 @@ mod tests {
         let news = Source { path: Some("/nonexistent/discovery.yaml".into()), ..source("127.0.0.1:1") }.read().await;
         assert!(news.discovery.formed && news.problem.is_some());
     }
+
+    #[tokio::test]
+    async fn a_node_learns_from_the_file_that_it_is_being_removed() {
+        let path = std::env::temp_dir().join(format!("ais-discovery-{}.yaml", std::process::id()));
+        for (listed, removed) in [("[g1]", true), ("[g2]", false), ("[]", false)] {
+            std::fs::write(&path, format!("formed: true\nremoved: {listed}\n")).unwrap();
+            let news = Source { path: Some(path.clone()), ..source("127.0.0.1:1") }.read().await;
+            assert_eq!((news.removed, news.problem), (removed, None), "{listed}");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
 }

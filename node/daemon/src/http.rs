@@ -47,7 +47,7 @@ mod tests;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use ais_ha::View;
+use ais_ha::{RoleName, View};
 use ais_meta::auth::{Replays, Secrets};
 use ais_meta::{Kind, NodeId, Stamp, State};
 use axum::Router;
@@ -216,7 +216,10 @@ impl App {
     /// The committed State to answer from. Waits for a starting node as AIStore does, then 503 with the reason. A node
     /// that was ready once goes on serving what it published, also without a primary and while it stops.
     async fn state(&self) -> Result<Arc<State>, ApiError> {
-        let serves = |view: &View| view.published.is_some() && (view.ready || self.served.get().is_some());
+        // Decommissioned and idle: what it published last is of a cluster that it left.
+        let left = |view: &View| view.role == RoleName::Stopping && !view.stopping;
+        let goes_on = |view: &View| self.served.get().is_some() && !left(view);
+        let serves = |view: &View| view.published.is_some() && (view.ready || goes_on(view));
         self.wait(serves).await
     }
 

@@ -113,8 +113,9 @@ fn delete(observed: &Observed, uuid: &str, deletion: &mut Deletion) {
         deletion.waits_for = "spec.paused to be false: nothing is deleted before".to_owned();
         return;
     }
-    if !observed.pods.is_empty() {
-        deletion.emptied = sets(observed);
+    // Also a set that has made none yet: its pods would hold on to the claims.
+    deletion.emptied = sets(observed);
+    if !observed.pods.is_empty() || !deletion.emptied.is_empty() {
         deletion.waits_for = "the pods to end".to_owned();
         return;
     }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use ais_ha::register::Term;
-use ais_ha::{Genesis, RoleName, Sender, Transferred};
+use ais_ha::{Genesis, Sender, Transferred};
 use ais_meta::{Address, Addresses, BootId, Change, ClusterUuid, DiskId, Node, Outcome, RequestId, Voter, VoterId};
 use axum::http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;

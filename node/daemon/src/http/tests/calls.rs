@@ -151,3 +151,35 @@ async fn recovery_is_for_signed_calls_that_confirm_a_stamp() {
     assert_eq!((refused.status, world.asked()), (409, vec!["recover 0.4.17".to_owned()]));
     assert!(refused.body.contains("not a member of a formed cluster"), "{}", refused.body);
 }
+
+#[tokio::test]
+async fn the_end_of_the_cluster_is_announced_and_ends_nobody() {
+    let world = World::gateway();
+    let call = |body| world.send(Door::Control, request("POST", "/v1/ha/stopping", body));
+    let said = async || {
+        let view = world.send(Door::Control, request("GET", "/v1/ha/view", "")).await.json();
+        view["cluster_stopping"].clone()
+    };
+    for stopping in [true, false] {
+        assert_eq!(call(if stopping { r#"{"stopping":true}"# } else { r#"{"stopping":false}"# }).await.status, 200);
+        assert_eq!(world.asked(), [format!("None Stopping {{ stopping: {stopping} }}")]);
+        assert_eq!(said().await, stopping);
+    }
+    for bad in ["", "{}", r#"{"stopping":"yes"}"#] {
+        assert_eq!(call(bad).await.status, 400, "{bad}");
+    }
+    assert_eq!(world.call("POST", "/v1/ha/stopping", r#"{"stopping":true}"#).await.status, 403, "clients cannot");
+    assert_eq!(world.asked(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_decommissioned_gateway_serves_nothing_of_the_cluster_that_it_left() {
+    let world = World::gateway();
+    assert!(world.app.served.set(std::time::Instant::now()).is_ok());
+    world.change(|view| view.ready = false).await;
+    assert_eq!(world.get("/v1/daemon?what=smap").await.status, 200, "no primary is no reason");
+    world.change(|view| (view.role, view.primary) = (RoleName::Stopping, None)).await;
+    assert_eq!(world.get("/v1/daemon?what=smap").await.status, 503);
+    world.change(|view| view.stopping = true).await;
+    assert_eq!(world.get("/v1/daemon?what=smap").await.status, 200, "it only stops");
+}
