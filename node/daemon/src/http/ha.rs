@@ -51,7 +51,8 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     response
 }
 
-/// What a stream tells changes of. Ages and acknowledgements change all the time and are left out.
+/// What a stream tells changes of. Ages change all the time and are left out; of an acknowledgement it counts whether it
+/// is of the newest State: without that, the last view of a cluster that rests would show its members behind for ever.
 #[derive(PartialEq)]
 struct Told {
     role: RoleName,
@@ -60,19 +61,24 @@ struct Told {
     primary: Option<NodeId>,
     epoch: u64,
     flags: [bool; 4],
-    members: Vec<(NodeId, bool, bool)>,
+    members: Vec<(NodeId, [bool; 3])>,
 }
 
 impl From<&View> for Told {
     fn from(view: &View) -> Self {
+        let stamp = view.published.as_ref().map(|s| s.stamp());
         Self {
             role: view.role,
             reason: view.reason.clone(),
-            stamp: view.published.as_ref().map(|s| s.stamp()),
+            stamp,
             primary: view.primary.as_ref().map(|p| p.id.node.clone()),
             epoch: view.epoch,
             flags: [view.ready, view.stopping, view.disk_ok, view.genesis.is_formed()],
-            members: view.members.iter().map(|(id, m)| (id.clone(), m.voter, m.connected)).collect(),
+            members: view
+                .members
+                .iter()
+                .map(|(id, m)| (id.clone(), [m.voter, m.connected, m.acked >= stamp]))
+                .collect(),
         }
     }
 }
