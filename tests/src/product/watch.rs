@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,15 @@ use crate::testbed::Kubectl;
 const VERSIONS_MAX: usize = 20_000;
 const SAMPLE_EVERY: Duration = Duration::from_millis(25);
 
-/// A `kubectl get --watch` at work.
+/// Before a watch that ended is begun again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// A `kubectl get --watch` at work, begun again whenever it ends: the API server ends all watches of a resource whose
+/// definition changes.
 #[derive(Debug)]
 pub struct Watched {
-    child: Child,
+    /// The process under way; `None` once nobody watches any more.
+    child: Arc<Mutex<Option<Child>>>,
     seen: Arc<Mutex<Vec<Value>>>,
 }
 
@@ -31,19 +36,32 @@ impl Watched {
     /// Watches what `args` select.
     pub fn start(kubectl: &Kubectl, args: &[&str]) -> Result<Self> {
         let cmd = kubectl.cmd(["get", "--watch", "-o", "json"]).args(args);
-        let mut command = cmd.to_command();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().context("cannot start kubectl get --watch")?;
-        let out = child.stdout.take().context("no output of kubectl get --watch")?;
-        let seen: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let into = seen.clone();
+        let begin = move || {
+            let mut command = cmd.to_command();
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+            let mut child = command.spawn().context("cannot start kubectl get --watch")?;
+            let out = child.stdout.take().context("no output of kubectl get --watch")?;
+            anyhow::Ok((child, out))
+        };
+        let (first, mut out) = begin()?;
+        let (child, seen) = (Arc::new(Mutex::new(Some(first))), Arc::<Mutex<Vec<Value>>>::default());
+        let (current, into) = (child.clone(), seen.clone());
         std::thread::spawn(move || {
-            let objects = serde_json::Deserializer::from_reader(out).into_iter::<Value>();
-            for object in objects.map_while(std::result::Result::ok) {
-                let mut seen = into.lock().unwrap_or_else(PoisonError::into_inner);
-                if seen.len() < VERSIONS_MAX {
-                    seen.push(object);
+            loop {
+                let objects = serde_json::Deserializer::from_reader(out).into_iter::<Value>();
+                for object in objects.map_while(std::result::Result::ok) {
+                    let mut seen = lock(&into);
+                    if seen.len() < VERSIONS_MAX {
+                        seen.push(object);
+                    }
                 }
+                std::thread::sleep(AGAIN);
+                let mut current = lock(&current);
+                let Some(ended) = current.as_mut() else { return };
+                drop(ended.kill());
+                drop(ended.wait());
+                let Ok((next, its)) = begin() else { return };
+                (*ended, out) = (next, its);
             }
         });
         Ok(Self { child, seen })
@@ -51,12 +69,12 @@ impl Watched {
 
     /// All versions so far.
     pub fn versions(&self) -> Vec<Value> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.seen).clone()
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
+        lock(&self.seen).len()
     }
 
     /// The newest versions by name.
@@ -68,10 +86,16 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        // It may have ended already.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        if let Some(mut child) = lock(&self.child).take() {
+            // It may have ended already.
+            drop(child.kill());
+            drop(child.wait());
+        }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes samples of all nodes' views, wherever their pods are at the moment.
