@@ -85,7 +85,7 @@ pub(crate) fn gateways_up_and_down(bed: &mut Bed) -> Result<String> {
     }
     let completed = side.product.events("GatewayRemovalCompleted")?;
     ensure!(completed.len() >= 4, "four left, told of {completed:?}");
-    said.push(side.judge_within(100, GAP_MAX)?);
+    said.push(side.judge_leaving(100, GAP_MAX)?);
     side.down()?;
     Ok(said.join("; "))
 }

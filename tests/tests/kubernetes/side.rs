@@ -88,6 +88,15 @@ impl Side {
         self.judged(writes).map(|report| ais_tests::scene::summary(&report))
     }
 
+    /// As `judge`, and no write waited for longer than `gap`. For gateways that leave: one that is out of the cluster
+    /// refuses at once until Kubernetes has taken it out of the Service, and these clients do not turn to another one.
+    pub(crate) fn judge_leaving(&mut self, writes: usize, gap: Duration) -> Result<String> {
+        let report = self.judged(writes)?;
+        let summary = ais_tests::scene::summary(&report);
+        ensure!(report.slowest < gap, "a majority was away: {summary}");
+        Ok(summary)
+    }
+
     /// The same, and no write waited for longer than `gap` or failed: the majority was there all the time.
     pub(crate) fn judge_within(&mut self, writes: usize, gap: Duration) -> Result<String> {
         let report = self.judged(writes)?;
