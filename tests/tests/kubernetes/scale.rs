@@ -84,7 +84,8 @@ pub(crate) fn gateways_up_and_down(bed: &mut Bed) -> Result<String> {
         said.push(format!("{gateways}: {}", voters.join(" ")));
     }
     let completed = side.product.events("GatewayRemovalCompleted")?;
-    ensure!(completed.len() >= 4, "four left, told of {completed:?}");
+    // Four left; the operator was killed while one of them did, and an event is told once or not at all.
+    ensure!(completed.len() >= 3, "four left, told of {completed:?}");
     said.push(side.judge_leaving(100, GAP_MAX)?);
     side.down()?;
     Ok(said.join("; "))
