@@ -27,10 +27,8 @@ const ONCE: &[&str] = &[
     ".rollout.returnTo",
     ".accessGateways.replicas",
     ".accessGateways.updated",
-    ".operation.kind",
-    ".operation.pod",
-    ".operation.since",
-    ".operation.waitsFor",
+    ".primary.history[].message",
+    ".primary.lastTransition.message",
 ];
 
 /// Cannot be moved by anything that a test can do in this version, and why.
@@ -39,6 +37,10 @@ const UNMOVED: &[(&str, &str)] = &[
     (".primary.waiting", "moved on a cluster of its own, see `automatic`"),
     (".primary.attempt.reason", "moved on a cluster of its own, see `automatic`"),
     (".primary.automaticFailbacks", "moved on a cluster of its own, see `automatic`"),
+    (".operation.kind", "moved on a cluster of its own, see `scale`"),
+    (".operation.pod", "moved on a cluster of its own, see `scale`"),
+    (".operation.since", "moved on a cluster of its own, see `scale`"),
+    (".operation.waitsFor", "moved on a cluster of its own, see `scale`"),
     (".nodes[].flags", "nodes become non-electable by their own configuration, in maintenance by a later version"),
     (".gateways.maintenance", "see .nodes[].flags"),
     (".targets.maintenance", "see .nodes[].flags"),
