@@ -41,7 +41,7 @@ const UNMOVED: &[(&str, &str)] = &[
     (".operation.pod", "moved on a cluster of its own, see `scale`"),
     (".operation.since", "moved on a cluster of its own, see `scale`"),
     (".operation.waitsFor", "moved on a cluster of its own, see `scale`"),
-    (".nodes[].flags", "nodes become non-electable by their own configuration, in maintenance by a later version"),
+    (".nodes[].flags", "moved on a cluster of its own (Retain), see `scale`"),
     (".gateways.maintenance", "see .nodes[].flags"),
     (".targets.maintenance", "see .nodes[].flags"),
 ];
