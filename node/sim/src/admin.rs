@@ -38,8 +38,11 @@ pub(crate) struct Admin {
     waiting: BTreeMap<RequestId, Ask>,
     /// Values that may still take effect.
     open: BTreeSet<u64>,
-    /// The value answered last, by stamp.
-    config: Option<(Stamp, u64)>,
+    /// When a value was asked for.
+    asked: BTreeMap<u64, Micros>,
+    /// When a value was answered as in effect. The stamp of an answer bounds it from below only: a retry is answered
+    /// with the stamp of then (seed 9846).
+    settled: BTreeMap<u64, Micros>,
     /// Tokens answered as revoked.
     revoked: BTreeSet<u64>,
     nonce: u64,
@@ -48,6 +51,16 @@ pub(crate) struct Admin {
     recovering: bool,
     /// When a member was last asked for to be taken back into service.
     served: Option<Micros>,
+}
+
+impl Admin {
+    /// Whether a register that these values were written to may hold this one: it may still take effect, or none that
+    /// took effect was asked for after its answer.
+    fn may_hold(&self, value: &str) -> bool {
+        let newest = self.settled.keys().filter_map(|n| self.asked.get(n)).max();
+        let last = |(n, at): (&u64, &Micros)| value == format!("v{n}") && newest.is_none_or(|asked| at >= asked);
+        newest.is_none() || self.open.iter().any(|n| value == format!("v{n}")) || self.settled.iter().any(last)
+    }
 }
 
 fn token(n: u64) -> String {
@@ -75,6 +88,7 @@ impl World {
         let Some(request) = self.hosts[via].process.as_mut().and_then(|p| p.core.request_id()) else { return false };
         if let Ask::Config(n) = ask {
             self.admin.open.insert(n);
+            self.admin.asked.insert(n, self.now);
         }
         self.admin.waiting.insert(request.clone(), ask);
         self.input(via, Input::Propose { request, change });
@@ -84,9 +98,9 @@ impl World {
     pub(crate) fn on_admin_reply(&mut self, request: &RequestId, reply: &Reply) -> Verdict {
         let Some(ask) = self.admin.waiting.remove(request) else { return Ok(()) };
         match (ask, reply) {
-            (Ask::Config(n), Reply::Settled { outcome: Outcome::Done, stamp }) => {
+            (Ask::Config(n), Reply::Settled { outcome: Outcome::Done, .. }) => {
                 self.admin.open.remove(&n);
-                self.admin.config = self.admin.config.max(Some((*stamp, n)));
+                self.admin.settled.insert(n, self.now);
                 self.counts.saw(Seen::Configured);
             }
             (Ask::Config(n), Reply::Unavailable) => {
@@ -156,10 +170,9 @@ impl World {
                 );
             }
             let value = state.config().value(KEY).to_owned();
-            let fits = |n: &u64| value == format!("v{n}");
-            let last = self.admin.config.map(|(_, n)| n);
-            if last.is_some_and(|n| !fits(&n)) && !self.admin.open.iter().any(fits) {
-                return violated("I10", format!("v{last:?} was answered last, {} has {value}", self.hosts[node].id));
+            if !self.admin.may_hold(&value) {
+                let (id, settled) = (&self.hosts[node].id, &self.admin.settled);
+                return violated("I10", format!("{id} has {value}, which these overwrote: {settled:?}"));
             }
         }
         Ok(())

@@ -102,7 +102,7 @@ impl Host {
     }
 }
 
-fn discovery(plan: &Plan, node: usize) -> Discovery {
+fn discovery(plan: &Plan, node: usize, formed: bool) -> Discovery {
     let named = |at: &usize| plan.name(*at).1.parse::<NodeId>();
     let primary_ep = match plan.primary_ep {
         Some(named) if named == node => PrimaryEp::Us,
@@ -111,7 +111,7 @@ fn discovery(plan: &Plan, node: usize) -> Discovery {
     };
     Discovery {
         initial_voters: plan.initial.iter().filter_map(|at| named(at).ok()).collect(),
-        formed: false,
+        formed,
         primary_ep,
         standalone: plan.gateways == 1,
     }
@@ -146,7 +146,7 @@ impl World {
             seed,
             voters: self.plan.voters,
             timers,
-            discovery: discovery(&self.plan, node),
+            discovery: discovery(&self.plan, node, self.nemesis.formed_told),
             started_unix_s: 1_700_000_000 + skew_s,
         };
         let hard = host.disk.load().or_else(|why| violated("replay", why))?;

@@ -58,6 +58,9 @@ pub(crate) struct Nemesis {
     armed: Option<(Moment, Micros)>,
     /// A wipe left no voter that may lead and knows who votes.
     pub(crate) headless: bool,
+    /// A wipe left no initial voter with a record: from then on the operator's record that the cluster is formed is all
+    /// that keeps them from founding it again while they hear nobody else (section 5, seed 6834).
+    pub(crate) formed_told: bool,
 }
 
 impl World {
@@ -301,15 +304,23 @@ impl World {
         if !state.electorate().iter().any(knows) {
             // A gateway stands that has no seat, or comes without a record and is given one (section 4). While all are
             // in maintenance nobody may: that is an administrator's mistake.
-            let none = !state.nodes().values().any(|n| n.electable());
-            // A gateway that founds alone and comes back without a record founds again when it hears nobody for a
-            // second (section 5): the operator's record that the cluster is formed is what keeps it from that.
-            let founds = self.plan.initial.len() == 1 && *genesis == Genesis::Unformed;
-            if none || founds {
+            if !state.nodes().values().any(|n| n.electable()) {
                 return false;
             }
             self.nemesis.headless = true;
             self.counts.saw(Seen::Headless);
+        }
+        let remembers = |at: &usize| {
+            let genesis = if nodes.contains(at) { genesis } else { &self.hosts[*at].disk.genesis };
+            matches!(genesis, Genesis::Formed(_) | Genesis::JoinOnly)
+        };
+        if !self.plan.initial.iter().any(remembers) {
+            // One that is up was told the contrary at its start.
+            let up = |at: &usize| self.hosts[*at].process.is_some() && !nodes.contains(at);
+            if self.plan.initial.iter().any(up) {
+                return false;
+            }
+            self.nemesis.formed_told = true;
         }
         for (node, voter) in nodes.iter().zip(voters) {
             self.end_process(*node);
