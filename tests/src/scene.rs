@@ -39,15 +39,17 @@ impl Scene {
 
     /// Clients at work on a cluster that agrees.
     pub fn on(cluster: LocalCluster) -> Result<Self> {
-        Self::with_prefix(cluster, "h")
+        Self::paced(cluster, "h", None)
     }
 
     /// As [`Scene::on`]; the prefix begins all names of the clients.
-    pub fn with_prefix(cluster: LocalCluster, prefix: &str) -> Result<Self> {
+    pub fn paced(cluster: LocalCluster, prefix: &str, pause: Option<Duration>) -> Result<Self> {
         let pool = Pool::new(cluster.survivors(""));
         let prefix = prefix.to_owned();
         let gateways = cluster.survivors("").len();
-        let options = if cluster.in_namespaces() { Options::sticky(&prefix, gateways) } else { Options::new(&prefix) };
+        let mut options =
+            if cluster.in_namespaces() { Options::sticky(&prefix, gateways) } else { Options::new(&prefix) };
+        options.pause = pause.unwrap_or(options.pause);
         let load = Load::start(&pool, &options);
         let watched = cluster.nodes.iter().map(Node::watched).collect();
         let watch = Watch::start(watched, cluster.secret().clone(), load.started());

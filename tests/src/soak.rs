@@ -41,6 +41,8 @@ pub struct Options {
     pub gateways: usize,
     /// Targets.
     pub targets: usize,
+    /// Between two buckets of one client: how busy the machine is kept.
+    pub pause: Duration,
 }
 
 /// Soaks a cluster. The summary is of all rounds that were good; an error names the first thing that was not.
@@ -76,7 +78,7 @@ fn soak(options: &Options, progress: &Progress, summary: &mut Summary, seen: &mu
     while begin.elapsed() < options.time {
         round += 1;
         let prefix = format!("r{round}-");
-        let mut scene = Scene::with_prefix(cluster, &prefix)?;
+        let mut scene = Scene::paced(cluster, &prefix, Some(options.pause))?;
         // A member that was cut off may show its own old list for a while.
         scene.slow = scene.cluster.ids().into_iter().collect();
         let until = Instant::now() + ROUND;

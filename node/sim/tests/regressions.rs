@@ -34,6 +34,11 @@ const FOUND: &[(&str, &str)] = &[
         "redirected-joiner",
         "L2: a joiner that was told who leads asked somebody else next, and waited five seconds for it",
     ),
+    (
+        "every-initial-voter-wiped",
+        "I4: both initial voters wiped and cut off from the rest found again, unless told that the cluster is formed",
+    ),
+    ("answered-again-later", "I10, a false alarm: a retry is answered with the stamp of then, not of its commit"),
 ];
 
 /// Each plan is run under so many seeds.

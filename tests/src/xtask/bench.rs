@@ -161,6 +161,8 @@ fn report(lines: &[Value], json: Option<&Path>) -> Result<()> {
 }
 
 fn all(wanted: &All, progress: &Progress) -> Result<()> {
+    // The tables are of one run: what an earlier one left would be shown beside it.
+    std::fs::write(&wanted.json, "").with_context(|| format!("cannot write {}", wanted.json.display()))?;
     let json = Some(wanted.json.as_path());
     report(&[bench_table::machine()?], json)?;
     let metadata = bench_metadata::Metadata::default();

@@ -24,6 +24,9 @@ pub struct Arguments {
     /// Targets
     #[arg(long, default_value_t = 4)]
     targets: usize,
+    /// Between two buckets of one client, of which each gateway has two
+    #[arg(long, default_value_t = 25)]
+    pause_ms: u64,
     /// Also write the summary here
     #[arg(long)]
     out: Option<PathBuf>,
@@ -31,10 +34,16 @@ pub struct Arguments {
 
 /// Runs it.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments { minutes, seed, gateways, targets, ref out } = *arguments;
+    let Arguments { minutes, seed, gateways, targets, pause_ms, ref out } = *arguments;
     anyhow::ensure!(gateways >= 3 && targets >= 1 && gateways + targets <= 40, "3 gateways and 1 target at least");
     super::build_node()?;
-    let options = Options { time: Duration::from_secs(60 * minutes), seed, gateways, targets };
+    let options = Options {
+        time: Duration::from_secs(60 * minutes),
+        seed,
+        gateways,
+        targets,
+        pause: Duration::from_millis(pause_ms),
+    };
     let (summary, done) = soak::run(&options, &Progress::new("soak"));
     println!("{summary}");
     if let Some(path) = out {
