@@ -125,8 +125,8 @@ fn metadata(page: &mut String, commits: &[&Value], large: &[&Value]) -> Result<(
     page.push_str(
         "\n## Metadata commits\n\nBuckets made and destroyed through 3 gateways, beside puts of 150 bytes into 3 members \
          of etcd: same disk, same\nmoment, in turn, closed-loop clients driven by one thread. `sync` is the time of an \
-         append of 1 KiB and fdatasync\non that disk between the rounds. AIStore 5.0: 96 creates/s with many clients, \
-         13 with one.\n\nAim: at least etcd's puts at 16 and 64 clients; one client's p50 at most 2 syncs + 1 ms.\n",
+         append of 1 KiB and fdatasync\non that disk between the rounds. AIStore 5.0: 96 creates/s with one client, \
+         13 with 16.\n\nAim: at least etcd's puts at 16 and 64 clients; one client's p50 at most 2 syncs + 1 ms.\n",
     );
     rows(page, commits)?;
     page.push_str("\nThe same with a large State (aim: at least 70 % of the small one's commits).\n");
