@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use ais_crds::AISCluster;
 
 use crate::perform::{Caller, Node};
-use crate::view::{NodeView, Report, Reports};
+use crate::view::{Report, Reports};
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -117,14 +117,14 @@ impl Hub {
     fn start(self: &Arc<Self>, key: ClusterKey, caller: Caller, watched: Watched) -> Task {
         let (sender, reports) = watch::channel(None);
         let stop = CancellationToken::new();
-        let (hub, node, token) = (Arc::clone(self), watched.node.clone(), stop.clone());
+        let (hub, pod, node, token) = (Arc::clone(self), watched.pod.clone(), watched.node.clone(), stop.clone());
         tokio::spawn(async move {
             let tell = |report: Report| {
                 if publish(&sender, report) {
                     hub.poke(&key);
                 }
             };
-            token.run_until_cancelled(follow(&caller, &node, tell)).await;
+            token.run_until_cancelled(follow(&caller, &pod, &node, tell)).await;
         });
         Task { watched, reports, _stop: stop.drop_guard() }
     }
@@ -143,7 +143,7 @@ fn publish(sender: &watch::Sender<Option<Report>>, report: Report) -> bool {
     news
 }
 
-async fn follow(caller: &Caller, node: &Node, tell: impl Fn(Report)) {
+async fn follow(caller: &Caller, pod: &str, node: &Node, tell: impl Fn(Report)) {
     let mut wait = RETRY_FIRST;
     loop {
         let error = match caller.watch(node).await {
@@ -151,7 +151,7 @@ async fn follow(caller: &Caller, node: &Node, tell: impl Fn(Report)) {
                 match stream.next().await {
                     Ok(Some(view)) => {
                         wait = RETRY_FIRST;
-                        tell(live(view));
+                        tell(Report::of(pod, view));
                     }
                     Ok(None) => break "the stream ended".to_owned(),
                     Err(error) => break error.to_string(),
@@ -160,14 +160,10 @@ async fn follow(caller: &Caller, node: &Node, tell: impl Fn(Report)) {
             Err(error) => error.to_string(),
         };
         match caller.view(node).await {
-            Ok(view) => tell(live(view)),
+            Ok(view) => tell(Report::of(pod, view)),
             Err(_) => tell(Report::Lost(error)),
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(RETRY_MAX);
     }
-}
-
-fn live(view: NodeView) -> Report {
-    Report::Live(Box::new(view))
 }

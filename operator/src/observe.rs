@@ -86,7 +86,7 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
         let nodes: Vec<_> = nodes.into_iter().map(|w| (w.pod, w.node)).collect();
         for (pod, answer) in views(&caller, nodes).await {
             let report = match answer {
-                Ok(view) => Report::Live(Box::new(view)),
+                Ok(view) => Report::of(&pod, view),
                 Err(error) => Report::Lost(error.to_string()),
             };
             reports.insert(pod, report);

@@ -154,6 +154,16 @@ pub enum Report {
 }
 
 impl Report {
+    /// What was answered at a pod's address. That may be another pod's by now: what it says is not this one's word.
+    #[must_use]
+    pub fn of(pod: &str, view: NodeView) -> Self {
+        if view.node_id == pod {
+            Self::Live(Box::new(view))
+        } else {
+            Self::Lost(format!("{:.80} answers at its address", view.node_id))
+        }
+    }
+
     /// The view of a node that answers.
     #[must_use]
     pub fn view(&self) -> Option<&NodeView> {

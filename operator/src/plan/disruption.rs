@@ -104,7 +104,8 @@ impl Ground<'_> {
         let own = self.observed.reports.get(&leader.node_id).and_then(|r| r.view()).and_then(|v| v.stamp);
         let newest = own.unwrap_or(leader.stamp);
         leader.member(node_id).is_some_and(|m| {
-            m.connected && m.acked.is_some_and(|a| a.reign() == leader.reign && a.seq + BEHIND_MAX >= newest.seq)
+            let near = |seq: u64| seq.saturating_add(BEHIND_MAX) >= newest.seq;
+            m.connected && m.acked.is_some_and(|a| a.reign() == leader.reign && near(a.seq))
         })
     }
 }
@@ -157,6 +158,9 @@ pub(super) fn whole(ground: &Ground<'_>, leader: &Leader, name: &str) -> Result<
     }
     if ground.observed.reports.get(name).and_then(|r| r.view()).is_none() {
         return not_ready("does not answer");
+    }
+    if ground.agreement.strangers.iter().any(|(pod, _)| pod == name) {
+        return not_ready("says that it is of another cluster");
     }
     Ok(())
 }

@@ -102,7 +102,7 @@ fn synced(s: &Situation<'_>, leader: &Leader, name: &str) -> Result<(), Closed> 
     let stamp = own.stamp.unwrap_or_default();
     let current = own.ready
         && stamp.reign() == leader.reign
-        && stamp.seq + BEHIND_MAX >= leader.stamp.seq
+        && stamp.seq.saturating_add(BEHIND_MAX) >= leader.stamp.seq
         && own.smap_version == primary.smap_version
         && own.config_version == primary.config_version;
     if current {
