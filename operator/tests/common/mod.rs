@@ -178,7 +178,7 @@ impl World {
         *self.observed.cluster.metadata.generation.as_mut().unwrap() += 1;
     }
 
-    fn take(&mut self, write: &Write) {
+    pub fn take(&mut self, write: &Write) {
         match write {
             Write::Apply(wanted) => {
                 let mut live = wanted.object.clone();

@@ -1,0 +1,177 @@
+//! The operator dies after any of its steps, and its heir ends what it began: the result is that of an operator that
+//! did not die, and on the way nothing happens that may not.
+//!
+//! A step is one write to the API server or one call to a node. What survives are the server's objects and the nodes;
+//! what an operator remembers is lost with it. Failback, roll-out and scale-down have such tests on Kubernetes.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "killed/model.rs"]
+mod model;
+
+use ais_crds::ClusterState;
+use ais_operator::facts::{ClaimFact, ClaimKind};
+use ais_operator::names::{ANNOTATION_REFOUND, Role};
+use model::{Deaths, Model, Pods};
+use serde_json::json;
+
+/// A procedure from its beginning to its end.
+type Procedure = fn(&Deaths) -> Model;
+
+/// Runs it once undisturbed and then with every death; the steps it has.
+fn dies_anywhere(procedure: Procedure) -> usize {
+    let whole = procedure(&Deaths::default());
+    let (steps, picture) = (whole.steps, whole.picture());
+    assert!(steps > 3, "too little to die in: {steps} steps");
+    let same = |deaths: &Deaths| {
+        let model = procedure(deaths);
+        let cut = model.picture();
+        let differs = cut.as_object().unwrap().iter().filter(|(key, value)| picture[key.as_str()] != **value);
+        let differs: Vec<String> =
+            differs.map(|(key, value)| format!("{key}: {value}\nnot {}", picture[key])).collect();
+        assert!(differs.is_empty(), "{deaths:?}: {}", differs.join("\n"));
+    };
+    for first in 1..=steps {
+        for absent in [0, 4] {
+            same(&Deaths { after: vec![first], absent, forever: false });
+        }
+        // And the heir as well, soon after.
+        for second in [1, 3, 8] {
+            same(&Deaths { after: vec![first, second], absent: 1, forever: false });
+        }
+    }
+    // None of them lives longer than this.
+    for life in 1..=3 {
+        same(&Deaths { after: vec![life], absent: 0, forever: true });
+    }
+    steps
+}
+
+fn is_whole(model: &Model) {
+    let o = &model.world.observed;
+    assert_eq!((o.pods.len(), model.founded.len()), (5, 1));
+    assert!(o.pods.iter().all(|p| p.ready) && o.volumes.iter().all(|v| v.formed));
+    assert!(o.cluster.status.as_ref().unwrap().conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+    assert!(model.world.pass().writes.is_empty(), "there is still something to do");
+}
+
+#[test]
+fn during_the_founding() {
+    let found: Procedure = |deaths| {
+        let mut model = Model::new(json!({}), deaths);
+        model.rest();
+        is_whole(&model);
+        model
+    };
+    assert!(dies_anywhere(found) > 15);
+}
+
+/// A founding that cannot be completed is given up for the next one.
+#[test]
+fn while_a_founding_is_made_anew() {
+    let again: Procedure = |deaths| {
+        let mut model = Model::new(json!({"ha": {"foundingTimeoutSeconds": 3600}}), deaths);
+        model.blocked.insert("demo-gateway-2".to_owned());
+        model.until("a founding that waits", |m| m.world.observed.pods.len() == 5);
+        model.rest();
+        let first = model.world.observed.primary_map.as_ref().unwrap().cluster_uuid.clone();
+        assert!(model.founded.is_empty());
+        let annotations = [(ANNOTATION_REFOUND.to_owned(), "2".to_owned())].into();
+        model.world.observed.cluster.metadata.annotations = Some(annotations);
+        model.pods = Pods::Go;
+        model.blocked.clear();
+        model.until("the second founding", |m| !m.founded.is_empty());
+        model.pods = Pods::Stay;
+        model.rest();
+        is_whole(&model);
+        assert_ne!(model.founded, [first], "the founding that was given up was completed");
+        model
+    };
+    assert!(dies_anywhere(again) > 30);
+}
+
+#[test]
+fn while_the_cluster_is_stopped_and_started_again() {
+    let stop: Procedure = |deaths| {
+        let mut model = Model::settled(json!({}), deaths);
+        model.pods = Pods::Stop;
+        model.world.set_spec(json!({"state": "Stopped"}));
+        model.rest();
+        let o = &model.world.observed;
+        assert!(o.pods.is_empty() && o.cluster.spec.state == ClusterState::Stopped);
+        assert_eq!(o.claims.len(), 7, "the volumes stay");
+        model.world.set_spec(json!({"state": "Running"}));
+        model.until("pods", |m| m.world.observed.pods.len() == 5);
+        model.pods = Pods::Stay;
+        model.rest();
+        is_whole(&model);
+        model
+    };
+    assert!(dies_anywhere(stop) > 8);
+}
+
+/// Deletion with the data: the claims of the cluster go after its pods, and no other claim does.
+#[test]
+fn while_the_cluster_and_its_data_are_deleted() {
+    let delete: Procedure = |deaths| {
+        let mut model = Model::settled(json!({"deletionPolicy": "Delete", "deletionConfirmation": "demo"}), deaths);
+        let foreign = ClaimFact { cluster_id: Some("another".to_owned()), ..claim("data-demo-target-9", 9) };
+        model.world.observed.claims.push(foreign);
+        model.pods = Pods::Go;
+        model.delete();
+        model.rest();
+        assert!(!model.exists && model.world.observed.pods.is_empty());
+        let left: Vec<&str> = model.world.observed.claims.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(left, ["data-demo-target-9"]);
+        model
+    };
+    assert!(dies_anywhere(delete) > 8);
+}
+
+/// The same without the data, announced as a stop is.
+#[test]
+fn while_the_cluster_is_deleted_and_its_data_kept() {
+    let delete: Procedure = |deaths| {
+        let mut model = Model::settled(json!({}), deaths);
+        model.pods = Pods::Stop;
+        model.delete();
+        model.rest();
+        assert!(!model.exists && model.world.observed.pods.is_empty());
+        assert_eq!(model.world.observed.claims.len(), 7);
+        model
+    };
+    assert!(dies_anywhere(delete) > 3);
+}
+
+fn claim(name: &str, ordinal: i32) -> ClaimFact {
+    ClaimFact {
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+        kind: ClaimKind::Data,
+        role: Role::Target,
+        ordinal,
+        cluster_id: None,
+        removed: false,
+        retained: false,
+        deleting: false,
+        requested: "1Gi".to_owned(),
+        capacity: Some("1Gi".to_owned()),
+    }
+}
+
+/// Volumes grow and the set is made anew: no pod notices.
+#[test]
+fn while_volumes_grow() {
+    let grow: Procedure = |deaths| {
+        let mut model = Model::settled(json!({}), deaths);
+        let pods = model.pod_uids();
+        model.world.set_spec(json!({"targets": {"storage": {"size": "2Gi"}}}));
+        model.rest();
+        is_whole(&model);
+        assert_eq!(model.pod_uids(), pods);
+        let data = model.world.observed.claims.iter().filter(|c| c.kind == ClaimKind::Data);
+        assert!(data.clone().count() == 2 && data.clone().all(|c| c.capacity.as_deref() == Some("2Gi")));
+        model
+    };
+    assert!(dies_anywhere(grow) > 5);
+}

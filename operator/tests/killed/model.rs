@@ -1,0 +1,590 @@
+//! A server, its StatefulSet controller and kubelet, and nodes with disks, in a few lines; and an operator that takes
+//! its steps one by one and may die after any of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ais_crds::{AISClusterStatus, DeletionPolicy};
+use ais_operator::apply::{Memo, Write, final_writes};
+use ais_operator::facts::{ClaimFact, ClaimKind, Kind, PodFact, VolumeFact};
+use ais_operator::names::{FINALIZER, Role};
+use ais_operator::plan::deletion::deletion;
+use ais_operator::plan::order::Order;
+use ais_operator::status;
+use ais_operator::validate::validate;
+use ais_operator::view::{Member, NodeView, Report, Stamp, Voter, majority};
+use serde_json::{Value, json};
+
+use crate::common::{UID, World, merge, round_trip};
+
+/// No procedure takes so many turns.
+const TURNS_MAX: usize = 400;
+
+/// What a state volume holds.
+#[derive(Clone, Default)]
+struct Disk {
+    /// Uuid that its node was started with.
+    uuid: String,
+    /// The record of a founded cluster.
+    formed: bool,
+    /// It agreed to an offer.
+    bound: bool,
+    /// It knows that the cluster is being stopped.
+    stopping: bool,
+}
+
+/// One thing that the operator does; it may die after each.
+enum Step {
+    Finalizer(bool),
+    Write(Write),
+    Status(Box<AISClusterStatus>),
+    Call(Order),
+}
+
+/// What may happen to pods now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pods {
+    /// None may go.
+    Stay,
+    /// All may, once a majority knows.
+    Stop,
+    /// All may.
+    Go,
+}
+
+/// The deaths of operators: after so many steps each, and how many turns nobody looks after the cluster then.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Deaths {
+    pub(crate) after: Vec<usize>,
+    pub(crate) forever: bool,
+    pub(crate) absent: usize,
+}
+
+pub(crate) struct Model {
+    pub(crate) world: World,
+    pub(crate) pods: Pods,
+    /// Gateways that cannot be scheduled.
+    pub(crate) blocked: BTreeSet<String>,
+    /// Uuids of the foundings that were completed.
+    pub(crate) founded: Vec<String>,
+    /// The resource is there.
+    pub(crate) exists: bool,
+    /// Steps taken by all operators so far.
+    pub(crate) steps: usize,
+    deaths: Deaths,
+    /// Steps of the operator that lives.
+    life: usize,
+    away: usize,
+    disks: BTreeMap<String, Disk>,
+    electorate: Vec<String>,
+    primary: Option<String>,
+    epoch: u64,
+    serial: usize,
+}
+
+fn is_gateway(name: &str) -> bool {
+    name.contains("-gateway-")
+}
+
+impl Model {
+    /// Only the resource exists.
+    pub(crate) fn new(spec: Value, deaths: &Deaths) -> Self {
+        let mut world = World::new(spec);
+        world.observed.cluster.metadata.finalizers = Some(Vec::new());
+        Self {
+            world,
+            pods: Pods::Stay,
+            blocked: BTreeSet::new(),
+            founded: Vec::new(),
+            exists: true,
+            steps: 0,
+            deaths: deaths.clone(),
+            life: 0,
+            away: 0,
+            disks: BTreeMap::new(),
+            electorate: Vec::new(),
+            primary: None,
+            epoch: 0,
+            serial: 0,
+        }
+    }
+
+    /// Founded and at rest by an operator that did not die; deaths count from here.
+    pub(crate) fn settled(spec: Value, deaths: &Deaths) -> Self {
+        let mut model = Self::new(spec, &Deaths::default());
+        model.rest();
+        (model.deaths, model.life, model.steps) = (deaths.clone(), 0, 0);
+        model
+    }
+
+    /// Until nothing happens any more.
+    pub(crate) fn rest(&mut self) {
+        self.until("rest", |_| false);
+    }
+
+    /// Until it looks right, or nothing happens any more.
+    pub(crate) fn until(&mut self, what: &str, right: impl Fn(&Self) -> bool) {
+        let mut calm = 0;
+        for _ in 0..TURNS_MAX {
+            calm = if self.turn() { calm + 1 } else { 0 };
+            if calm > 2 || right(self) {
+                return;
+            }
+        }
+        panic!("no {what}: {}", self.describe());
+    }
+
+    /// A second; true if nothing happened.
+    fn turn(&mut self) -> bool {
+        self.world.after(1);
+        self.see();
+        let mut calm = true;
+        if self.away > 0 {
+            (self.away, calm) = (self.away - 1, false);
+        } else if self.exists {
+            calm = self.operate();
+        }
+        let kubernetes = self.kubernetes();
+        calm & kubernetes & self.live()
+    }
+
+    /// One pass, or what of it its operator lives to do.
+    fn operate(&mut self) -> bool {
+        let steps = self.pass();
+        let calm = steps.is_empty();
+        for step in steps {
+            if !self.take(step) {
+                continue;
+            }
+            (self.steps, self.life) = (self.steps + 1, self.life + 1);
+            self.check();
+            if self.deaths.after.first() == Some(&self.life) {
+                self.die();
+                break;
+            }
+        }
+        calm
+    }
+
+    /// Another process takes over: what the last one had in memory is gone.
+    fn die(&mut self) {
+        if !self.deaths.forever {
+            self.deaths.after.remove(0);
+        }
+        self.life = 0;
+        self.away = self.deaths.absent;
+        self.world.restart_operator();
+        self.world.observed.order = None;
+        self.world.memo = Memo::default();
+    }
+
+    /// What a pass does, in the order of `controller.rs`.
+    fn pass(&self) -> Vec<Step> {
+        let observed = &self.world.observed;
+        let held = observed.cluster.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER);
+        if observed.cluster.metadata.deletion_timestamp.is_some() {
+            let deletion = deletion(observed);
+            let mut steps = self.status(&status::deleting(observed, &deletion));
+            steps.extend(final_writes(&deletion).into_iter().map(Step::Write));
+            if deletion.release {
+                steps.push(Step::Finalizer(false));
+            } else {
+                steps.extend(deletion.order.map(Step::Call));
+            }
+            return steps;
+        }
+        let refused = validate(observed).err();
+        if let Some(why) = refused {
+            return self.status(&status::invalid(observed, &why));
+        }
+        let pass = self.world.pass();
+        let mut steps: Vec<Step> = (!held).then_some(Step::Finalizer(true)).into_iter().collect();
+        steps.extend(pass.writes.into_iter().map(Step::Write));
+        steps.extend(self.status(&pass.status));
+        if pass.plan.agreement.leader.is_some() {
+            steps.extend(pass.plan.order.map(Step::Call));
+        }
+        steps
+    }
+
+    fn status(&self, status: &AISClusterStatus) -> Vec<Step> {
+        let stored = round_trip(status);
+        let same = self.world.observed.cluster.status.as_ref() == Some(&stored);
+        if same { Vec::new() } else { vec![Step::Status(Box::new(stored))] }
+    }
+
+    /// True if it was something: a call that is refused changes nothing.
+    fn take(&mut self, step: Step) -> bool {
+        let cluster = &mut self.world.observed.cluster;
+        match step {
+            Step::Finalizer(true) => cluster.metadata.finalizers = Some(vec![FINALIZER.to_owned()]),
+            Step::Finalizer(false) => self.gone(),
+            Step::Status(status) => cluster.status = Some(*status),
+            Step::Write(write) => {
+                self.judge(&write);
+                self.world.take(&write);
+            }
+            Step::Call(Order::Stopping(value)) => match self.primary.clone().filter(|p| self.leads(p)) {
+                Some(primary) => self.disk_of(&primary, |disk| disk.stopping = value),
+                None => return false,
+            },
+            Step::Call(other) => panic!("nobody leaves here: {other}"),
+        }
+        true
+    }
+
+    /// What no operator may write, whoever died before.
+    fn judge(&self, write: &Write) {
+        let observed = &self.world.observed;
+        match write {
+            Write::DeletePod { name, .. } => panic!("{name} is replaced without a reason"),
+            Write::DeleteClaim { name, uid } => {
+                assert!(self.pods == Pods::Go, "{name} is deleted");
+                assert!(observed.pods.is_empty(), "{name} is deleted while pods run: {}", self.describe());
+                let claim = observed.claims.iter().find(|c| c.name == *name).unwrap();
+                assert!(claim.uid == *uid, "another {name} than was meant");
+                let kept = observed.cluster.spec.deletion_policy == DeletionPolicy::Retain;
+                assert!(
+                    !kept || !self.disks.get(uid).is_some_and(|d| d.formed),
+                    "{name} holds the record of a cluster"
+                );
+            }
+            Write::Apply(wanted) if wanted.key.0 == Kind::StatefulSet => {
+                let there = |kind, name: &str| observed.live.contains_key(&(kind, name.to_owned()));
+                let all = there(Kind::Secret, "demo-secret") && there(Kind::ConfigMap, "demo-discovery");
+                assert!(all && there(Kind::ConfigMap, "demo-primary"), "pods would start without their files");
+            }
+            Write::Orphan(name, _) => {
+                let wanted = &observed.cluster.spec.targets.storage.size;
+                let small = observed.claims.iter().find(|c| c.kind == ClaimKind::Data && c.requested != *wanted);
+                assert!(small.is_none(), "{name} is made anew before its claims were asked: {small:?}");
+            }
+            _ => {}
+        }
+    }
+
+    /// What always holds.
+    fn check(&self) {
+        let observed = &self.world.observed;
+        let formed = self.disks.values().any(|d| d.formed);
+        let uuids: BTreeSet<&str> = self.disks.values().filter(|d| d.formed).map(|d| d.uuid.as_str()).collect();
+        assert!(uuids.len() <= 1, "records of several clusters: {uuids:?}");
+        assert!(self.founded.len() <= 1, "founded again: {:?}", self.founded);
+        if let (true, Some(map)) = (formed && self.exists, &observed.primary_map) {
+            assert!(uuids.contains(map.cluster_uuid.as_str()), "{uuids:?} became {}", map.cluster_uuid);
+        }
+    }
+
+    /// The finalizer was the last thing that held it: Kubernetes takes what it owns along.
+    fn gone(&mut self) {
+        self.exists = false;
+        self.world.observed.live.clear();
+        self.world.observed.sets.clear();
+    }
+
+    /// The StatefulSet controller and the kubelet: true if they had nothing to do. One pod ends a turn.
+    fn kubernetes(&mut self) -> bool {
+        let observed = &self.world.observed;
+        let wanted = |pod: &PodFact| match pod.role.and_then(|role| observed.sets.get(&role)) {
+            Some(set) => pod.ordinal < set.replicas,
+            // Without its set a pod stays, if the set was deleted without its pods.
+            None => self.exists && self.pods == Pods::Stay,
+        };
+        if let Some(pod) = observed.pods.iter().find(|p| !wanted(p)).cloned() {
+            self.end(&pod);
+            return false;
+        }
+        let mut calm = true;
+        for claim in &mut self.world.observed.claims {
+            // The class grows volumes, one after the other.
+            if claim.capacity.as_ref() != Some(&claim.requested) && calm {
+                (claim.capacity, calm) = (Some(claim.requested.clone()), false);
+            }
+        }
+        calm & self.make_pods()
+    }
+
+    fn end(&mut self, pod: &PodFact) {
+        assert!(self.pods != Pods::Stay, "{} ends: {}", pod.name, self.describe());
+        if self.pods == Pods::Stop && self.world.observed.pods.iter().all(|p| self.runs(&p.name)) {
+            let knows = |v: &&String| self.disk(v).is_some_and(|d| d.stopping);
+            let count = self.electorate.iter().filter(knows).count();
+            assert!(count >= majority(self.electorate.len()), "{} ends unannounced: {}", pod.name, self.describe());
+        }
+        self.world.observed.pods.retain(|p| p.uid != pod.uid);
+        self.world.observed.reports.remove(&pod.name);
+    }
+
+    fn make_pods(&mut self) -> bool {
+        let names = self.world.names();
+        let mut calm = true;
+        for role in Role::ALL {
+            let Some(set) = self.world.observed.sets.get(&role).cloned() else { continue };
+            for ordinal in 0..set.replicas {
+                let name = names.pod(role, ordinal);
+                let blocked = self.blocked.contains(&name);
+                if let Some(pod) = self.world.observed.pods.iter_mut().find(|p| p.name == name) {
+                    if !pod.running && !blocked {
+                        (pod.running, pod.ip, calm) = (true, Some(format!("10.0.0.{ordinal}")), false);
+                    }
+                    continue;
+                }
+                calm = false;
+                self.make_claims(&name, role, ordinal);
+                self.serial += 1;
+                self.world.observed.pods.push(PodFact {
+                    uid: format!("uid-{name}-{}", self.serial),
+                    ip: (!blocked).then(|| format!("10.0.0.{ordinal}")),
+                    name,
+                    role: Some(role),
+                    ordinal,
+                    running: !blocked,
+                    revision: set.revision.clone(),
+                    ..PodFact::default()
+                });
+            }
+        }
+        calm
+    }
+
+    fn make_claims(&mut self, pod: &str, role: Role, ordinal: i32) {
+        let observed = &mut self.world.observed;
+        let set = format!("demo-{}", role.as_str());
+        let templates = observed.live[&(Kind::StatefulSet, set)]["spec"]["volumeClaimTemplates"].clone();
+        for template in templates.as_array().unwrap() {
+            let volume = template["metadata"]["name"].as_str().unwrap();
+            let name = format!("{volume}-{pod}");
+            if observed.claims.iter().any(|c| c.name == name) {
+                continue;
+            }
+            self.serial += 1;
+            let uid = format!("uid-{name}-{}", self.serial);
+            let uuid = template["metadata"]["labels"]["aiscluster.dev/cluster-id"].as_str().map(str::to_owned);
+            let size = template["spec"]["resources"]["requests"]["storage"].as_str().unwrap().to_owned();
+            let kind = if volume == "state" { ClaimKind::State } else { ClaimKind::Data };
+            if kind == ClaimKind::State {
+                self.disks.insert(uid.clone(), Disk::default());
+                let fact = VolumeFact {
+                    name: name.clone(),
+                    uid: uid.clone(),
+                    cluster_id: uuid.clone(),
+                    ..VolumeFact::default()
+                };
+                observed.volumes.push(fact);
+            }
+            observed.claims.push(ClaimFact {
+                name,
+                uid,
+                kind,
+                role,
+                ordinal,
+                cluster_id: uuid,
+                removed: false,
+                retained: false,
+                deleting: false,
+                requested: size.clone(),
+                capacity: Some(size),
+            });
+        }
+    }
+
+    fn runs(&self, name: &str) -> bool {
+        self.world.observed.pod(name).is_some_and(|p| p.running)
+    }
+
+    fn disk(&self, node: &str) -> Option<&Disk> {
+        let claim = format!("state-{node}");
+        let claim = self.world.observed.claims.iter().find(|c| c.name == claim)?;
+        self.disks.get(&claim.uid)
+    }
+
+    fn disk_of(&mut self, node: &str, edit: impl FnOnce(&mut Disk)) {
+        let claim = format!("state-{node}");
+        let uid = self.world.observed.claims.iter().find(|c| c.name == claim).map(|c| c.uid.clone());
+        if let Some(disk) = uid.and_then(|uid| self.disks.get_mut(&uid)) {
+            edit(disk);
+        }
+    }
+
+    /// A node of the founded cluster that runs.
+    fn serves(&self, node: &str) -> bool {
+        self.runs(node) && self.disk(node).is_some_and(|d| d.formed)
+    }
+
+    fn leads(&self, node: &str) -> bool {
+        let here = self.electorate.iter().filter(|v| self.serves(v)).count();
+        self.serves(node) && here >= majority(self.electorate.len())
+    }
+
+    /// The nodes' own lives, a little a turn; true if nothing happened.
+    fn live(&mut self) -> bool {
+        let Some(file) = self.world.observed.discovery.clone() else { return true };
+        let running: Vec<String> =
+            self.world.observed.pods.iter().filter(|p| p.running).map(|p| p.name.clone()).collect();
+        let map = self.world.observed.primary_map.as_ref().map(|m| m.cluster_uuid.clone()).unwrap_or_default();
+        for node in &running {
+            // The environment of its process, read when it begins.
+            self.disk_of(node, |disk| {
+                if disk.uuid.is_empty() {
+                    disk.uuid.clone_from(&map)
+                }
+            });
+        }
+        if !self.disks.values().any(|d| d.formed) {
+            return self.found(&file.initial_voters, &file.cluster_uuid, file.formed);
+        }
+        let joins = running.iter().find(|n| self.disk(n).is_some_and(|d| !d.formed)).cloned();
+        if let Some(node) = joins.filter(|_| self.primary.as_ref().is_some_and(|p| self.leads(p))) {
+            self.disk_of(&node, |disk| disk.formed = true);
+            return false;
+        }
+        if !self.primary.as_ref().is_some_and(|p| self.leads(p)) {
+            return !self.elect();
+        }
+        let grown: Vec<String> = running.iter().filter(|n| self.serves(n)).cloned().collect();
+        let target = if grown.len() >= 5 { 5 } else { 3.min(grown.len()) };
+        if self.electorate.len() < target {
+            self.electorate = grown.into_iter().take(target).collect();
+            return false;
+        }
+        let word = self.primary.as_ref().and_then(|p| self.disk(p)).is_some_and(|d| d.stopping);
+        let deaf = running.iter().find(|n| self.serves(n) && self.disk(n).is_some_and(|d| d.stopping != word)).cloned();
+        deaf.inspect(|node| self.disk_of(node, |disk| disk.stopping = word)).is_none()
+    }
+
+    /// All of the list, with the same uuid: bound first, then founded.
+    fn found(&mut self, list: &[String], uuid: &str, formed: bool) -> bool {
+        let fits = |n: &String| self.runs(n) && self.disk(n).is_some_and(|d| d.uuid == uuid);
+        if formed || list.is_empty() {
+            return true;
+        }
+        if let Some(node) = list.iter().find(|n| fits(n) && !self.disk(n).is_some_and(|d| d.bound)).cloned() {
+            self.disk_of(&node, |disk| disk.bound = true);
+            return false;
+        }
+        if !list.iter().all(fits) {
+            return true;
+        }
+        for node in list {
+            self.disk_of(node, |disk| disk.formed = true);
+        }
+        self.founded.push(uuid.to_owned());
+        (self.electorate, self.primary, self.epoch) = (list.to_vec(), list.first().cloned(), 1);
+        false
+    }
+
+    fn elect(&mut self) -> bool {
+        let next = self.electorate.iter().find(|n| is_gateway(n) && self.leads(n)).cloned();
+        let elected = next.is_some();
+        if elected {
+            (self.primary, self.epoch) = (next, self.epoch + 1);
+        }
+        elected
+    }
+
+    /// What the nodes say now.
+    fn see(&mut self) {
+        let names: Vec<String> = self.world.observed.pods.iter().map(|p| p.name.clone()).collect();
+        for name in names {
+            let ready = self.serves(&name);
+            self.world.pod(&name).ready = ready;
+            let report = match self.runs(&name) {
+                true => Report::Live(Box::new(self.view(&name))),
+                false => Report::Lost("nobody listens".into()),
+            };
+            self.world.observed.reports.insert(name, report);
+        }
+    }
+
+    fn view(&self, name: &str) -> NodeView {
+        let disk = self.disk(name).cloned().unwrap_or_default();
+        let uuid = Some(disk.uuid.clone()).filter(|u| !u.is_empty());
+        let own = NodeView {
+            node_id: name.into(),
+            disk_id: format!("disk-{name}"),
+            cluster_uuid: uuid,
+            ..NodeView::default()
+        };
+        if !disk.formed {
+            return NodeView { role: "founding".into(), bound: disk.bound, ..own };
+        }
+        let stamp = Stamp { incarnation: 0, epoch: self.epoch, seq: 7 };
+        let kind = |n: &str| if is_gateway(n) { "gateway" } else { "target" };
+        let primary = self.primary.clone().filter(|p| self.leads(p));
+        let leads = primary.as_deref() == Some(name);
+        let voter = |n: &String| Voter { node_id: n.clone(), disk_id: format!("disk-{n}"), kind: kind(n).into() };
+        let member = |p: &PodFact| Member {
+            node_id: p.name.clone(),
+            disk_id: format!("disk-{}", p.name),
+            kind: kind(&p.name).into(),
+            voter: self.electorate.contains(&p.name),
+            connected: p.name != name,
+            acked: Some(stamp),
+            ..Member::default()
+        };
+        let members = self.world.observed.pods.iter().filter(|p| leads && self.serves(&p.name)).map(member).collect();
+        NodeView {
+            formed: true,
+            role: if leads { "primary" } else { "follower" }.into(),
+            stamp: Some(stamp),
+            promised: Some(self.epoch),
+            primary,
+            electorate: self.electorate.iter().map(voter).collect(),
+            smap_version: 100 * i64::try_from(self.epoch).unwrap(),
+            config_version: 1,
+            settings: Some(BTreeMap::new()),
+            ready: true,
+            cluster_stopping: disk.stopping,
+            members,
+            ..own
+        }
+    }
+
+    /// Somebody deletes the resource.
+    pub(crate) fn delete(&mut self) {
+        let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.world.observed.now);
+        self.world.observed.cluster.metadata.deletion_timestamp = Some(now);
+    }
+
+    /// Everything there is, without what tells only how long it took.
+    pub(crate) fn picture(&self) -> Value {
+        let o = &self.world.observed;
+        let mut status = serde_json::to_value(&o.cluster.status).unwrap();
+        timeless(&mut status);
+        let live: BTreeMap<String, &Value> = o.live.iter().map(|((k, n), v)| (format!("{k:?}/{n}"), v)).collect();
+        let sets = o.sets.iter().map(|(r, s)| json!([r.as_str(), s.replicas, s.replicas_asked, s.revision]));
+        let pods = o.pods.iter().map(|p| json!([p.name, p.ready, p.revision, p.labelled_primary, p.discovery]));
+        let claims = o.claims.iter();
+        let claims = claims.map(|c| json!([c.name, c.cluster_id, c.requested, c.capacity, c.removed, c.retained]));
+        let volumes = o.volumes.iter().map(|v| json!([v.name, v.cluster_id, v.formed]));
+        let mut picture = json!({
+            "exists": self.exists, "finalizers": o.cluster.metadata.finalizers, "live": live, "uid": UID,
+            "sets": sets.collect::<Vec<_>>(), "pods": pods.collect::<Vec<_>>(), "status": status,
+            "claims": claims.collect::<Vec<_>>(), "volumes": volumes.collect::<Vec<_>>(),
+        });
+        merge(&mut picture, &json!({"founded": self.founded, "electorate": self.electorate, "primary": self.primary}));
+        picture
+    }
+
+    pub(crate) fn pod_uids(&self) -> Vec<String> {
+        self.world.observed.pods.iter().map(|p| p.uid.clone()).collect()
+    }
+
+    fn describe(&self) -> String {
+        let picture = self.picture();
+        let life = (self.steps, self.life, &self.deaths);
+        format!("{life:?} {} {} {}", picture["pods"], picture["claims"], picture["status"]["conditions"])
+    }
+}
+
+/// Times are those of the run, not of what came of it; and who led while no operator looked is in no history.
+fn timeless(value: &mut Value) {
+    const OF_THE_RUN: [&str; 4] = ["lastTransitionTime", "since", "history", "lastTransition"];
+    match value {
+        Value::Object(map) => {
+            map.retain(|key, _| !OF_THE_RUN.contains(&key.as_str()));
+            map.values_mut().for_each(timeless);
+        }
+        Value::Array(list) => list.iter_mut().for_each(timeless),
+        _ => {}
+    }
+}
