@@ -176,8 +176,9 @@ impl<'a> Surgeon<'a> {
             let at = gateways.iter().position(|(id, _)| *id == primary).context("the primary is no gateway")?;
             let (next, _) = &gateways[(at + 1) % gateways.len()];
             let reply = client::set_primary(&gateways[at].1, next, "")?;
-            // Busy with another change, or just not leading: no fault of anybody.
-            let fine = reply.is_success() || [409, 412, 503, 504].contains(&reply.status);
+            // Busy with another change, just not leading, or the next is a State behind: no fault of anybody.
+            let behind = reply.status == 422 && reply.text().contains("has not caught up");
+            let fine = reply.is_success() || behind || [409, 412, 503, 504].contains(&reply.status);
             ensure!(fine, "hand-over to {next} in {epoch}: {} {}", reply.status, reply.text());
         }
         Ok(Vec::new())
