@@ -95,7 +95,10 @@ fn exchange(stream: &mut TcpStream, address: &str, call: Call<'_>, end: Instant)
         text.push_str(&format!("{name}: {value}\r\n"));
     }
     if !call.body.is_empty() || call.method == "POST" || call.method == "PUT" {
-        text.push_str(&format!("Content-Length: {}\r\nContent-Type: application/json\r\n", call.body.len()));
+        text.push_str(&format!("Content-Length: {}\r\n", call.body.len()));
+        if !call.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+            text.push_str("Content-Type: application/json\r\n");
+        }
     }
     text.push_str("\r\n");
     let mut bytes = text.into_bytes();

@@ -6,6 +6,8 @@
 
 mod build;
 mod drills;
+mod guide;
+mod operator;
 mod pods;
 mod reach;
 mod watch;
@@ -19,6 +21,7 @@ use serde_json::{Value, json};
 
 pub use self::build::{binaries, image};
 pub use self::drills::{Ask, End, PodDrills};
+pub use self::guide::Guide;
 pub use self::reach::Reach;
 pub use self::watch::{Views, Watched};
 use crate::progress::Progress;

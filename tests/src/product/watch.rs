@@ -29,7 +29,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 pub struct Watched {
     /// The process under way; `None` once nobody watches any more.
     child: Arc<Mutex<Option<Child>>>,
-    seen: Arc<Mutex<Vec<Value>>>,
+    seen: Arc<Mutex<Vec<(Instant, Value)>>>,
 }
 
 impl Watched {
@@ -44,7 +44,7 @@ impl Watched {
             anyhow::Ok((child, out))
         };
         let (first, mut out) = begin()?;
-        let (child, seen) = (Arc::new(Mutex::new(Some(first))), Arc::<Mutex<Vec<Value>>>::default());
+        let (child, seen) = (Arc::new(Mutex::new(Some(first))), Arc::<Mutex<Vec<(Instant, Value)>>>::default());
         let (current, into) = (child.clone(), seen.clone());
         std::thread::spawn(move || {
             loop {
@@ -52,7 +52,7 @@ impl Watched {
                 for object in objects.map_while(std::result::Result::ok) {
                     let mut seen = lock(&into);
                     if seen.len() < VERSIONS_MAX {
-                        seen.push(object);
+                        seen.push((Instant::now(), object));
                     }
                 }
                 std::thread::sleep(AGAIN);
@@ -69,7 +69,12 @@ impl Watched {
 
     /// All versions so far.
     pub fn versions(&self) -> Vec<Value> {
-        lock(&self.seen).clone()
+        lock(&self.seen).iter().map(|(_, object)| object.clone()).collect()
+    }
+
+    /// The first version from the `from`th on that looks right, and when it came.
+    pub fn first(&self, from: usize, mut right: impl FnMut(&Value) -> bool) -> Option<(Instant, Value)> {
+        lock(&self.seen).iter().skip(from).find(|(_, object)| right(object)).cloned()
     }
 
     /// How many there are.

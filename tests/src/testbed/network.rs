@@ -47,6 +47,22 @@ impl Network {
         format!("10.{}.128.0/20", self.number)
     }
 
+    /// Addresses of pods that only the API server knows: whoever dials one from inside reaches this machine.
+    pub fn simulated_cidr(self) -> String {
+        format!("10.{}.192.0/18", self.number)
+    }
+
+    /// One of them.
+    pub fn simulated_ip(self, index: u16) -> Ipv4Addr {
+        let [high, low] = (index % (1 << 14)).to_be_bytes();
+        Ipv4Addr::new(10, self.number, 192 | high, low)
+    }
+
+    /// Makes this machine answer for them, as long as the link is there.
+    pub fn make_simulated(self) -> Result<()> {
+        ip(&["route", "replace", "local", &self.simulated_cidr(), "dev", &self.link()])
+    }
+
     /// The first Service address, which is the API server's.
     pub fn api_service_ip(self) -> Ipv4Addr {
         Ipv4Addr::new(10, self.number, 128, 1)

@@ -10,9 +10,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{bench_kubernetes, bench_metadata, bench_rest, bench_table};
+use super::{bench_kubernetes, bench_metadata, bench_operator, bench_rest, bench_table};
 use crate::drill::{self, Drill, Drillable, LocalDrills};
-use crate::history::{Answer, Load, Options, Pool};
+use crate::history::{Answer, Load, Op, Options, Pool};
 use crate::processes::{LocalCluster, Spec};
 use crate::progress::Progress;
 
@@ -42,6 +42,8 @@ pub enum What {
     ColdStart(Little),
     /// Memory and CPU of the nodes of an idle 3+3
     Idle(Little),
+    /// The operator on the test Kubernetes: what status shows when, what it costs, 200 clusters
+    Operator(bench_operator::Arguments),
     /// All of them on processes, in one go
     All(All),
     /// Write the tables of the docs from figures that were measured before
@@ -126,7 +128,7 @@ pub struct Figures {
 /// Runs it.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let progress = Progress::new("bench");
-    if !matches!(arguments.what, What::Table(_)) {
+    if !matches!(arguments.what, What::Table(_) | What::Operator(_)) {
         super::build_node()?;
     }
     match &arguments.what {
@@ -143,13 +145,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             let lines = bench_rest::idle(wanted.n.unwrap_or(IDLE_S), &progress)?;
             report(&lines, wanted.json.as_deref())
         }
+        What::Operator(wanted) => bench_operator::run(wanted, &progress),
         What::All(wanted) => all(wanted, &progress),
         What::Table(wanted) => bench_table::write(&wanted.json, &wanted.write),
     }
 }
 
 /// Prints the lines and keeps them.
-fn report(lines: &[Value], json: Option<&Path>) -> Result<()> {
+pub(super) fn report(lines: &[Value], json: Option<&Path>) -> Result<()> {
     for line in lines {
         println!("{line}");
         if let Some(path) = json {
@@ -247,12 +250,7 @@ pub fn measure(cluster: &mut dyn Drillable, drill: Drill, n: u32, progress: &Pro
         }
     }
     let ops = load.stop()?;
-    let failed = |answer| matches!(answer, Answer::Refused | Answer::Unknown | Answer::Failed(_));
-    let failed: Vec<_> = ops.iter().filter(|op| op.action.is_mutation() && failed(op.answer)).collect();
-    for op in failed.iter().take(5) {
-        progress.line(format!("a write of the steady writer failed: {op:?}"));
-    }
-    let failed_writes = failed.len();
+    let failed_writes = failed_writes(&ops, progress);
     took_ms.sort_by(f64::total_cmp);
     Ok(Figures {
         figure: "failover",
@@ -264,6 +262,16 @@ pub fn measure(cluster: &mut dyn Drillable, drill: Drill, n: u32, progress: &Pro
         max_ms: rank(&took_ms, 100),
         failed_writes,
     })
+}
+
+/// Mutations of the steady writer that were answered 503, 504 or not at all.
+pub(super) fn failed_writes(ops: &[Op], progress: &Progress) -> usize {
+    let failed = |answer| matches!(answer, Answer::Refused | Answer::Unknown | Answer::Failed(_));
+    let failed: Vec<_> = ops.iter().filter(|op| op.action.is_mutation() && failed(op.answer)).collect();
+    for op in failed.iter().take(5) {
+        progress.line(format!("a write of the steady writer failed: {op:?}"));
+    }
+    failed.len()
 }
 
 /// The smallest value that so many of a hundred do not exceed, with one decimal.

@@ -69,7 +69,7 @@ pub fn idle(seconds: u32, progress: &Progress) -> Result<Vec<Value>> {
 }
 
 /// User and system time of a process, in clock ticks.
-fn cpu_ticks(pid: u32) -> Result<u64> {
+pub(super) fn cpu_ticks(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).context("a node ended")?;
     // The program's name may hold anything; what follows its last parenthesis is fields from the third on.
     let fields: Vec<&str> = text.rsplit_once(')').context("no stat")?.1.split_whitespace().collect();
@@ -78,7 +78,7 @@ fn cpu_ticks(pid: u32) -> Result<u64> {
 }
 
 /// Resident memory, in MiB with one decimal.
-fn rss_mib(pid: u32) -> Result<f64> {
+pub(super) fn rss_mib(pid: u32) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).context("a node ended")?;
     let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok());
     Ok((kib.context("no VmRSS")? / 1024.0 * 10.0).round() / 10.0)

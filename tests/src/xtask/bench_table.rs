@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use super::bench_operator::rows;
 use crate::cmd::Cmd;
 use crate::drill::Drill;
 
@@ -25,6 +26,9 @@ const HEAD: &str = "# Benchmarks\n\n\
     file). One program measures everything on one machine, each system with its shipped settings and real syncs.\n\
     The figures of AIStore 5.0 were measured before this project began, on the same kind of machine; they are not of\n\
     this run. Aims are those of the protocol's section 8.\n";
+
+/// Begins the part of the page that `bench operator` writes.
+const OPERATOR: &str = "\n## Operator\n";
 
 /// What was measured on: processors, memory, disk, kernel, day, and how busy it was.
 pub fn machine() -> Result<Value> {
@@ -49,7 +53,59 @@ pub fn write(json: &Path, page: &Path) -> Result<()> {
     let text = fs::read_to_string(json).with_context(|| format!("cannot read {}", json.display()))?;
     let lines = text.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>();
     let lines = lines.with_context(|| format!("{} is not JSON lines", json.display()))?;
-    fs::write(page, render(&lines)?).with_context(|| format!("cannot write {}", page.display()))
+    // The operator is measured by itself: what the page says of it stays.
+    let before = fs::read_to_string(page).unwrap_or_default();
+    let text = render(&lines)? + operator_part(&before).1;
+    fs::write(page, text).with_context(|| format!("cannot write {}", page.display()))
+}
+
+/// Writes the operator's part of the page and leaves the rest as it is.
+pub fn write_operator(lines: &[Value], page: &Path) -> Result<()> {
+    let before = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
+    let (head, _, tail) = operator_part(&before);
+    let text = format!("{head}{}{tail}", operator(lines)?);
+    fs::write(page, text).with_context(|| format!("cannot write {}", page.display()))
+}
+
+/// What is before the operator's part of a page, that part, and what comes after it.
+fn operator_part(page: &str) -> (&str, &str, &str) {
+    let Some(at) = page.find(OPERATOR) else { return (page, "", "") };
+    let (head, rest) = page.split_at(at);
+    let end = rest[OPERATOR.len()..].find("\n## ").map_or(rest.len(), |end| OPERATOR.len() + end);
+    (head, &rest[..end], &rest[end..])
+}
+
+fn operator(lines: &[Value]) -> Result<String> {
+    let of = |figure: &'static str| lines.iter().filter(move |line| line["figure"] == figure);
+    let mut text = OPERATOR.to_owned();
+    text.push_str(
+        "\nWritten by `cargo xtask bench operator --write docs/benchmarks.md`, on a test Kubernetes of one node that \
+         shares the\nmachine with everything measured. Times end when a watch (`kubectl get aisc -w`) brings the status \
+         that says so. Clusters\nare real, 3 gateways and 3 targets with the shipped timers, but for the simulated ones: \
+         there the API server and the\noperator are real, and one process answers for all nodes. Largest of few values \
+         stands for their 99th percentile.\n",
+    );
+    for machine in of("operator-machine") {
+        name_machine(&mut text, machine)?;
+    }
+    text.push('\n');
+    text.push_str(&rows::markdown(&of("operator").collect::<Vec<_>>())?);
+    Ok(text)
+}
+
+fn name_machine(page: &mut String, m: &Value) -> Result<()> {
+    writeln!(
+        page,
+        "\nMachine: {} processors ({}), {} GiB, {}, kernel {}; {}. Load when it began: {}.",
+        m["cpus"],
+        text(&m["cpu"]),
+        m["memory_gib"],
+        text(&m["disk"]),
+        text(&m["kernel"]),
+        text(&m["day"]),
+        text(&m["load"])
+    )?;
+    Ok(())
 }
 
 fn render(lines: &[Value]) -> Result<String> {
@@ -59,17 +115,7 @@ fn render(lines: &[Value]) -> Result<String> {
     }
     let mut page = HEAD.to_owned();
     for m in of("machine") {
-        writeln!(
-            page,
-            "\nMachine: {} processors ({}), {} GiB, {}, kernel {}; {}. Load when it began: {}.",
-            m["cpus"],
-            text(&m["cpu"]),
-            m["memory_gib"],
-            text(&m["disk"]),
-            text(&m["kernel"]),
-            text(&m["day"]),
-            text(&m["load"])
-        )?;
+        name_machine(&mut page, m)?;
     }
     failover(&mut page, &of("failover").collect::<Vec<_>>())?;
     metadata(&mut page, &of("metadata").collect::<Vec<_>>(), &of("large-state").collect::<Vec<_>>())?;
@@ -180,6 +226,23 @@ mod tests {
             assert!(page.contains(row), "{row} in {page}");
         }
         assert!(render(&lines[1..]).is_err());
+    }
+
+    #[test]
+    fn the_operators_part_is_replaced_and_the_rest_stays() {
+        let line = json!({"figure": "operator", "what": "x", "unit": "ms", "n": 1, "p50": 3.5, "p99": null, "max": 3.5,
+            "aim": "-", "reference": "-"});
+        let part = operator(&[line]).unwrap();
+        for (before, head, tail) in [
+            ("# A\n\n## Idle\n\nb\n", "# A\n\n## Idle\n\nb\n", ""),
+            ("# A\n\n## Operator\n\nold\n\n## Z\n\nc\n", "# A\n", "\n## Z\n\nc\n"),
+        ] {
+            let (a, _, c) = operator_part(before);
+            assert_eq!((a, c), (head, tail));
+            let after = format!("{a}{part}{c}");
+            assert!(after.contains("| x | 1 | 3.5 ms |") && !after.contains("old"));
+            assert_eq!(operator_part(&after), (a, part.as_str(), c), "it can be replaced again");
+        }
     }
 
     #[test]

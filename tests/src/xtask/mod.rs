@@ -6,6 +6,7 @@ pub mod bench_etcd;
 pub mod bench_kubernetes;
 pub mod bench_load;
 pub mod bench_metadata;
+pub mod bench_operator;
 pub mod bench_rest;
 pub mod bench_table;
 mod demo;

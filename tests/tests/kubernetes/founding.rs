@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::automatic::{call, message, status_page};
 use crate::bed::{Bed, LONG, SOON};
+use crate::held::acting_operator;
 use crate::side::{Side, offer_volumes, patient};
 
 const TIMEOUT_S: u64 = 15;
@@ -143,4 +144,47 @@ fn refuses_foreign(product: &Product) -> Result<String> {
     }
     Wait::new("the event", SOON).until(|| Ok((product.events("ForeignVolumes")?.len() == 1).then_some(())))?;
     Ok(told)
+}
+
+/// The operator is killed when there is a finalizer and nothing else, when the pods are made, and when the nodes have
+/// just founded the cluster: each heir goes on from what there is.
+pub(crate) fn outlives_the_operator(bed: &mut Bed) -> Result<String> {
+    let begin = Instant::now();
+    let side = Side::begin(bed, "outlived", json!({"spec": {"targets": {"replicas": 2}}}))?;
+    let product = &side.product;
+    let there = |what: &str| Ok(product.kubectl.try_get(what)?.map(drop));
+    let held = || {
+        let finalizers = product.resource()?["metadata"]["finalizers"].clone();
+        Ok(finalizers.as_array().is_some_and(|all| !all.is_empty()).then_some(()))
+    };
+    let formed = || {
+        let pods = product.pods()?;
+        let all = pods.iter().filter(|pod| is_ready(pod)).count();
+        Ok((all >= 3).then_some(()))
+    };
+    let first_pod = format!("pod/{NAME}-gateway-0");
+    let kill = |moment: &str, look: &dyn Fn() -> Result<Option<()>>| {
+        Wait::new(moment, LONG).every(Duration::from_millis(2)).until(look)?;
+        let (holder, operator) = acting_operator(bed)?;
+        operator.kill().with_context(|| format!("{holder} ended by itself"))?;
+        anyhow::Ok(format!("{holder} was killed at {moment}"))
+    };
+    let killed = [
+        kill("the finalizer", &held)?,
+        kill("the first pod", &|| there(&first_pod))?,
+        kill("a founded cluster", &formed)?,
+    ];
+    let resource = product.wait_ready(&bed.progress)?;
+    let views = product.settle()?;
+    ensure!(views.iter().all(|view| view.cluster_uuid.as_deref() == Some(&uuid(&resource))), "nodes of other clusters");
+    let restarted: u64 =
+        product.pods()?.iter().filter_map(|pod| pod["status"]["containerStatuses"][0]["restartCount"].as_u64()).sum();
+    ensure!(restarted == 0, "{restarted} containers were restarted");
+    for claim in product.kubectl.list("persistentvolumeclaims", Some(&Product::selector()))? {
+        let labels = &claim["metadata"]["labels"];
+        ensure!(labels["aiscluster.dev/cluster-id"] == uuid(&resource).as_str(), "a claim has the labels {labels}");
+    }
+    let took = begin.elapsed();
+    side.down()?;
+    Ok(format!("Ready after {took:.1?} although {}", killed.join(", ")))
 }

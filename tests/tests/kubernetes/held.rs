@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use ais_tests::product::{NAME, NAMESPACE, OPERATOR_NAMESPACE, RELEASE, condition, reason};
+use ais_tests::product::{NAME, NAMESPACE, condition, reason};
 use ais_tests::testbed::HostProcess;
 use ais_tests::testbed::layout::NODE;
 use ais_tests::wait::Wait;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, LONG, SOON, history};
@@ -80,11 +80,7 @@ fn evictions(bed: &Bed, first: &str, second: &str) -> Result<String> {
 
 /// The operator's instance that acts, as a process.
 pub(crate) fn acting_operator(bed: &Bed) -> Result<(String, HostProcess)> {
-    let operator = bed.product.admin.in_namespace(OPERATOR_NAMESPACE);
-    let lease = operator.get(&format!("lease/{RELEASE}"))?;
-    let holder = lease["spec"]["holderIdentity"].as_str().context("nobody holds the operator's lease")?.to_owned();
-    let process = bed.testbed.container_process(OPERATOR_NAMESPACE, &holder, "operator")?;
-    Ok((holder, process))
+    bed.product.acting_operator(&bed.testbed)
 }
 
 /// The hand-over is under way and cannot end, since the successor is cut off and then stopped; the operator is

@@ -66,6 +66,7 @@ const CASES: &[Case] = &[
     ("returns_by_itself", automatic::returns_by_itself),
     ("founding_without_an_unschedulable_gateway", founding::without_an_unschedulable_gateway),
     ("founding_again_and_foreign_volumes", founding::refound_and_foreign_volumes),
+    ("founding_outlives_the_operator", founding::outlives_the_operator),
     ("pods_are_evicted", drain::pods_are_evicted),
     ("a_voter_loses_its_volume", drain::a_voter_loses_its_volume),
     ("rollout_with_one_move", rollout::with_one_move),

@@ -1,6 +1,5 @@
 //! A cluster at rest, its objects, and conditions that follow the spec.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ais_tests::product::{CONTAINER, NAME, NAMESPACE, condition, reason};
@@ -13,46 +12,13 @@ use crate::bed::{Bed, LONG, SOON};
 /// Longer than the 20 s after which the operator looks at a calm cluster again.
 const REST: Duration = Duration::from_secs(23);
 const CALM: Duration = Duration::from_secs(3);
-const WRITES: &[&str] = &["POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"];
-/// What the operator may write; leases apart, which say who acts.
-const RESOURCES: &[&str] = &[
-    "aisclusters",
-    "configmaps",
-    "secrets",
-    "services",
-    "statefulsets",
-    "pods",
-    "persistentvolumeclaims",
-    "poddisruptionbudgets",
-    "networkpolicies",
-    "deployments",
-    "daemonsets",
-    "events",
-];
-
-/// Writing requests so far by verb and resource, also those that changed nothing, as the API server counts them.
-fn writes(bed: &Bed) -> Result<BTreeMap<String, f64>> {
-    let metrics = bed.product.admin.raw("/metrics")?;
-    let mut counts = BTreeMap::new();
-    for line in metrics.lines().filter(|line| line.starts_with("apiserver_request_total{")) {
-        let label = |name: &str| line.split_once(&format!("{name}=\"")).and_then(|(_, rest)| rest.split_once('"'));
-        let (Some((verb, _)), Some((resource, _))) = (label("verb"), label(",resource")) else { continue };
-        if !WRITES.contains(&verb) || !RESOURCES.contains(&resource) {
-            continue;
-        }
-        let count: f64 = line.rsplit_once(' ').and_then(|(_, count)| count.parse().ok()).context("a count")?;
-        *counts.entry(format!("{verb} {resource}")).or_default() += count;
-    }
-    ensure!(counts.keys().any(|key| key.ends_with("aisclusters")), "the API server counts no writes: {counts:?}");
-    Ok(counts)
-}
 
 pub(crate) fn idle_writes_nothing(bed: &mut Bed) -> Result<String> {
     // What the last case left to be told.
     Wait::new("calm", SOON).until(|| {
-        let before = writes(bed)?;
+        let before = bed.product.api_writes()?;
         std::thread::sleep(CALM);
-        Ok((writes(bed)? == before).then_some(()))
+        Ok((bed.product.api_writes()? == before).then_some(()))
     })?;
     let versions = |bed: &Bed| -> Result<String> {
         let kinds = "aisc,configmaps,secrets,services,statefulsets,pods,persistentvolumeclaims,poddisruptionbudgets,\
@@ -60,9 +26,9 @@ pub(crate) fn idle_writes_nothing(bed: &mut Bed) -> Result<String> {
         let columns = "custom-columns=K:.kind,N:.metadata.name,V:.metadata.resourceVersion";
         bed.product.kubectl.run(&["get", kinds, "-o", columns, "--no-headers"])
     };
-    let (counts, objects) = (writes(bed)?, versions(bed)?);
+    let (counts, objects) = (bed.product.api_writes()?, versions(bed)?);
     std::thread::sleep(REST);
-    let (after, still) = (writes(bed)?, versions(bed)?);
+    let (after, still) = (bed.product.api_writes()?, versions(bed)?);
     ensure!(after == counts, "writes at rest: {counts:?}, then {after:?}");
     ensure!(still == objects, "objects changed at rest:\n{objects}\nthen\n{still}");
     Ok(format!("no write in {REST:.0?}, {} objects unchanged", objects.lines().count()))

@@ -1,15 +1,12 @@
 //! Clusters beside the one that the cases share: in a namespace of their own, with volumes of their own, for what
 //! would leave the shared one changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ais_tests::history::{self, History, Load, Options, Pool, Report};
-use ais_tests::product::{NAME, PORT_PUBLIC, Product, VOLUME_GIB, Views, Watched};
-use ais_tests::testbed::kubectl::is_ready;
+use ais_tests::product::{Guide, Product, VOLUME_GIB, Views};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
@@ -18,8 +15,6 @@ use crate::bed::{Bed, LONG};
 /// Begins the name of every bucket of the clients.
 const PREFIX: &str = "s";
 const SHOWN_MAX: usize = 8;
-/// How late the clients may learn where a gateway is now.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A cluster of its own. Dropped without [`Side::down`], it tells what it looked like.
 pub(crate) struct Side {
@@ -168,62 +163,4 @@ pub(crate) fn offer_volumes(bed: &Bed, count: usize) -> Result<()> {
     let all = bed.testbed.kubectl().list("persistentvolumes", None)?;
     let free = all.iter().filter(|volume| volume["status"]["phase"] == "Available").count();
     bed.testbed.create_volumes(count.saturating_sub(free), VOLUME_GIB).map(drop)
-}
-
-/// Tells the clients where the gateways are: a pod that goes is taken out, one that is Ready is taken in.
-struct Guide {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Guide {
-    fn start(product: &Product, pool: &Arc<Pool>) -> Result<Self> {
-        let pods = Watched::start(&product.kubectl, &["pods", "--selector", &Product::selector()])?;
-        let (stop, pool) = (Arc::new(AtomicBool::new(false)), pool.clone());
-        let mut known: BTreeMap<String, Option<String>> =
-            product.ready_gateways()?.into_iter().map(|(id, address)| (id, Some(address))).collect();
-        let stopped = stop.clone();
-        let thread = std::thread::spawn(move || {
-            let mut seen = 0;
-            while !stopped.load(Ordering::Relaxed) {
-                let count = pods.count();
-                if count != seen {
-                    seen = count;
-                    pods.newest().iter().for_each(|(name, pod)| guide(&pool, &mut known, name, pod));
-                }
-                std::thread::sleep(LOOK_EVERY);
-            }
-        });
-        Ok(Self { stop, thread: Some(thread) })
-    }
-}
-
-fn guide(pool: &Pool, known: &mut BTreeMap<String, Option<String>>, name: &str, pod: &Value) {
-    if !name.starts_with(&format!("{NAME}-gateway-")) {
-        return;
-    }
-    let ip = pod["status"]["podIP"].as_str().filter(|_| is_ready(pod));
-    let now = ip.map(|ip| format!("{ip}:{PORT_PUBLIC}"));
-    match known.get(name) {
-        Some(before) if *before == now => return,
-        None if now.is_none() => return,
-        None => now.iter().for_each(|address| pool.add(name, address)),
-        Some(_) => match &now {
-            Some(address) => {
-                pool.readdress(name, address);
-                pool.open(name);
-            }
-            None => pool.shut(name),
-        },
-    }
-    known.insert(name.to_owned(), now);
-}
-
-impl Drop for Guide {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
-    }
 }
