@@ -49,7 +49,9 @@ use crate::template::{PodTemplate, free_object};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.clusterID) == has(oldSelf.clusterID) && (!has(self.clusterID) || self.clusterID == oldSelf.clusterID)")
-        .message("spec.clusterID cannot be changed, added or removed after creation")
+        .message("spec.clusterID cannot be changed, added or removed after creation"),
+    validation = Rule::new("self.tls.mode == oldSelf.tls.mode")
+        .message("spec.tls.mode changes only while the cluster is stopped: set spec.state to Stopped first, then change the mode, then set spec.state to Running")
 )]
 pub struct AISClusterSpec {
     /// Image of gateways and targets. Default: the image the operator itself was released with.
@@ -94,6 +96,12 @@ pub struct AISClusterSpec {
     /// Protection against voluntary disruptions.
     #[serde(default)]
     pub pod_disruption_budget: PodDisruptionBudgetSpec,
+    /// TLS at all ports of all nodes.
+    #[serde(default)]
+    pub tls: TlsSpec,
+    /// The secret that members and operator sign with.
+    #[serde(default)]
+    pub auth: AuthSpec,
     /// Which gateway should be primary, and asking for it.
     #[serde(default)]
     pub primary: PrimarySpec,
@@ -528,6 +536,51 @@ fn timeout_default() -> i64 {
 
 fn request_ttl_default() -> i64 {
     600
+}
+
+/// TLS at all ports of all nodes: of clients, of members' and the operator's calls, and between members.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("(self.mode == 'SecretRef') == has(self.secretRef)").message("tls.secretRef goes with tls.mode SecretRef, and only with it"),
+    validation = Rule::new("self.mode == 'SelfManaged' || !has(self.names) || size(self.names) == 0").message("tls.names are for tls.mode SelfManaged: with SecretRef the certificate's owner decides its names")
+)]
+pub struct TlsSpec {
+    /// Who makes the certificates. It changes only while the cluster is stopped: nodes with and without TLS cannot talk.
+    #[serde(default)]
+    pub mode: TlsMode,
+    /// With mode `SecretRef`: Secret with `tls.crt`, `tls.key` and `ca.crt`. The certificate must name every pod
+    /// (`*.NAME-gateway.NAMESPACE.svc.DOMAIN`, the same of `-target`) and the Services `NAME` and `NAME-primary`
+    /// (`.NAMESPACE.svc.DOMAIN`). Replace its content to rotate; nodes read it without a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<LocalReference>,
+    /// With mode `SelfManaged`: further names and addresses of the certificate, for clients that come by a load
+    /// balancer.
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+}
+
+/// Who makes the certificates.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Nobody: all ports are plain. Members' connections are encrypted with the member secret in any case.
+    #[default]
+    Disabled,
+    /// The operator, with an authority for this cluster alone. Clients find it in the ConfigMap `NAME-ca`.
+    SelfManaged,
+    /// The user, in a Secret.
+    SecretRef,
+}
+
+/// The secret that members and operator sign with.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthSpec {
+    /// Any text; changing it rotates the member secret once (a time stamp, a ticket, a commit). No call fails.
+    #[schemars(length(max = 128))]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub member_secret_rotation: String,
 }
 
 /// What happens when the primary is not the preferred gateway after a failover.

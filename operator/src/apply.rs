@@ -20,7 +20,9 @@ use serde_json::{Value, json};
 use crate::desired::{Wanted, digest};
 use crate::facts::{Kind, ObjectKey, Observed};
 use crate::metrics::Metrics;
-use crate::names::{ANNOTATION_DISCOVERY, FINALIZER, LABEL_FORMED, LABEL_ROLE, MANAGER, STATUS_MANAGER};
+use crate::names::{
+    ANNOTATION_CREDENTIALS, ANNOTATION_DISCOVERY, FINALIZER, LABEL_FORMED, LABEL_ROLE, MANAGER, STATUS_MANAGER,
+};
 use crate::plan::deletion::Deletion;
 use crate::plan::storage::Resize;
 use crate::plan::{Marks, Plan};
@@ -234,6 +236,10 @@ pub fn writes(observed: &Observed, wanted: &[Wanted], marks: &Marks, memo: &Memo
     }
     for (pod, digest) in &marks.discovery {
         let patch = json!({"metadata": {"annotations": {ANNOTATION_DISCOVERY: digest}}});
+        writes.push(Write::MarkPod(pod.clone(), patch));
+    }
+    for (pod, digest) in &marks.credentials {
+        let patch = json!({"metadata": {"annotations": {ANNOTATION_CREDENTIALS: digest}}});
         writes.push(Write::MarkPod(pod.clone(), patch));
     }
     for volume in observed.volumes.iter().filter(|v| marks.wiped.contains(&v.name) && !v.deleting) {

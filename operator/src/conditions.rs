@@ -47,6 +47,7 @@ pub(crate) fn all(valid: &Valid, observed: &Observed, plan: &Plan, status: &AISC
         rollout(plan),
         scale_down(plan),
         storage(plan),
+        certificates(observed),
         paused(observed),
     ];
     stamp(observed, verdicts)
@@ -82,6 +83,7 @@ pub(crate) fn invalid(observed: &Observed, why: &Invalid) -> Vec<Condition> {
         verdict("Ready", false, why.reason, why.message.clone()),
         verdict("Progressing", false, why.reason, "nothing is changed"),
         verdict("Degraded", true, why.reason, why.message.clone()),
+        certificates(observed),
         paused(observed),
     ];
     beside(observed, verdicts)
@@ -196,6 +198,9 @@ fn progressing(plan: &Plan, status: &AISClusterStatus) -> Verdict {
     }
     if let Some(to) = &plan.primary.memory.target {
         return verdict(kind, true, "SwitchingPrimary", format!("the primary is being moved to {to}"));
+    }
+    if let Some(why) = &plan.credentials.rotating {
+        return verdict(kind, true, "RotatingSecret", format!("the member secret is being rotated: {why}"));
     }
     if let Some(removal) = &plan.scale.removal {
         let message = format!("{} is removed; waits for {}", removal.pod, removal.waits_for);
@@ -352,6 +357,11 @@ fn storage(plan: &Plan) -> Verdict {
     verdict(kind, false, "Resizing", format!("not as large as asked for yet: {}", resizing.join(", ")))
 }
 
+fn certificates(observed: &Observed) -> Verdict {
+    let (holds, reason, message) = crate::tls::verdict(observed);
+    verdict("CertificatesValid", holds, reason, message)
+}
+
 fn paused(observed: &Observed) -> Verdict {
     if observed.cluster.spec.paused {
         verdict("Paused", true, "PausedBySpec", "spec.paused is set: only status is written")
@@ -388,6 +398,13 @@ pub fn notes(before: &[Condition], after: &[Condition]) -> Vec<Note> {
         ("Degraded", "SpecInvalid", "SpecInvalid"),
     ];
     let blocked = became("ScaleDownBlocked").map(|text| Note::warning("ScaleDownBlocked", "ScaleDown", text));
+    let of = |list: &[Condition]| {
+        let failed = |c: &&Condition| c.type_ == "CertificatesValid" && c.status == "False";
+        list.iter().find(failed).map(|c| (c.reason.clone(), c.message.clone()))
+    };
+    let certificates = of(after).filter(|(reason, _)| of(before).is_none_or(|(was, _)| was != *reason));
+    let certificates = certificates
+        .map(|(reason, message)| Note::warning("CertificatesInvalid", "Observe", format!("{reason}: {message}")));
     let mut notes: Vec<Note> = table
         .into_iter()
         .filter_map(|(kind, reason, event)| Some(Note::warning(event, "Observe", turned(kind, reason)?)))
@@ -400,5 +417,6 @@ pub fn notes(before: &[Condition], after: &[Condition]) -> Vec<Note> {
     if let Some(message) = fixed(after).filter(|_| fixed(before).is_none()) {
         notes.push(Note::warning("StorageResizeRefused", "Resize", message));
     }
+    notes.extend(certificates);
     notes
 }

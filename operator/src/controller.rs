@@ -30,15 +30,15 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::apis::Apis;
 use crate::apply::{ApplyError, Memo, Writer, final_writes, volume_writes, writes};
 use crate::events::{Note, Teller};
-use crate::facts::{Defaults, Observed};
+use crate::facts::{Defaults, Observed, SecretFact};
 use crate::hub::{ClusterKey, Hub};
 use crate::metrics::Metrics;
-use crate::names::{FINALIZER, LABEL_CLUSTER, LABEL_MANAGED_BY, MANAGER, Role};
+use crate::names::{FINALIZER, LABEL_CLUSTER, LABEL_MANAGED_BY, MANAGER, Names, Role};
 use crate::nodes::Nodes;
 use crate::observe::{ObserveError, observe};
 use crate::orders::Orders;
 use crate::pauses::{after_conflict, after_failures};
-use crate::perform::{Caller, Node, TransferOutcome};
+use crate::perform::{CallError, Caller, Http, Node, TransferOutcome};
 use crate::plan::config::{ConfigCall, SetConfig};
 use crate::plan::deletion::{deletion, is_overdue};
 use crate::plan::order::Order;
@@ -71,8 +71,10 @@ pub struct Context {
     pub client: Client,
     /// Settings that shape objects.
     pub defaults: Defaults,
-    /// Calls to nodes.
-    pub http: reqwest::Client,
+    /// Calls to nodes without TLS.
+    pub http: Http,
+    /// Calls to nodes with TLS by uid of the cluster, with the authorities they trust.
+    pub https: Mutex<BTreeMap<String, (String, Http)>>,
     /// Streams of nodes.
     pub hub: Arc<Hub>,
     /// Counters.
@@ -80,7 +82,7 @@ pub struct Context {
     /// Events.
     pub teller: Teller,
     /// Secrets by uid of the cluster, in case one is deleted while pods use it.
-    pub secrets: Mutex<BTreeMap<String, String>>,
+    pub secrets: Mutex<BTreeMap<String, SecretFact>>,
     /// What was last applied.
     pub memo: Memo,
     /// When this process began.
@@ -104,7 +106,7 @@ impl Context {
     pub fn new(
         client: Client,
         defaults: Defaults,
-        http: reqwest::Client,
+        http: Http,
         hub: Arc<Hub>,
         metrics: Metrics,
         teller: Teller,
@@ -113,6 +115,7 @@ impl Context {
             client,
             defaults,
             http,
+            https: Mutex::default(),
             hub,
             metrics,
             teller,
@@ -128,6 +131,22 @@ impl Context {
             config_calls: Mutex::default(),
             failures: Mutex::default(),
         }
+    }
+
+    /// The way to the nodes of a cluster; `ca` where they have TLS.
+    ///
+    /// # Errors
+    /// [`CallError`] if the authorities cannot be read.
+    pub fn way(&self, uid: &str, names: &Names, ca: Option<&str>) -> Result<Http, CallError> {
+        let Some(ca) = ca else { return Ok(self.http.clone()) };
+        let mut known = self.https.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, http)) = known.get(uid).filter(|(of, _)| of == ca) {
+            return Ok(http.clone());
+        }
+        let hosts = Role::ALL.map(|role| names.host(role, &names.pod(role, 0)));
+        let http = Caller::https(ca, &hosts)?;
+        known.insert(uid.to_owned(), (ca.to_owned(), http.clone()));
+        Ok(http)
     }
 
     /// Answer to the call of the attempt that began at `started`.
@@ -189,6 +208,7 @@ impl Context {
         if let Some(uid) = uid {
             self.memo.forget(uid);
             self.secrets.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+            self.https.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         }
     }
 }
@@ -435,7 +455,7 @@ async fn release_unseen(ctx: &Context, key: &ClusterKey, error: &Error) -> Resul
 
 /// A call to the primary, beside the pass.
 fn send(ctx: &Arc<Context>, key: &ClusterKey, observed: &Observed, primary: &str, order: &Order) {
-    let Ok(caller) = Caller::new(ctx.http.clone(), &observed.secret) else { return };
+    let Some(caller) = caller(ctx, observed) else { return };
     let Some(node) = node(observed, primary).filter(|_| ctx.orders.begin(key, order)) else { return };
     let (ctx, key, order) = (Arc::clone(ctx), key.clone(), order.clone());
     tokio::spawn(async move {
@@ -446,6 +466,12 @@ fn send(ctx: &Arc<Context>, key: &ClusterKey, observed: &Observed, primary: &str
     });
 }
 
+fn caller(ctx: &Context, observed: &Observed) -> Option<Caller> {
+    let ca = observed.tls.server.as_ref().map(|server| server.ca.as_str());
+    let http = ctx.way(observed.uid(), &observed.names(), ca).ok()?;
+    Caller::new(http, &observed.secret.content).ok()
+}
+
 fn node(observed: &Observed, gateway: &str) -> Option<Node> {
     let ip = observed.pod(gateway)?.ip.clone()?;
     let names = observed.names();
@@ -454,7 +480,7 @@ fn node(observed: &Observed, gateway: &str) -> Option<Node> {
 
 /// Calls to nodes, beside the pass: a stopped node must not hold status back.
 fn act(ctx: &Arc<Context>, key: &ClusterKey, observed: &Observed, plan: &Plan, transfer: Option<Transfer>) {
-    let Ok(caller) = Caller::new(ctx.http.clone(), &observed.secret) else { return };
+    let Some(caller) = caller(ctx, observed) else { return };
     if let (Some(order), Some(leader)) = (&plan.order, &plan.agreement.leader) {
         send(ctx, key, observed, &leader.node_id, order);
     }

@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::names::{
-    ANNOTATION_DISCOVERY, ANNOTATION_REPLICAS, CONTAINER, LABEL_CLUSTER_ID, LABEL_FORMED, LABEL_REMOVED,
+    ANNOTATION_CREDENTIALS, ANNOTATION_DISCOVERY, ANNOTATION_REPLICAS, CONTAINER, LABEL_CLUSTER_ID, LABEL_FORMED, LABEL_REMOVED,
     LABEL_RETAINED, LABEL_ROLE, Names, Role,
 };
 use crate::perform::TransferOutcome;
 use crate::plan::config::ConfigCall;
 use crate::plan::order::Order;
 use crate::plan::primary::Hold;
+use crate::tls::{Lifetimes, TlsFacts};
 use crate::view::Reports;
 
 /// Settings of the operator itself that shape what it makes.
@@ -29,6 +30,8 @@ pub struct Defaults {
     pub domain: String,
     /// Namespace of the operator's own pods: network policies let them in.
     pub namespace: String,
+    /// How long certificates of the operator hold.
+    pub lifetimes: Lifetimes,
 }
 
 /// One cluster as it is now.
@@ -58,8 +61,12 @@ pub struct Observed {
     pub discovery: Option<Discovery>,
     /// What the ConfigMap of the primary's address says.
     pub primary_map: Option<PrimaryMap>,
-    /// Content of the cluster's secret: as found, or freshly drawn if there is none.
-    pub secret: String,
+    /// The cluster's secret: as found, or freshly drawn if there is none.
+    pub secret: SecretFact,
+    /// For the next rotation of the secret.
+    pub fresh_secret: String,
+    /// Certificates.
+    pub tls: TlsFacts,
     /// What the nodes say.
     pub reports: Reports,
     /// Answer to the set-primary call, if one arrived for the attempt under way.
@@ -76,6 +83,54 @@ pub struct Observed {
     pub refused: BTreeMap<String, String>,
     /// Objects of our kinds with the cluster's label, as the server has them.
     pub live: BTreeMap<ObjectKey, Value>,
+}
+
+/// How far a rotation of the member secret is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Step {
+    /// None is under way.
+    #[default]
+    Done,
+    /// The new one is accepted beside the old one.
+    Add,
+    /// The new one signs; the old one is still accepted.
+    Sign,
+}
+
+impl Step {
+    /// The word in the Secret's annotation.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Add => "add",
+            Self::Sign => "sign",
+        }
+    }
+
+    /// By its word; any other means that nothing is under way.
+    #[must_use]
+    pub fn parse(word: &str) -> Self {
+        [Self::Add, Self::Sign].into_iter().find(|step| step.as_str() == word).unwrap_or_default()
+    }
+}
+
+/// The Secret that members and operator sign with.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SecretFact {
+    /// One secret a line; the first one signs.
+    pub content: String,
+    /// The newest request that was taken up.
+    pub request: String,
+    /// How far it is.
+    pub step: Step,
+}
+
+impl std::fmt::Debug for SecretFact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { request, step, .. } = self;
+        f.debug_struct("SecretFact").field("request", request).field("step", step).finish_non_exhaustive()
+    }
 }
 
 /// Kinds the operator makes, in the order in which they are applied: what is mounted comes first.
@@ -150,6 +205,8 @@ pub struct PodFact {
     pub labelled_primary: bool,
     /// Digest of the founding list it was told to read.
     pub discovery: Option<String>,
+    /// Digest of the secret and the certificate that it was told to read.
+    pub credentials: Option<String>,
 }
 
 /// What keeps a pod from coming up.
@@ -241,6 +298,7 @@ impl PodFact {
             revision: labels.get("controller-revision-hash").cloned().unwrap_or_default(),
             labelled_primary: labels.get(LABEL_ROLE).is_some_and(|v| v == "primary"),
             discovery: annotations.get(ANNOTATION_DISCOVERY).cloned(),
+            credentials: annotations.get(ANNOTATION_CREDENTIALS).cloned(),
         })
     }
 }

@@ -25,6 +25,7 @@ use ais_operator::metrics::Metrics;
 use ais_operator::perform::Caller;
 use ais_operator::scope::Scope;
 use ais_operator::server::{self, Ready};
+use ais_operator::tls::Lifetimes;
 
 /// Operator of AISCluster resources.
 #[derive(Parser)]
@@ -58,6 +59,15 @@ struct RunArgs {
     /// DNS domain of Kubernetes.
     #[arg(long, env = "AIS_CLUSTER_DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
+    /// Seconds that certificates of clusters with spec.tls.mode SelfManaged hold. For tests: a rotation follows after
+    /// two thirds of it.
+    #[arg(long, env = "AIS_TLS_CERTIFICATE_SECONDS", default_value_t = Lifetimes::default().certificate_s,
+        value_parser = clap::value_parser!(i64).range(30..))]
+    tls_certificate_seconds: i64,
+    /// Seconds that their authorities hold.
+    #[arg(long, env = "AIS_TLS_AUTHORITY_SECONDS", default_value_t = Lifetimes::default().authority_s,
+        value_parser = clap::value_parser!(i64).range(60..))]
+    tls_authority_seconds: i64,
     /// Address of /metrics.
     #[arg(long, env = "AIS_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
@@ -180,7 +190,15 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let namespace = own.unwrap_or(args.lease_namespace);
     let ctx = Arc::new(Context::new(
         client.clone(),
-        Defaults { image: args.node_image, domain: args.cluster_domain, namespace },
+        Defaults {
+            image: args.node_image,
+            domain: args.cluster_domain,
+            namespace,
+            lifetimes: Lifetimes {
+                certificate_s: args.tls_certificate_seconds,
+                authority_s: args.tls_authority_seconds,
+            },
+        },
         Caller::http()?,
         hub,
         metrics.clone(),

@@ -35,6 +35,12 @@ pub const ANNOTATION_REPLICAS: &str = "aiscluster.dev/replicas";
 pub const ANNOTATION_DISCOVERY: &str = "aiscluster.dev/discovery";
 /// Annotation of a cluster: number of the founding that a person asks for, when the one before cannot be completed.
 pub const ANNOTATION_REFOUND: &str = "aiscluster.dev/refound";
+/// Annotation of a pod: digest of the secret and certificate. Its change makes the kubelet refresh mounted files now.
+pub const ANNOTATION_CREDENTIALS: &str = "aiscluster.dev/credentials";
+/// Annotation of the Secret: the newest request of a rotation that was taken up.
+pub const ANNOTATION_ROTATION: &str = "aiscluster.dev/rotation";
+/// Annotation of the Secret: how far the rotation is.
+pub const ANNOTATION_ROTATION_STEP: &str = "aiscluster.dev/rotation-step";
 /// Container of gateways and targets.
 pub const CONTAINER: &str = "ais-node";
 /// Component of access gateways. They are no role: they have no ordinals, never lead and never vote.
@@ -110,14 +116,14 @@ impl Names {
 
     /// Public URL of a gateway, exactly as the daemon builds its own.
     #[must_use]
-    pub fn gateway_url(&self, pod: &str) -> String {
-        format!("http://{}:{}", self.host(Role::Gateway, pod), self.ports.public)
+    pub fn gateway_url(&self, pod: &str, scheme: &str) -> String {
+        format!("{scheme}://{}:{}", self.host(Role::Gateway, pod), self.ports.public)
     }
 
     /// URL for clients in Kubernetes.
     #[must_use]
-    pub fn endpoint(&self) -> String {
-        format!("http://{}.{}.svc.{}:{}", self.cluster, self.namespace, self.domain, self.ports.public)
+    pub fn endpoint(&self, scheme: &str) -> String {
+        format!("{scheme}://{}.{}.svc.{}:{}", self.cluster, self.namespace, self.domain, self.ports.public)
     }
 
     /// Claim template and volume of a target's data volume, from 0.
@@ -154,6 +160,18 @@ impl Names {
     #[must_use]
     pub fn secret(&self) -> String {
         format!("{}-secret", self.cluster)
+    }
+
+    /// Secret of the authority: it stays with the operator. And ConfigMap with the certificates that clients trust.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        format!("{}-ca", self.cluster)
+    }
+
+    /// Secret with the nodes' certificate, where the operator makes it.
+    #[must_use]
+    pub fn certificate(&self) -> String {
+        format!("{}-tls", self.cluster)
     }
 
     /// Labels that select the pods of one role. They never change: selectors are immutable.

@@ -1,9 +1,11 @@
 //! All reads of one pass. Live reads, filtered by label: nothing decided here rests on a stale cache.
 
+mod certificates;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ais_crds::{AISCluster, ClusterState};
+use ais_crds::{AISCluster, ClusterState, TlsMode};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
@@ -15,11 +17,13 @@ use serde_json::json;
 use crate::apply::resource;
 use crate::controller::Context;
 use crate::desired::{DISCOVERY_KEY, SECRET_KEY};
-use crate::facts::{ClaimFact, Kind, ObjectKey, Observed, PodFact, PrimaryMap, SetFact, VolumeFact};
+use crate::facts::{ClaimFact, Kind, ObjectKey, Observed, PodFact, PrimaryMap, SecretFact, SetFact, Step, VolumeFact};
 use crate::hub::{ClusterKey, Watched};
-use crate::names::{Names, Role, selector_text};
+use crate::names::{ANNOTATION_ROTATION, ANNOTATION_ROTATION_STEP, Names, Role, selector_text};
 use crate::perform::{CallError, Caller, Node, views};
 use crate::plan::primary::at_hand;
+use crate::tls::Readers;
+use crate::tls::issue::{IssueError, renewed};
 use crate::validate::hex;
 use crate::view::Report;
 
@@ -38,6 +42,9 @@ pub enum ObserveError {
     /// The stored object is not what this operator knows.
     #[error("the stored object cannot be read: {0}")]
     Undecodable(Box<InvalidObject>),
+    /// A certificate cannot be made.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
     /// No randomness for a new secret.
     #[error("no randomness for a new secret")]
     Random,
@@ -63,9 +70,11 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
         ports: cluster.spec.networking.ports,
     };
     let labels = ListParams::default().labels(&selector_text(&names.selector_all()));
+    let (has_tls, uid) = (cluster.spec.tls.mode != TlsMode::Disabled, cluster.uid().unwrap_or_default());
     let pods: Api<Pod> = Api::namespaced(client.clone(), &key.0);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &key.0);
-    let (pods, claims, live) = futures::join!(pods.list(&labels), claims.list(&labels), live(ctx, &names, &labels));
+    let (pods, claims, live) =
+        futures::join!(pods.list(&labels), claims.list(&labels), live(ctx, &names, &labels, has_tls, &uid));
     let (live, pod_monitors) = live?;
     let claims = claims.map_err(api("volume claims"))?.items;
     let pods: Vec<PodFact> =
@@ -74,10 +83,14 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
     let claims: Vec<ClaimFact> = claims.iter().filter_map(|c| ClaimFact::from_claim(&names, c)).collect();
 
     let sets = sets(&names, &live);
-    let secret = secret(ctx, &names, cluster.uid().unwrap_or_default(), &live)?;
-    let caller = Caller::new(ctx.http.clone(), &secret)?;
+    let request = &cluster.spec.auth.member_secret_rotation;
+    let secret = secret(ctx, &names, uid.clone(), request, &live)?;
+    let found = certificates::read(client, &names, &cluster, &live).await?;
+    let http = ctx.way(&uid, &names, found.server.as_ref().map(|server| server.ca.as_str()))?;
+    let caller = Caller::new(http, &secret.content)?;
     let nodes = watched(&names, &pods);
-    ctx.hub.sync(key, &secret, &caller, nodes.clone());
+    let trust = found.server.as_ref().map(|server| server.ca.as_str()).unwrap_or_default();
+    ctx.hub.sync(key, &format!("{}\n{trust}", secret.content), &caller, nodes.clone());
     let mut reports = ctx.hub.reports(key, SETTLE).await;
     let moves = at_hand(&cluster.spec.primary, cluster.status.as_ref().map(|s| &s.primary));
     let fresh = ctx.takes_fresh(key) || moves || ends(&cluster, &sets);
@@ -95,6 +108,7 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
     let started = cluster.status.as_ref().and_then(|s| s.primary.attempt.as_ref()).map(|a| a.started_at.0);
     let outcome = ctx.outcome(key, started);
     let now = Timestamp::now();
+    let tls = renewed(found, &names, &cluster, now, ctx.defaults.lifetimes, &Readers::of(&pods, &reports))?;
     Ok(Some(Observed {
         now,
         order: ctx.orders.answer(key),
@@ -117,6 +131,8 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
         pods,
         volumes,
         secret,
+        fresh_secret: random()?,
+        tls,
         reports,
         outcome,
         live,
@@ -141,13 +157,17 @@ async fn live(
     ctx: &Context,
     names: &Names,
     labels: &ListParams,
+    tls: bool,
+    uid: &str,
 ) -> Result<(BTreeMap<ObjectKey, serde_json::Value>, bool), ObserveError> {
     let client = &ctx.client;
     let pod_monitors = ctx.apis.pod_monitors(client).await;
     let api_of =
         |kind| -> Api<DynamicObject> { Api::namespaced_with(client.clone(), &names.namespace, &resource(kind)) };
     // By name, so that the operator needs no right to list secrets.
-    let name = names.secret();
+    let named = [names.secret(), names.authority(), names.certificate()];
+    // The two of certificates only where there are any.
+    let named = &named[..if tls { 3 } else { 1 }];
     let secrets = api_of(Kind::Secret);
     let listed: Vec<_> = Kind::ALL
         .into_iter()
@@ -155,10 +175,16 @@ async fn live(
         .map(|k| (k, api_of(k)))
         .collect();
     let lists = futures::future::join_all(listed.iter().map(|(_, list)| list.list(labels)));
-    let (secret, lists) = futures::join!(secrets.get_opt(&name), lists);
+    let got = futures::future::join_all(named.iter().map(|name| secrets.get_opt(name)));
+    let (got, lists) = futures::join!(got, lists);
     let mut found = BTreeMap::new();
-    if let Some(secret) = secret.map_err(api("secret"))? {
-        found.insert((Kind::Secret, name.clone()), serde_json::to_value(&secret).unwrap_or_default());
+    for (name, secret) in named.iter().zip(got) {
+        let Some(secret) = secret.map_err(api("secret"))? else { continue };
+        // A user's Secret may have the name of ours; what is not ours is not looked at, and never written over.
+        let ours = secret.metadata.owner_references.iter().flatten().any(|o| o.uid == uid);
+        if ours || *name == names.secret() {
+            found.insert((Kind::Secret, name.clone()), serde_json::to_value(&secret).unwrap_or_default());
+        }
     }
     for ((kind, _), list) in listed.iter().zip(lists) {
         for object in list.map_err(api("objects of the cluster"))?.items {
@@ -196,25 +222,34 @@ fn secret(
     ctx: &Context,
     names: &Names,
     uid: String,
+    request: &str,
     live: &BTreeMap<ObjectKey, serde_json::Value>,
-) -> Result<String, ObserveError> {
-    let found = typed::<Secret>(live, (Kind::Secret, names.secret()))
-        .and_then(|s| s.data?.remove(SECRET_KEY))
-        .and_then(|bytes| String::from_utf8(bytes.0).ok())
-        .filter(|text| text.trim_end().len() >= 32);
+) -> Result<SecretFact, ObserveError> {
+    let found = typed::<Secret>(live, (Kind::Secret, names.secret())).and_then(|s| {
+        let content = String::from_utf8(s.data?.remove(SECRET_KEY)?.0).ok()?;
+        let mut annotations = s.metadata.annotations.unwrap_or_default();
+        let request = annotations.remove(ANNOTATION_ROTATION).unwrap_or_default();
+        let step = Step::parse(&annotations.remove(ANNOTATION_ROTATION_STEP).unwrap_or_default());
+        (content.trim_end().len() >= 32).then_some(SecretFact { content, request, step })
+    });
     let mut known = ctx.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(found) = found {
         known.insert(uid, found.clone());
         return Ok(found);
     }
-    if let Some(text) = known.get(&uid) {
-        return Ok(text.clone());
+    if let Some(kept) = known.get(&uid) {
+        return Ok(kept.clone());
     }
+    // A new secret needs no rotation, whatever was asked before.
+    let fresh = SecretFact { content: random()?, request: request.to_owned(), step: Step::Done };
+    known.insert(uid, fresh.clone());
+    Ok(fresh)
+}
+
+fn random() -> Result<String, ObserveError> {
     let mut bytes = [0u8; 32];
     getrandom::fill(&mut bytes).map_err(|_| ObserveError::Random)?;
-    let text = hex(&bytes, bytes.len());
-    known.insert(uid, text.clone());
-    Ok(text)
+    Ok(hex(&bytes, bytes.len()))
 }
 
 fn watched(names: &Names, pods: &[PodFact]) -> Vec<Watched> {

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::plan::config::ConfigOutcome;
 use crate::plan::order::Order;
+use crate::tls::client as tls;
 use crate::view::NodeView;
 
 /// Largest answer that is read.
@@ -78,10 +79,17 @@ impl Node {
     }
 }
 
+/// A way to the nodes of a cluster.
+#[derive(Clone, Debug)]
+pub struct Http {
+    client: reqwest::Client,
+    scheme: &'static str,
+}
+
 /// Calls nodes of one cluster.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    http: reqwest::Client,
+    http: Http,
     secret: auth::Secret,
 }
 
@@ -92,12 +100,28 @@ struct ErrorBody {
 }
 
 impl Caller {
-    /// A client for all clusters: no proxy, no redirects, short connect time-out.
+    /// A client for all clusters without TLS: no proxy, no redirects, short connect time-out.
     ///
     /// # Errors
     /// If the HTTP client cannot be built.
-    pub fn http() -> Result<reqwest::Client, CallError> {
+    pub fn http() -> Result<Http, CallError> {
+        let tls = tls::nobody().map_err(|e| CallError::Transport(e.to_string()))?;
+        Ok(Http { client: Self::client(tls)?, scheme: "http" })
+    }
+
+    /// A client for a cluster with TLS: its nodes prove that they are one of `hosts` by a certificate of these
+    /// authorities.
+    ///
+    /// # Errors
+    /// If the authorities cannot be read.
+    pub fn https(ca: &str, hosts: &[String]) -> Result<Http, CallError> {
+        let tls = tls::trusting(ca, hosts).map_err(|e| CallError::Transport(e.to_string()))?;
+        Ok(Http { client: Self::client(tls)?, scheme: "https" })
+    }
+
+    fn client(tls: rustls::ClientConfig) -> Result<reqwest::Client, CallError> {
         reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(READ_TIMEOUT)
@@ -111,7 +135,7 @@ impl Caller {
     ///
     /// # Errors
     /// [`CallError::Signing`] if it is too short.
-    pub fn new(http: reqwest::Client, secret: &str) -> Result<Self, CallError> {
+    pub fn new(http: Http, secret: &str) -> Result<Self, CallError> {
         let secret =
             auth::Secret::from_file_content(secret.as_bytes()).ok_or(CallError::Signing("the secret is too short"))?;
         Ok(Self { http, secret })
@@ -208,8 +232,8 @@ impl Caller {
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let covered = auth::Request { method: method.as_str(), path_and_query: path, body };
         let header = auth::sign(&self.secret, covered, now_ms, nonce);
-        let url = format!("http://{}{path}", node.address);
-        Ok((self.http.request(method, url).header("Host", &node.host).header(auth::HEADER, header), nonce))
+        let url = format!("{}://{}{path}", self.http.scheme, node.address);
+        Ok((self.http.client.request(method, url).header("Host", &node.host).header(auth::HEADER, header), nonce))
     }
 
     async fn call(&self, node: &Node, method: Method, path: &str, timeout: Duration) -> Result<Vec<u8>, CallError> {

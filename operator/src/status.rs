@@ -26,7 +26,7 @@ pub fn status(valid: &Valid, observed: &Observed, plan: &Plan) -> AISClusterStat
         formed: plan.founding.formed,
         founding_attempt: valid.founding_attempt,
         version: version(observed, plan).or(previous.version.clone()),
-        endpoint: Some(valid.names.endpoint()),
+        endpoint: Some(valid.names.endpoint(valid.scheme())),
         primary: plan.primary.memory.clone(),
         rollout: plan.rollout.memory.clone(),
         operation: plan.stop.operation.clone().or_else(|| plan.scale.operation.clone()),

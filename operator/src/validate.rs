@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Affinity, EnvVar, TopologySpreadConstraint};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use ais_crds::PodTemplate;
+use ais_crds::{PodTemplate, TlsMode};
 
 use crate::facts::Observed;
 use crate::names::Names;
@@ -66,6 +66,16 @@ pub struct Valid {
     pub access: Placement,
     /// `spec.config`, or what is wrong with it: a wrong setting is no reason to leave everything else alone.
     pub overlay: Result<Values, BadConfig>,
+    /// Secret with the certificate that all nodes serve, where they have TLS.
+    pub tls_secret: Option<String>,
+}
+
+impl Valid {
+    /// How nodes are called.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.tls_secret.is_some() { "https" } else { "http" }
+    }
 }
 
 /// Checks what was read.
@@ -83,11 +93,29 @@ pub fn validate(observed: &Observed) -> Result<Valid, Invalid> {
         targets: placement("targets", &spec.targets.template)?,
         access: access.unwrap_or_default(),
         overlay: overlay::read(spec.config.as_ref(), &spec.ha),
+        tls_secret: tls_secret(observed, &names)?,
         names,
         uuid,
         uuid_source,
         founding_attempt: refound::founding_attempt(observed),
     })
+}
+
+/// Nodes that nobody accepts must not come up; those that are there are left alone, and `CertificatesValid` tells.
+fn tls_secret(observed: &Observed, names: &Names) -> Result<Option<String>, Invalid> {
+    let tls = &observed.cluster.spec.tls;
+    let secret = match tls.mode {
+        TlsMode::Disabled => return Ok(None),
+        TlsMode::SelfManaged => names.certificate(),
+        TlsMode::SecretRef => tls.secret_ref.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
+    };
+    match crate::tls::checked(observed) {
+        Err(problem) if observed.sets.is_empty() => {
+            let message = format!("{}; no pods are made before", problem.message);
+            Err(Invalid { reason: problem.reason, message })
+        }
+        _ => Ok(Some(secret)),
+    }
 }
 
 /// One order: retained volumes, what was recorded, `spec.clusterID`, derived.

@@ -80,6 +80,28 @@ impl Default for Member {
     }
 }
 
+/// Which secrets and certificates a node has read, by their digests.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(default)]
+pub struct Credentials {
+    /// Secrets that it accepts; the first one signs.
+    pub secrets: Vec<String>,
+    /// Where its ports speak TLS.
+    pub tls: Option<TlsView>,
+}
+
+/// A node's certificate and whom it trusts.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(default)]
+pub struct TlsView {
+    /// Digest of its certificate.
+    pub certificate: Option<String>,
+    /// Digests of the authorities, sorted.
+    pub authorities: Vec<String>,
+    /// Why others do not accept its certificate.
+    pub problem: Option<String>,
+}
+
 /// What one node says. Unknown fields are ignored, absent ones are empty: a newer or older daemon
 /// must not blind the operator.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -127,6 +149,8 @@ pub struct NodeView {
     pub cluster_stopping: bool,
     /// Every member; filled by the primary only.
     pub members: Vec<Member>,
+    /// Which secrets and certificates it has.
+    pub credentials: Credentials,
 }
 
 impl NodeView {

@@ -60,6 +60,30 @@ pub struct View {
     pub stopping: bool,
     /// What the primary knows of the members.
     pub members: Vec<Member>,
+    /// Which secrets and certificates it has.
+    pub credentials: Credentials,
+}
+
+/// Which secrets and certificates a node has, by their digests.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Credentials {
+    /// Secrets that it accepts; the first one signs.
+    pub secrets: Vec<String>,
+    /// Where all ports speak TLS.
+    pub tls: Option<Certificate>,
+}
+
+/// A node's certificate and whom it trusts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Certificate {
+    /// Digest of its certificate.
+    pub certificate: Option<String>,
+    /// Digests of the authorities.
+    pub authorities: Vec<String>,
+    /// Why others do not accept it.
+    pub problem: Option<String>,
 }
 
 /// A voter.

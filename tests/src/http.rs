@@ -5,7 +5,17 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+/// Begins addresses that are called by TLS.
+const HTTPS: &str = "https://";
 
 /// Largest head of a reply.
 const HEAD_MAX_BYTES: usize = 64 << 10;
@@ -75,12 +85,88 @@ impl std::fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Makes one call to `address` (`host:port`) and waits at most `timeout` for the whole answer.
+/// Makes one call to `address` (`host:port`, or `https://host:port`) and waits at most `timeout` for the whole answer.
 pub fn call(address: &str, call: Call<'_>, timeout: Duration) -> Result<Reply, Failure> {
     let end = Instant::now() + timeout;
+    let (address, tls) = address.strip_prefix(HTTPS).map_or((address, false), |rest| (rest, true));
     let target = resolve(address).map_err(Failure::NotSent)?;
-    let mut stream = TcpStream::connect_timeout(&target, timeout.min(CONNECT_TIMEOUT)).map_err(Failure::NotSent)?;
+    let tcp = TcpStream::connect_timeout(&target, timeout.min(CONNECT_TIMEOUT)).map_err(Failure::NotSent)?;
+    let mut stream = Stream { tcp, tls: None };
+    if tls {
+        // Nothing of the call leaves before the other side has proven who it is.
+        stream.encrypt(address, end).map_err(Failure::NotSent)?;
+    }
     exchange(&mut stream, address, call, end).map_err(Failure::Lost)
+}
+
+/// The authorities that calls trust: of every cluster that this process made.
+static TRUSTED: RwLock<Vec<CertificateDer<'static>>> = RwLock::new(Vec::new());
+
+/// Trusts the authorities in a file from now on.
+pub fn trust(ca: &Path) -> anyhow::Result<()> {
+    let mut trusted = TRUSTED.write().unwrap_or_else(PoisonError::into_inner);
+    for certificate in CertificateDer::pem_file_iter(ca).with_context(|| format!("cannot read {}", ca.display()))? {
+        trusted.push(certificate?);
+    }
+    Ok(())
+}
+
+fn trusting() -> io::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    let trusted = TRUSTED.read().unwrap_or_else(PoisonError::into_inner);
+    roots.add_parsable_certificates(trusted.iter().cloned());
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+/// A connection, plain or encrypted.
+struct Stream {
+    tcp: TcpStream,
+    tls: Option<Box<ClientConnection>>,
+}
+
+impl Stream {
+    fn encrypt(&mut self, address: &str, end: Instant) -> io::Result<()> {
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned();
+        let name = ServerName::try_from(host).map_err(io::Error::other)?;
+        let mut tls = ClientConnection::new(trusting()?, name).map_err(io::Error::other)?;
+        while tls.is_handshaking() {
+            self.tcp.set_read_timeout(Some(left(end)?))?;
+            match tls.complete_io(&mut self.tcp) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.tls = Some(Box::new(tls));
+        Ok(())
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(tls.as_mut(), &mut self.tcp).read(buf),
+            None => self.tcp.read(buf),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(tls.as_mut(), &mut self.tcp).write(buf),
+            None => self.tcp.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(tls.as_mut(), &mut self.tcp).flush(),
+            None => self.tcp.flush(),
+        }
+    }
 }
 
 fn resolve(address: &str) -> io::Result<SocketAddr> {
@@ -88,8 +174,8 @@ fn resolve(address: &str) -> io::Result<SocketAddr> {
     found.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{address} has no address")))
 }
 
-fn exchange(stream: &mut TcpStream, address: &str, call: Call<'_>, end: Instant) -> io::Result<Reply> {
-    stream.set_nodelay(true)?;
+fn exchange(stream: &mut Stream, address: &str, call: Call<'_>, end: Instant) -> io::Result<Reply> {
+    stream.tcp.set_nodelay(true)?;
     let mut text = format!("{} {} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n", call.method, call.target);
     for (name, value) in call.headers {
         text.push_str(&format!("{name}: {value}\r\n"));
@@ -103,8 +189,9 @@ fn exchange(stream: &mut TcpStream, address: &str, call: Call<'_>, end: Instant)
     text.push_str("\r\n");
     let mut bytes = text.into_bytes();
     bytes.extend_from_slice(call.body);
-    stream.set_write_timeout(Some(left(end)?))?;
+    stream.tcp.set_write_timeout(Some(left(end)?))?;
     stream.write_all(&bytes)?;
+    stream.flush()?;
     read_reply(stream, call.method == "HEAD", end)
 }
 
@@ -114,10 +201,10 @@ fn left(end: Instant) -> io::Result<Duration> {
 }
 
 /// Reads more; `false` at the end of the stream.
-fn more(stream: &mut TcpStream, into: &mut Vec<u8>, end: Instant) -> io::Result<bool> {
+fn more(stream: &mut Stream, into: &mut Vec<u8>, end: Instant) -> io::Result<bool> {
     let mut chunk = [0u8; 16 << 10];
     loop {
-        stream.set_read_timeout(Some(left(end)?))?;
+        stream.tcp.set_read_timeout(Some(left(end)?))?;
         match stream.read(&mut chunk) {
             Ok(got) => {
                 into.extend_from_slice(&chunk[..got]);
@@ -134,7 +221,7 @@ fn bad(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
 }
 
-fn read_reply(stream: &mut TcpStream, bodiless: bool, end: Instant) -> io::Result<Reply> {
+fn read_reply(stream: &mut Stream, bodiless: bool, end: Instant) -> io::Result<Reply> {
     let mut bytes = Vec::new();
     let head_len = loop {
         if let Some(at) = find(&bytes, b"\r\n\r\n") {

@@ -20,6 +20,7 @@ pub struct Sdk {
     python: PathBuf,
     scripts: PathBuf,
     resolver: Option<PathBuf>,
+    authorities: Option<PathBuf>,
 }
 
 impl Sdk {
@@ -30,7 +31,7 @@ impl Sdk {
         let text = fs::read(&requirements).context("cannot read the SDK's requirements")?;
         let hash = Sha256::digest(&text).iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>();
         let venv = cache_dir()?.join(format!("sdk-{hash}"));
-        let sdk = Self { python: venv.join("bin/python"), scripts, resolver: None };
+        let sdk = Self { python: venv.join("bin/python"), scripts, resolver: None, authorities: None };
         let complete = venv.join("complete");
         if complete.exists() && sdk.python.exists() {
             return Ok(sdk);
@@ -61,6 +62,12 @@ impl Sdk {
         Self { resolver: Some(file.to_owned()), ..self.clone() }
     }
 
+    /// The same for https endpoints, whose certificates are verified with the authorities in this file.
+    #[must_use]
+    pub fn with_authorities(&self, file: &Path) -> Self {
+        Self { authorities: Some(file.to_owned()), ..self.clone() }
+    }
+
     /// The interpreter with its arguments, in a mount namespace of its own when it has names of its own.
     fn cmd(&self, script: &str, args: &[String]) -> Cmd {
         let cmd = match &self.resolver {
@@ -71,7 +78,12 @@ impl Sdk {
                 .arg(&self.python),
             None => Cmd::new(&self.python),
         };
-        cmd.arg(self.scripts.join(script)).args(args).env("PYTHONDONTWRITEBYTECODE", "1")
+        let cmd = cmd.arg(self.scripts.join(script)).args(args).env("PYTHONDONTWRITEBYTECODE", "1");
+        match &self.authorities {
+            // The other two would win over what the SDK was told.
+            Some(file) => cmd.env("AIS_CLIENT_CA", file).env("REQUESTS_CA_BUNDLE", "").env("CURL_CA_BUNDLE", ""),
+            None => cmd,
+        }
     }
 
     /// The interpreter of the environment.

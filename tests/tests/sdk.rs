@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ais_tests::cmd::Cmd;
 use ais_tests::drill::{self, Drill, LocalDrills};
+use ais_tests::processes::pki::{self, Authority, TlsFiles, in_days};
 use ais_tests::processes::{LocalCluster, Spec};
 use ais_tests::sdk::{Script, Sdk};
 use ais_tests::suite;
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
         ("sdk_through_every_gateway", through_every_gateway),
         ("sdk_during_failovers", during_failovers),
         ("sdk_with_tokens", with_tokens),
+        ("sdk_over_https", over_https),
     ])
 }
 
@@ -38,6 +41,35 @@ fn through_every_gateway() -> Result<String> {
     ensure!(told["gateways"] == 3 && told["targets"] == 3, "the SDK saw {told}");
     cluster.finish();
     Ok(told.to_string())
+}
+
+/// The SDK verifies the cluster's certificates, while the primary is killed too; without the authority it refuses.
+fn over_https() -> Result<String> {
+    let plain = Sdk::ensure()?;
+    let tls = pki::temporary_dir()?;
+    let authority = Authority::new("sdk")?;
+    let files = TlsFiles::within(tls.path());
+    files.write(&authority.leaf(&["127.0.0.1"], in_days(1))?, &[&authority])?;
+    let mut cluster = LocalCluster::start(Spec::new(3, 1).with_tls(tls.path()))?;
+    let sdk = plain.with_authorities(&files.ca);
+    let urls = |cluster: &LocalCluster, not: &str| -> Vec<String> {
+        cluster.survivors(not).into_iter().map(|(_, url)| url).collect()
+    };
+    let args = |prefix: &str, urls: Vec<String>| [vec![prefix.to_owned()], urls].concat();
+    let told = sdk.run("metadata.py", &args("sdk", urls(&cluster, "")), SCRIPT_TIMEOUT)?;
+    // The SDK itself would try again for a minute.
+    let ask = "import requests, sys; requests.get(sys.argv[1])";
+    let unknown = Cmd::new(plain.python()).args(["-c", ask, &urls(&cluster, "")[0]]).timeout(SCRIPT_TIMEOUT).run();
+    ensure!(unknown.is_err_and(|e| format!("{e:#}").contains("CERTIFICATE_VERIFY_FAILED")), "not verified");
+    let (primary, epoch) = cluster.wait_led(0)?;
+    let script = sdk.start("writer.py", &args("tls", urls(&cluster, &primary)), &cluster.dir().join("writer"))?;
+    write_more(&script)?;
+    cluster.node_mut(&primary)?.kill9()?;
+    cluster.wait_led(epoch)?;
+    write_more(&script)?;
+    script.finish(SCRIPT_TIMEOUT).context("while the primary was killed")?;
+    cluster.finish();
+    Ok(told.trim().to_owned())
 }
 
 /// Waits until the script has made some more buckets.

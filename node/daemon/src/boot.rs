@@ -73,6 +73,7 @@ pub async fn start(config: &Config, hooks: Arc<dyn Hooks>) -> anyhow::Result<(Ha
         lock: opened.lock,
         state_dir: config.state_dir.clone(),
         keyring: config.keyring.clone(),
+        tls: config.tls.clone(),
         greeting,
         listener,
         identity,

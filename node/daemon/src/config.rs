@@ -20,6 +20,7 @@ use ais_meta::{Address, Addresses, ClusterUuid, Kind, NodeId};
 use clap::builder::Str;
 
 use crate::keyring::Keyring;
+use crate::tls::{Scheme, Tls};
 pub use keys::{KEYS, Key};
 pub(crate) use read::key_file;
 pub use sources::{Flags, Given, Source, Surroundings, Values};
@@ -76,6 +77,8 @@ pub struct Config {
     pub peer_port: u16,
     /// The cluster's secrets; without any only with `insecure`.
     pub keyring: Keyring,
+    /// Certificates of all listeners; plain ones without.
+    pub tls: Option<Tls>,
     /// Key of clients' tokens signed with HS256. Never set together with `authn_public_key`: whoever knew the public
     /// one could sign with it.
     pub authn_secret_key: Option<Hidden>,
@@ -114,6 +117,12 @@ impl Config {
         Addresses { public: at(self.public_port), control: at(self.control_port), peer: at(self.peer_port) }
     }
 
+    /// How this cluster's nodes are called: all of them alike.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+
     /// The effective configuration as a file that would give it, with where each value came from. No secrets in it.
     #[must_use]
     pub fn effective(&self) -> String {
@@ -129,6 +138,9 @@ impl Config {
         }
         if self.keyring.ring().secrets().is_some() {
             text.push_str(&format!("# the secret was read: {HIDDEN}\n"));
+        }
+        if let Some(problem) = self.tls.as_ref().and_then(|tls| tls.now().problem) {
+            text.push_str(&format!("# the certificate will not be accepted: {problem}\n"));
         }
         text
     }

@@ -49,7 +49,7 @@ use std::time::{Duration, Instant};
 
 use ais_ha::{RoleName, View};
 use ais_meta::auth::{Replays, Secrets};
-use ais_meta::{Kind, NodeId, Stamp, State};
+use ais_meta::{Address, Kind, NodeId, Stamp, State};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -124,13 +124,13 @@ impl App {
         config: Arc<Config>,
         metrics: Arc<Metrics>,
         closing: watch::Receiver<bool>,
-    ) -> reqwest::Result<Self> {
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             authority: Authority::new(Given::of(&config)),
+            client: reverse::client(config.tls.as_ref())?,
             handle,
             config,
             metrics,
-            client: reverse::client()?,
             replays: Mutex::default(),
             started: Instant::now(),
             served: OnceLock::new(),
@@ -161,6 +161,11 @@ impl App {
 
     fn view(&self) -> Arc<View> {
         Arc::clone(&self.handle.view().borrow())
+    }
+
+    /// How a member is called.
+    fn url(&self, address: &Address) -> String {
+        wire::url(address, self.config.scheme())
     }
 
     /// Remembers the moment when the node is ready for the first time.
@@ -240,7 +245,8 @@ impl App {
         if self.kind() == Kind::Gateway {
             return Ok(());
         }
-        let gateways = self.view().published.as_ref().map(|s| wire::gateway_urls(s)).unwrap_or_default();
+        let gateways =
+            self.view().published.as_ref().map(|s| wire::gateway_urls(s, self.config.scheme())).unwrap_or_default();
         let hint = if gateways.is_empty() { String::new() } else { format!(", such as {}", gateways.join(" or ")) };
         Err(ApiError::bad(format!("{} is a target: send {what} to a gateway{hint}", self.name())))
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ais_meta::auth::{SECRETS_MAX, Secrets};
+use ais_meta::auth::{self, SECRETS_MAX, Secrets};
 use tokio::runtime;
 use tokio::sync::{Notify, watch};
 
@@ -48,6 +48,13 @@ impl Ring {
     #[must_use]
     pub fn psks(&self) -> &[Psk] {
         &self.psks
+    }
+
+    /// What tells the secrets apart for those who hold them; in their order.
+    #[must_use]
+    pub fn digests(&self) -> Vec<String> {
+        let secrets = self.secrets.as_ref().map(|secrets| secrets.iter().map(auth::Secret::digest).collect());
+        secrets.unwrap_or_default()
     }
 
     /// Whether new connections are dialled with it.

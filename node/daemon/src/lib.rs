@@ -11,6 +11,7 @@
 //! | [`peers`] | authenticated connections between members |
 //! | [`hooks`] | what the engine reports to the metrics |
 //! | [`keyring`] | the cluster's secrets, read again when their file changes |
+//! | [`tls`] | certificates, read again when their files change |
 //! | [`config`] | the configuration: keys, sources, validation, `check-config` |
 //! | [`http`] | AIStore's HTTP API, and the calls of members and operator |
 //! | [`metrics`], [`logging`] | what the process says of itself |
@@ -37,3 +38,4 @@ pub mod peers;
 pub mod recover;
 pub mod runner;
 pub mod status;
+pub mod tls;

@@ -113,6 +113,9 @@ fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
 async fn serve(config: Arc<Config>) -> anyhow::Result<ExitCode> {
     let metrics = Arc::new(Metrics::new());
     config.keyring.follow(&tokio::runtime::Handle::current());
+    if let Some(tls) = &config.tls {
+        tls.follow(&tokio::runtime::Handle::current());
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {

@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::hooks::Hooks;
+use crate::tls;
 
 /// Content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -74,6 +75,8 @@ pub struct Metrics {
     http_seconds: Histogram,
     http_connections: Family<ListenerLabel, Gauge>,
     roles: Family<RoleLabel, Gauge>,
+    tls_not_after: Gauge,
+    tls_problem: Gauge,
     gauges: Vec<(OfView, Gauge)>,
     stats: Vec<(OfStats, Counter)>,
 }
@@ -161,6 +164,8 @@ impl Metrics {
             http_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 17)),
             http_connections: Family::default(),
             roles: Family::default(),
+            tls_not_after: Gauge::default(),
+            tls_problem: Gauge::default(),
             gauges,
             stats,
             registry,
@@ -182,6 +187,10 @@ impl Metrics {
         r.register("http_requests", "HTTP requests answered", self.http_requests.clone());
         r.register_with_unit("http_request", "HTTP requests, streams left out", seconds(), self.http_seconds.clone());
         r.register("http_connections", "Open HTTP connections", self.http_connections.clone());
+        let help = "End of this node's certificate in Unix time; 0 without TLS";
+        r.register_with_unit("tls_certificate_not_after", help, seconds(), self.tls_not_after.clone());
+        let help = "Whether others do not accept this node's certificate";
+        r.register("tls_problem", help, self.tls_problem.clone());
         r.register("role", "1 for what the node does", self.roles.clone());
         self
     }
@@ -198,6 +207,12 @@ impl Metrics {
     #[must_use]
     pub fn http_connections(&self, listener: &'static str) -> Gauge {
         self.http_connections.get_or_create_owned(&ListenerLabel { listener })
+    }
+
+    /// Takes the certificate of now.
+    pub fn tls(&self, now: &tls::Now) {
+        self.tls_not_after.set(now.material.as_ref().map_or(0, |material| material.not_after_s));
+        self.tls_problem.set(i64::from(now.problem.is_some()));
     }
 
     /// Everything as OpenMetrics text, gauges taken from `view`.

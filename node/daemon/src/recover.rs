@@ -12,6 +12,7 @@ use clap::Args;
 
 use crate::clock;
 use crate::keyring::read_secrets;
+use crate::tls;
 
 const PATH: &str = "/v1/cluster/recover";
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,6 +28,9 @@ pub struct Options {
     /// File with the cluster's secret
     #[arg(long)]
     pub secret_file: PathBuf,
+    /// File with the authorities behind the cluster's certificates, for an https URL
+    #[arg(long, env = "AIS_TLS_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Asks; what to print.
@@ -43,7 +47,12 @@ pub async fn run(options: &Options) -> anyhow::Result<String> {
     let signed = auth::Request { method: "POST", path_and_query: PATH, body: body.as_bytes() };
     let header = auth::sign(secret, signed, clock::unix_ms(), nonce);
     let base = if options.url.contains("://") { options.url.clone() } else { format!("http://{}", options.url) };
-    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+    let tls = match &options.ca_file {
+        Some(file) => tls::trusting(file).map_err(|why| anyhow!(why))?,
+        None => tls::nobody()?,
+    };
+    let builder = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).tls_backend_preconfigured(tls);
+    let client = builder.build()?;
     let request = client.post(format!("{}{PATH}", base.trim_end_matches('/'))).header(auth::HEADER, header).body(body);
     let answer = request.send().await.context("the node does not answer")?;
     let status = answer.status();

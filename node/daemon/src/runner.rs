@@ -25,6 +25,7 @@ use crate::handle::{Command, Handle, Identity, Proposed, proposed};
 use crate::hooks::Hooks;
 use crate::keyring::Keyring;
 use crate::peers::{self, Greeting, Peers};
+use crate::tls::Tls;
 
 /// Members that administrators may have named; the way in needs one.
 const INTRODUCED_MAX: usize = 16;
@@ -55,6 +56,8 @@ pub struct Setup {
     pub state_dir: PathBuf,
     /// Keys of members' connections.
     pub keyring: Keyring,
+    /// Their certificates, where the cluster has TLS.
+    pub tls: Option<Tls>,
     /// What they are greeted with.
     pub greeting: Greeting,
     /// Where they come in; not blocking.
@@ -88,6 +91,7 @@ pub fn start(setup: Setup) -> io::Result<(Handle, JoinHandle<()>)> {
     let discovery = discovery::watch(&setup.runtime, source, news.clone(), formed.subscribe());
     let network = peers::Setup {
         keyring: setup.keyring,
+        tls: setup.tls,
         silence: hang,
         greeting: setup.greeting,
         listener: setup.listener,

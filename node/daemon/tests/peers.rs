@@ -77,6 +77,7 @@ impl Process {
         let keyring = keyring(&[psk]);
         let setup = Setup {
             keyring: keyring.clone(),
+            tls: None,
             silence: Duration::from_millis(1500),
             greeting: greeting.clone(),
             listener,

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
 use super::{Wanted, meta, wanted};
 use crate::facts::{Discovery, Kind, Observed, Peer};
-use crate::names::Role;
+use crate::names::{ANNOTATION_ROTATION, ANNOTATION_ROTATION_STEP, Role};
 use crate::plan::Plan;
 use crate::validate::Valid;
 
@@ -16,11 +16,19 @@ pub const DISCOVERY_KEY: &str = "discovery.yaml";
 /// Key of the secret's bytes.
 pub const SECRET_KEY: &str = "secret";
 
-pub(super) fn secret(valid: &Valid, observed: &Observed) -> Wanted {
+pub(super) fn secret(valid: &Valid, observed: &Observed, plan: &Plan) -> Wanted {
     let name = valid.names.secret();
+    let fact = &plan.credentials.secret;
+    let mut metadata = meta(observed, name.clone(), valid.names.labels());
+    if !fact.request.is_empty() {
+        metadata.annotations = Some(BTreeMap::from([
+            (ANNOTATION_ROTATION.into(), fact.request.clone()),
+            (ANNOTATION_ROTATION_STEP.into(), fact.step.as_str().into()),
+        ]));
+    }
     let secret = Secret {
-        metadata: meta(observed, name.clone(), valid.names.labels()),
-        data: Some(BTreeMap::from([(SECRET_KEY.into(), ByteString(observed.secret.clone().into_bytes()))])),
+        metadata,
+        data: Some(BTreeMap::from([(SECRET_KEY.into(), ByteString(fact.content.clone().into_bytes()))])),
         type_: Some("Opaque".into()),
         ..Secret::default()
     };

@@ -10,6 +10,7 @@ mod network;
 mod placement;
 mod pod;
 mod services;
+mod tls;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -38,10 +39,11 @@ pub struct Wanted {
 #[must_use]
 pub fn build(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<Wanted> {
     let mut wanted = vec![
-        config::secret(valid, observed),
+        config::secret(valid, observed, plan),
         config::discovery(valid, observed, plan),
         config::primary(valid, observed, plan),
     ];
+    wanted.extend(tls::all(valid, observed));
     wanted.extend(services::all(valid, observed));
     wanted.extend(services::budget(valid, observed));
     wanted.extend(network::policy(valid, observed));

@@ -16,12 +16,14 @@ use ais_crds::{AccessGatewaysSpec, PodTemplate};
 use super::placement;
 use crate::facts::Observed;
 use crate::names::{CONTAINER, Names, Role};
+use crate::tls::{CA_KEY, CERT_KEY, KEY_KEY};
 use crate::validate::{Placement, Valid};
 
 const STATE_DIR: &str = "/var/lib/ais/state";
 const DATA_DIR: &str = "/var/lib/ais";
 const DISCOVERY_DIR: &str = "/etc/ais/discovery";
 const SECRET_DIR: &str = "/etc/ais/secret";
+const TLS_DIR: &str = "/etc/ais/tls";
 /// An access gateway keeps nothing but a copy of the metadata.
 const ACCESS_STATE_SIZE: &str = "512Mi";
 
@@ -155,6 +157,9 @@ fn container(valid: &Valid, observed: &Observed, shape: &Shape<'_>) -> Container
         mount("secret", SECRET_DIR, true),
         mount("tmp", "/tmp", false),
     ];
+    if valid.tls_secret.is_some() {
+        mounts.push(mount("tls", TLS_DIR, true));
+    }
     mounts.extend((0..shape.volumes).map(|n| mount(&Names::data_volume(n), &data_dir(n), false)));
     let image = shape.image.or(spec.image.as_ref()).unwrap_or(&observed.defaults.image);
     Container {
@@ -168,9 +173,9 @@ fn container(valid: &Valid, observed: &Observed, shape: &Shape<'_>) -> Container
         resources: resources(shape.custom),
         security_context: Some(placement::container_security()),
         // Waiting for the others at founding is no reason to be killed: start is liveness, not readiness.
-        startup_probe: Some(probe("/v1/health", 1, 60, 2)),
-        liveness_probe: Some(probe("/v1/health", 5, 3, 3)),
-        readiness_probe: Some(probe("/v1/health?readiness=true", 1, 2, 2)),
+        startup_probe: Some(probe(valid, "/v1/health", 1, 60, 2)),
+        liveness_probe: Some(probe(valid, "/v1/health", 5, 3, 3)),
+        readiness_probe: Some(probe(valid, "/v1/health?readiness=true", 1, 2, 2)),
         ..Container::default()
     }
 }
@@ -237,15 +242,21 @@ fn env(valid: &Valid, observed: &Observed, shape: &Shape<'_>) -> Vec<EnvVar> {
         plain("AIS_EVICT_SMAP_MS", (ha.evict_smap_seconds * 1000).to_string()),
         plain("AIS_EVICT_VOTER_MS", (ha.evict_voter_seconds * 1000).to_string()),
     ]);
+    if valid.tls_secret.is_some() {
+        let files = [("CERT", CERT_KEY), ("KEY", KEY_KEY), ("CA", CA_KEY)];
+        env.extend(files.map(|(what, key)| plain(&format!("AIS_TLS_{what}_FILE"), format!("{TLS_DIR}/{key}"))));
+    }
     env.extend(shape.placement.env.iter().cloned());
     env
 }
 
-fn probe(path: &str, period_s: i32, failures: i32, timeout_s: i32) -> Probe {
+/// A kubelet does not verify certificates.
+fn probe(valid: &Valid, path: &str, period_s: i32, failures: i32, timeout_s: i32) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.into()),
             port: IntOrString::String("control".into()),
+            scheme: valid.tls_secret.is_some().then(|| "HTTPS".into()),
             ..HTTPGetAction::default()
         }),
         period_seconds: Some(period_s),
@@ -265,6 +276,15 @@ fn volumes(valid: &Valid, shape: &Shape<'_>) -> Vec<Volume> {
         }),
         ..Volume::default()
     };
+    let tls = valid.tls_secret.as_ref().map(|secret| Volume {
+        name: "tls".into(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(secret.clone()),
+            default_mode: Some(0o440),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    });
     let mut volumes = vec![
         Volume {
             name: "discovery".into(),
@@ -285,6 +305,7 @@ fn volumes(valid: &Valid, shape: &Shape<'_>) -> Vec<Volume> {
     if shape.access {
         volumes.push(scratch("state", ACCESS_STATE_SIZE));
     }
+    volumes.extend(tls);
     volumes
 }
 

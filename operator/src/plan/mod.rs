@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod deletion;
+pub mod credentials;
 pub mod disruption;
 pub mod drain;
 pub mod founding;
@@ -79,6 +80,8 @@ pub struct Marks {
     pub discovery: BTreeMap<String, String>,
     /// Pods that are deleted, once everything they would be made from is as wanted.
     pub removals: Vec<Removal>,
+    /// Pods that get the annotation with this digest, so that the kubelet refreshes the mounted secret and certificate.
+    pub credentials: BTreeMap<String, String>,
 }
 
 /// Everything decided in one pass.
@@ -104,6 +107,8 @@ pub struct Plan {
     pub endpoint: String,
     /// Labels.
     pub marks: Marks,
+    /// Secrets and certificates.
+    pub credentials: credentials::CredentialsPlan,
     /// The primary: what status remembers, the call to make, the condition.
     pub primary: primary::Decision,
     /// The roll-out of a new template.
@@ -155,6 +160,12 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
         let message = format!("found state volumes of cluster {} and adopted them", valid.uuid);
         notes.push(Note::normal("ClusterAdopted", "Adopt", message));
     }
+    let credentials = credentials::decide(observed);
+    notes.extend(credentials.notes.iter().cloned());
+    if !observed.tls.issued.is_empty() {
+        let reason = if observed.sets.is_empty() { "CertificateIssued" } else { "CertificateRotated" };
+        notes.push(Note::normal(reason, "RotateCertificate", observed.tls.issued.join(", ")));
+    }
     let refound = refound::refound(observed);
     notes.extend(refound.as_ref().and_then(|r| refound::note(observed, r)));
     let mut marks = marks(observed, &agreement, &founding, &scale);
@@ -162,6 +173,7 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
         marks.wiped.clone_from(volumes);
     }
     marks.removals.clone_from(&rollout.removals);
+    marks.credentials = credentials.behind.iter().map(|pod| (pod.clone(), credentials.digest.clone())).collect();
     let poke = if founding.shortened { founding.initial_voters.clone() } else { Vec::new() };
     let due = [primary.requeue, rollout.requeue, config.again, scale.requeue, stop.requeue];
     let base = requeue(observed, &agreement, &founding, &stop);
@@ -178,6 +190,7 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
         scale,
         stop,
         marks,
+        credentials,
         primary,
         rollout,
         config,
@@ -196,11 +209,11 @@ fn replicas(scale: &Scale, stop: &Stop) -> Replicas {
 fn endpoint(valid: &Valid, observed: &Observed, agreement: &Agreement, founding: &Founding) -> String {
     let names = &valid.names;
     if let Some(leader) = &agreement.leader {
-        return names.gateway_url(&leader.node_id);
+        return names.gateway_url(&leader.node_id, valid.scheme());
     }
     match &observed.primary_map {
         Some(map) if founding.formed && !map.endpoint.is_empty() => map.endpoint.clone(),
-        _ => names.gateway_url(&founding.seed),
+        _ => names.gateway_url(&founding.seed, valid.scheme()),
     }
 }
 

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use ais_crds::{AISCluster, AISClusterStatus};
 use ais_operator::apply::{Memo, Write, volume_writes, writes};
-use ais_operator::facts::{ClaimFact, ClaimKind, Defaults, Kind, Observed, PodFact, PrimaryMap, SetFact, VolumeFact};
+use ais_operator::facts::{ClaimFact, ClaimKind, Defaults, Kind, Observed, PodFact, PrimaryMap, SecretFact, SetFact, VolumeFact};
 use ais_operator::names::{ANNOTATION_REPLICAS, Names, Role};
 use ais_operator::plan::primary::{Errand, Situation, decide};
 use ais_operator::plan::{Plan, plan};
+use ais_operator::tls::{Lifetimes, TlsFacts};
 use ais_operator::validate::{Valid, validate};
 use ais_operator::view::{Member, NodeView, Report, Stamp, Voter};
 use ais_operator::{desired, status};
@@ -77,6 +78,7 @@ impl World {
                 image: "localhost/aiscluster:dev".into(),
                 domain: "cluster.local".into(),
                 namespace: "aiscluster-system".into(),
+                lifetimes: Lifetimes::default(),
             },
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
             uptime: std::time::Duration::from_secs(60),
@@ -88,7 +90,9 @@ impl World {
             volumes: Vec::new(),
             discovery: None,
             primary_map: None,
-            secret: "0123456789abcdef0123456789abcdef".into(),
+            secret: SecretFact { content: "0123456789abcdef0123456789abcdef".into(), ..SecretFact::default() },
+            fresh_secret: "fresh456789abcdef0123456789abcdef".into(),
+            tls: TlsFacts::default(),
             reports: BTreeMap::new(),
             outcome: None,
             pod_monitors: false,
@@ -223,6 +227,9 @@ impl World {
                 }
                 if let Some(digest) = patch["metadata"]["annotations"]["aiscluster.dev/discovery"].as_str() {
                     pod.discovery = Some(digest.into());
+                }
+                if let Some(digest) = patch["metadata"]["annotations"]["aiscluster.dev/credentials"].as_str() {
+                    pod.credentials = Some(digest.into());
                 }
             }
             Write::MarkVolume(name, patch) => {

@@ -2,6 +2,7 @@
 
 pub mod fabric;
 mod node;
+pub mod pki;
 mod ports;
 mod starve;
 pub mod volume;
@@ -20,10 +21,12 @@ use serde_json::{Value, json};
 use self::fabric::Fabric;
 use self::node::Place;
 pub use self::node::{Kind, Node};
+use self::pki::TlsFiles;
 pub use self::ports::Ports;
 pub use self::starve::Starved;
 use self::volume::Volume;
 use crate::client::View;
+use crate::http;
 use crate::testbed::packages::FAKETIME;
 use crate::wait::Wait;
 
@@ -59,6 +62,8 @@ pub struct Spec {
     pub namespaces: bool,
     /// Each state directory is a small file system of its own.
     pub volumes: bool,
+    /// All ports speak TLS, with the certificates in this folder.
+    pub tls: Option<PathBuf>,
     /// More of every node's environment.
     pub env: Vec<(String, String)>,
 }
@@ -77,6 +82,7 @@ impl Spec {
             own_session: false,
             namespaces: false,
             volumes: false,
+            tls: None,
             env: Vec::new(),
         }
     }
@@ -100,6 +106,14 @@ impl Spec {
             ("FAKETIME_NO_CACHE", "1"),
         ];
         self.env.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        self
+    }
+
+    /// All ports speak TLS, with the certificates in this folder; the harness trusts the authorities there as well.
+    #[must_use]
+    pub fn with_tls(mut self, dir: &Path) -> Self {
+        self.settings.extend(TlsFiles::within(dir).settings().map(|(key, value)| (key.to_owned(), value)));
+        self.tls = Some(dir.to_owned());
         self
     }
 
@@ -164,6 +178,9 @@ impl LocalCluster {
         let key = spec.secret.clone().map_or_else(random_hex, Ok)?;
         fs::write(dir.join("secret"), &key)?;
         let secret = Secret::from_file_content(key.as_bytes()).context("the secret is too short")?;
+        if let Some(tls) = &spec.tls {
+            http::trust(&TlsFiles::within(tls).ca)?;
+        }
         let (gateways, targets, prefix) = (spec.gateways, spec.targets, spec.prefix.clone());
         let net = if spec.namespaces { Net::Namespaces(Fabric::make()?) } else { Net::Loopback(Ports::reserve()?) };
         let (nodes, volumes) = (Vec::new(), BTreeMap::new());
@@ -182,7 +199,8 @@ impl LocalCluster {
     /// Adds a node that is not started yet and that the discovery file does not name yet, with more keys of its own.
     pub fn add(&mut self, id: &str, kind: Kind, more: &[(&str, Value)]) -> Result<()> {
         let place = self.net.place(id)?;
-        let node = Node::new(id.to_owned(), kind, place, self.dir.join(id), self.secret.clone());
+        let tls = self.spec.tls.is_some();
+        let node = Node::new(id.to_owned(), kind, place, self.dir.join(id), self.secret.clone(), tls);
         if self.spec.volumes {
             let image = self.dir.join(format!("{id}.image"));
             self.volumes.insert(id.to_owned(), Volume::mount(&image, &node.disk())?);

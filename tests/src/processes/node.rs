@@ -45,9 +45,9 @@ pub struct Node {
     pub id: String,
     /// Its kind.
     pub kind: Kind,
-    /// `host:port` of the AIStore API.
+    /// `host:port` of the AIStore API; with TLS its URL.
     pub public: String,
-    /// `host:port` of member and operator calls.
+    /// `host:port` of member and operator calls; with TLS its URL.
     pub control: String,
     /// `host:port` of member-to-member frames.
     pub peer: String,
@@ -56,6 +56,7 @@ pub struct Node {
     /// How far its wall clock is ahead of the machine's, in milliseconds: signed calls carry the time.
     pub skew_ms: Arc<AtomicI64>,
     place: Place,
+    tls: bool,
     secret: Secret,
     child: Option<Child>,
     stopped: bool,
@@ -72,16 +73,21 @@ pub(super) struct Place {
     pub(super) namespace: Option<PathBuf>,
 }
 
+fn addresses(place: &Place, tls: bool) -> [String; 3] {
+    let [public, control, peer] = place.ports.map(|port| format!("{}:{port}", place.host));
+    if tls { [format!("https://{public}"), format!("https://{control}"), peer] } else { [public, control, peer] }
+}
+
 impl Node {
-    pub(super) fn new(id: String, kind: Kind, place: Place, dir: PathBuf, secret: Secret) -> Self {
-        let [public, control, peer] = place.ports.map(|port| format!("{}:{port}", place.host));
+    pub(super) fn new(id: String, kind: Kind, place: Place, dir: PathBuf, secret: Secret, tls: bool) -> Self {
+        let [public, control, peer] = addresses(&place, tls);
         let skew_ms = Arc::default();
-        Self { id, kind, public, control, peer, dir, skew_ms, place, secret, child: None, stopped: false }
+        Self { id, kind, public, control, peer, dir, skew_ms, place, tls, secret, child: None, stopped: false }
     }
 
     /// It listens elsewhere from its next start on.
     pub(super) fn move_to(&mut self, place: Place) {
-        let [public, control, peer] = place.ports.map(|port| format!("{}:{port}", place.host));
+        let [public, control, peer] = addresses(&place, self.tls);
         (self.public, self.control, self.peer, self.place) = (public, control, peer, place);
     }
 
@@ -111,7 +117,7 @@ impl Node {
 
     /// Its public URL.
     pub fn url(&self) -> String {
-        format!("http://{}", self.public)
+        if self.tls { self.public.clone() } else { format!("http://{}", self.public) }
     }
 
     /// The pid, while there is a process.

@@ -72,6 +72,12 @@ fn steps(fast: bool) -> Result<Vec<Step>> {
         step("harness", true, 20, "cargo test --release -p ais-tests --lib --bins"),
         step("processes", false, 20, "cargo test --release -p ais-tests --test processes -- --test-threads=1"),
         step(
+            "processes with TLS",
+            false,
+            15,
+            "cargo test --release -p ais-tests --test processes_tls -- --test-threads=1",
+        ),
+        step(
             "processes in namespaces",
             false,
             20,

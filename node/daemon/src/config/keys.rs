@@ -58,6 +58,17 @@ pub const KEYS: &[Key] = &[
         None,
         "File with the cluster's secret, at least 16 bytes (required unless insecure); further lines: older or newer ones that are accepted as well",
     ),
+    key(
+        "tls_cert_file",
+        None,
+        "File with this node's certificate chain, PEM; with the two others it turns on TLS at all ports. Read again when it changes",
+    ),
+    key("tls_key_file", None, "File with the certificate's key, PEM"),
+    key(
+        "tls_ca_file",
+        None,
+        "File with the authorities whose certificates are accepted, PEM; several while they are rotated",
+    ),
     switch("insecure", "Run without a secret: whoever reaches the ports is trusted"),
     switch("standalone", "This gateway may found a cluster alone"),
     secret("authn_secret_key", "Key of clients' tokens (HS256)"),

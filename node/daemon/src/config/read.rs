@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 use super::sources::Values;
 use super::{Config, HIDDEN, Hidden, LogFormat, Problems, ways};
 use crate::keyring::{Keyring, read_secrets};
+use crate::tls::{Files, Tls};
 
 /// A PEM key is a few kilobytes.
 const KEY_LEN_MAX: u64 = 64 << 10;
@@ -181,6 +182,22 @@ fn secrets(reader: &mut Reader, insecure: bool) -> Option<ais_meta::auth::Secret
     reader.optional("secret_file", |path| read_secrets(path.as_ref()).map_err(|why| format!("{path} {why}")))
 }
 
+/// All three files or none. What stands in them is looked at by [`Tls`], which lives with files that are not good yet.
+fn tls(reader: &mut Reader, host: Option<&str>) -> Option<Tls> {
+    const KEYS: [&str; 3] = ["tls_cert_file", "tls_key_file", "tls_ca_file"];
+    let given = KEYS.map(|key| reader.text(key).map(PathBuf::from));
+    if let [Some(cert), Some(key), Some(ca)] = given {
+        return Some(Tls::new(Files { cert, key, ca }, host?));
+    }
+    if given.iter().any(Option::is_some) {
+        for (key, _) in KEYS.iter().zip(&given).filter(|(_, path)| path.is_none()) {
+            let ways = ways(key);
+            reader.problems.push(format!("{key} is not set, and TLS needs it; set it with {ways}"));
+        }
+    }
+    None
+}
+
 /// A key that is given as it is or in a file. What was given is replaced, so that nothing can print it.
 fn authn_key(reader: &mut Reader, key: &'static str, file: &'static str) -> Option<Hidden> {
     let given = reader.text(key).map(str::to_owned);
@@ -288,6 +305,7 @@ pub(super) fn build(values: Values, problems: Vec<String>, hostname: Option<&str
     let insecure = r.switch("insecure");
     let secrets = secrets(r, insecure);
     let keyring = Keyring::new(secrets, r.text("secret_file").map(PathBuf::from));
+    let tls = tls(r, advertise_host.as_deref());
     let (authn_secret_key, authn_public_key) = authn_keys(r);
     let mountpaths = mountpaths(r, kind);
     check_ports(r);
@@ -328,6 +346,7 @@ pub(super) fn build(values: Values, problems: Vec<String>, hostname: Option<&str
         control_port,
         peer_port,
         keyring,
+        tls,
         authn_secret_key,
         authn_public_key,
         standalone,

@@ -171,12 +171,25 @@ fn hosts_and_endpoints_are_told_apart_from_nonsense() {
 
 #[test]
 fn a_bad_value_never_hides_an_error_elsewhere() {
-    for key in KEYS.iter().filter(|key| key.name != "discovery_file" && key.name != "state_dir" && !key.secret) {
+    // What is read later takes any text.
+    let later = |name: &str| name == "discovery_file" || name == "state_dir" || name.starts_with("tls_");
+    for key in KEYS.iter().filter(|key| !later(key.name) && !key.secret) {
         let flag = format!("--{}=\u{1}", flag_name(key.name));
         let problems = with(&[&flag], &[]).unwrap_err().to_string();
         let named = problems.contains(&format!("{} (flag)", key.name)) || key.name == "domain";
         assert!(named && problems.contains("state_dir is not set"), "{}: {problems}", key.name);
     }
+}
+
+#[test]
+fn tls_needs_all_three_files_and_lives_with_bad_ones() {
+    let problems = least(&["--tls-cert-file=/nonexistent/tls.crt"]).unwrap_err().to_string();
+    assert!(problems.contains("tls_key_file is not set") && problems.contains("tls_ca_file is not set"), "{problems}");
+    let all = ["--tls-cert-file=/nonexistent/c", "--tls-key-file=/nonexistent/k", "--tls-ca-file=/nonexistent/a"];
+    let config = least(&all).unwrap();
+    assert_eq!(config.scheme(), crate::tls::Scheme::Https);
+    assert!(config.effective().contains("/nonexistent/c cannot be read"), "{}", config.effective());
+    assert_eq!(with(&LEAST, &[]).unwrap().scheme(), crate::tls::Scheme::Http);
 }
 
 #[test]

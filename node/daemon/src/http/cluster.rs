@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::error::ApiError;
 use super::mutate::Call;
 use super::params::{Action, Params, dotted};
-use super::{App, absent, daemon, jobs, json as reply, members, reverse, settings, text, wire};
+use super::{App, STAMP, absent, daemon, jobs, json as reply, members, reverse, settings, text, wire};
 
 pub(super) async fn get(State(app): State<Arc<App>>, params: Params, body: Bytes) -> Result<Response, ApiError> {
     let what = params.get("what").unwrap_or_default();
@@ -50,14 +50,29 @@ async fn ha(app: &App) -> Result<Response, ApiError> {
     let view = app.view();
     let primary = view.primary.as_ref().filter(|primary| primary.id.node != *app.id());
     if let Some(primary) = primary {
-        let url = format!("{}/v1/ha/view", wire::url(&primary.addresses.control));
+        let url = format!("{}/v1/ha/view", app.url(&primary.addresses.control));
         match reverse::call(app, Method::GET, &url, Bytes::new()).await {
-            Ok(answer) if answer.status().is_success() => return Ok(answer),
+            Ok(answer) if answer.status().is_success() => return without_credentials(answer).await,
             Ok(answer) => tracing::debug!(status = answer.status().as_u16(), "the primary does not show its view"),
             Err(why) => tracing::debug!(why, "the primary does not show its view"),
         }
     }
     reply(&wire::ha_view(&app.handle, &view), view.published.as_ref().map(|s| s.stamp()))
+}
+
+/// Clients need no secret, and shall learn nothing of it.
+async fn without_credentials(answer: Response) -> Result<Response, ApiError> {
+    let stamp = answer.headers().get(STAMP).cloned();
+    let unreadable = |why| ApiError::new(StatusCode::BAD_GATEWAY, format!("the primary's view cannot be read: {why}"));
+    let mut view = reverse::json_of(answer).await.map_err(unreadable)?;
+    if let Some(view) = view.as_object_mut() {
+        view.remove("credentials");
+    }
+    let mut response = reply(&view, None)?;
+    if let Some(stamp) = stamp {
+        response.headers_mut().insert(STAMP, stamp);
+    }
+    Ok(response)
 }
 
 /// Asks members of one kind (or all) a question of `/v1/daemon`. One that does not answer is an error, as in AIStore:
@@ -69,7 +84,7 @@ async fn ask(app: &App, what: &str, kind: Option<Kind>) -> Result<Map<String, Va
         if node.id == *app.id() {
             return Ok((node.id.to_string(), daemon::told(app, what)?));
         }
-        let url = format!("{}/v1/daemon?what={what}", wire::url(&node.addresses.control));
+        let url = format!("{}/v1/daemon?what={what}", app.url(&node.addresses.control));
         let failed = |why| ApiError::new(StatusCode::BAD_GATEWAY, format!("{} does not answer: {why}", node.id));
         let answer = reverse::call(app, Method::GET, &url, Bytes::new()).await.map_err(failed)?;
         if !answer.status().is_success() {

@@ -21,6 +21,7 @@ pub(super) async fn get(State(app): State<Arc<App>>, params: Params) -> Result<R
             let state = app.formed().await?;
             reply(&wire::node_config(&state, &app.config), Some(state.stamp()))
         }
+        "tls_certificate" => certificate(&app),
         "software_version" => Ok(text(app.handle.identity().version)),
         "log" => log(&params),
         "cluster_config" => Err(ApiError::bad("what=cluster_config is asked of /v1/cluster")),
@@ -51,23 +52,23 @@ pub(super) async fn metadata(app: &App, what: &str) -> Result<Response, ApiError
         "bmd" => reply(&wire::bmd(&state), stamp),
         "smapvote" => {
             let everything = json!({
-                "smap": wire::Smap::from(&*state),
+                "smap": wire::Smap::new(&state, app.config.scheme()),
                 "bmd": wire::bmd(&state),
                 "rmd": wire::rmd(&state),
                 "config": wire::cluster_config(&state, &app.config),
-                "si": wire::Snode::own(&app.handle, Some(&state)),
-                "flags": wire::node_state(&app.view(), app.id(), true)["flags"],
+                "si": wire::Snode::own(&app.handle, Some(&state), app.config.scheme()),
+                "flags": wire::node_state(&app.view(), app.id(), true, app.config.scheme())["flags"],
             });
             reply(&everything, stamp)
         }
-        _ => reply(&wire::Smap::from(&*state), stamp),
+        _ => reply(&wire::Smap::new(&state, app.config.scheme()), stamp),
     }
 }
 
 pub(super) fn snode(app: &App) -> Result<Response, ApiError> {
     let view = app.view();
     let state = view.published.as_deref();
-    reply(&wire::Snode::own(&app.handle, state), state.map(|s| s.stamp()))
+    reply(&wire::Snode::own(&app.handle, state, app.config.scheme()), state.map(|s| s.stamp()))
 }
 
 fn node_status(app: &App) -> Value {
@@ -80,7 +81,7 @@ fn node_status(app: &App) -> Value {
         "ais_version": app.handle.identity().version,
         "build_time": "",
         "k8s_pod_name": if app.in_kubernetes { app.id().as_str() } else { "" },
-        "cluster": wire::node_state(&view, app.id(), app.served.get().is_some()),
+        "cluster": wire::node_state(&view, app.id(), app.served.get().is_some(), app.config.scheme()),
         "sys_info": observe::sysinfo(),
         "smap_version": state.map_or(0, |s| s.smap().version).to_string(),
     });
@@ -94,10 +95,31 @@ fn node_status(app: &App) -> Value {
 fn node_stats(app: &App) -> Value {
     let view = app.view();
     json!({
-        "snode": wire::Snode::own(&app.handle, view.published.as_deref()),
+        "snode": wire::Snode::own(&app.handle, view.published.as_deref(), app.config.scheme()),
         "tracker": observe::tracker(&app.metrics.render(&view)),
         "capacity": {"mountpaths": {}},
     })
+}
+
+/// This node's certificate, as texts.
+fn certificate(app: &App) -> Result<Response, ApiError> {
+    let Some(tls) = &app.config.tls else {
+        return Err(ApiError::unsupported(
+            "what=tls_certificate: this node serves plain HTTP, so there is no certificate",
+        ));
+    };
+    let now = tls.now();
+    let time = |s| jiff::Timestamp::from_second(s).unwrap_or_default().to_string();
+    let mut shown = serde_json::Map::new();
+    if let Some(material) = &now.material {
+        shown.insert("fingerprint".to_owned(), json!(material.certificate));
+        shown.insert("valid-from".to_owned(), json!(time(material.not_before_s)));
+        shown.insert("valid-until".to_owned(), json!(time(material.not_after_s)));
+    }
+    if let Some(problem) = now.problem {
+        shown.insert("error".to_owned(), json!(problem));
+    }
+    reply(&shown, None)
 }
 
 fn mountpaths(app: &App) -> Result<Value, ApiError> {
@@ -124,9 +146,7 @@ fn log(params: &Params) -> Result<Response, ApiError> {
 /// AIStore's words that are not built, and words that it does not know either.
 pub(super) fn unknown(what: &str, whom: &str) -> ApiError {
     if what == "tls_certificate" {
-        return ApiError::unsupported(
-            "what=tls_certificate: this version serves plain HTTP, so there is no certificate",
-        );
+        return ApiError::unsupported("what=tls_certificate is answered by each node at /v1/daemon");
     }
     ApiError::bad(format!("what='{what}' is not a question that {whom} answers"))
 }

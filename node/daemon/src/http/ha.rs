@@ -19,14 +19,23 @@ use super::gate::Stream;
 use super::mutate::{Call, mutate};
 use super::serve::is_true;
 use super::{App, done, json as reply, wire};
+use crate::keyring::Ring;
 use crate::metrics::CONTENT_TYPE;
+use crate::tls::{self, Tls};
 
 /// Between comment lines of a stream in which nothing happens.
 const ALIVE: Duration = Duration::from_secs(5);
 
 pub(super) async fn view(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let view = app.view();
-    reply(&wire::ha_view(&app.handle, &view), view.published.as_ref().map(|s| s.stamp()))
+    reply(&shown(&app, &view), view.published.as_ref().map(|s| s.stamp()))
+}
+
+/// The view, with what only holders of a secret are told.
+fn shown(app: &App, view: &View) -> Value {
+    let mut shown = wire::ha_view(&app.handle, view);
+    shown["credentials"] = wire::ha_credentials(&app.config);
+    shown
 }
 
 pub(super) async fn poke(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
@@ -46,6 +55,9 @@ pub(super) async fn stopping(State(app): State<Arc<App>>, call: Call) -> Result<
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    if let Some(tls) = &app.config.tls {
+        app.metrics.tls(&tls.now());
+    }
     let mut response = Response::new(Body::from(app.metrics.render(&app.view())));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     response
@@ -83,9 +95,39 @@ impl From<&View> for Told {
     }
 }
 
+/// Changes of the secrets and of the certificates.
+struct Credentials {
+    secrets: watch::Receiver<Arc<Ring>>,
+    tls: Option<watch::Receiver<tls::Now>>,
+}
+
+impl Credentials {
+    fn of(app: &App) -> Self {
+        Self { secrets: app.config.keyring.changes(), tls: app.config.tls.as_ref().map(Tls::changes) }
+    }
+
+    async fn changed(&mut self) {
+        let tls = async {
+            let changed = match &mut self.tls {
+                Some(tls) => tls.changed().await.is_ok(),
+                None => false,
+            };
+            if !changed {
+                // There is none, or nobody can change it any more.
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            Ok(()) = self.secrets.changed() => {}
+            () = tls => {}
+        }
+    }
+}
+
 struct Watcher {
     app: Arc<App>,
     views: watch::Receiver<Arc<View>>,
+    credentials: Credentials,
     closing: watch::Receiver<bool>,
     told: Option<Told>,
     _place: OwnedSemaphorePermit,
@@ -101,10 +143,11 @@ impl Watcher {
             let now = Told::from(&*view);
             if self.told.as_ref() != Some(&now) {
                 self.told = Some(now);
-                return Some(format!("event: view\ndata: {}\n\n", wire::ha_view(&self.app.handle, &view)));
+                return Some(format!("event: view\ndata: {}\n\n", shown(&self.app, &view)));
             }
             tokio::select! {
                 changed = self.views.changed() => changed.ok()?,
+                () = self.credentials.changed() => self.told = None,
                 () = is_true(&mut self.closing) => return None,
                 () = &mut alive => return Some(": alive\n\n".to_owned()),
             }
@@ -116,7 +159,8 @@ pub(super) async fn watch(State(app): State<Arc<App>>) -> Result<Response, ApiEr
     let place = Arc::clone(&app.watchers).try_acquire_owned();
     let place = place.map_err(|_| ApiError::unavailable("too many streams"))?;
     let (views, closing) = (app.handle.view(), app.closing.clone());
-    let watcher = Watcher { app, views, closing, told: None, _place: place };
+    let credentials = Credentials::of(&app);
+    let watcher = Watcher { app, views, credentials, closing, told: None, _place: place };
     let pieces = stream::unfold(watcher, |mut watcher| async move {
         let piece = watcher.next().await?;
         Some((Ok::<_, Infallible>(piece), watcher))

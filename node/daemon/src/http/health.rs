@@ -30,7 +30,7 @@ pub(super) async fn get(State(app): State<Arc<App>>, params: Params, headers: He
         ask_primary(&app)?;
     }
     let mut response = if cii || cii_apr {
-        super::json(&wire::node_state(&app.view(), app.id(), app.served.get().is_some()), None)?
+        super::json(&wire::node_state(&app.view(), app.id(), app.served.get().is_some(), app.config.scheme()), None)?
     } else if prr {
         ready_to_rebalance(&app, headers.contains_key(CALLER_ID)).await?;
         done(None)
@@ -53,6 +53,9 @@ fn readiness(app: &App) -> Result<(), ApiError> {
     let view = app.view();
     if !view.ready {
         return Err(ApiError::not_ready(&view));
+    }
+    if let Some(problem) = app.config.tls.as_ref().and_then(|tls| tls.now().problem) {
+        return Err(ApiError::unavailable(format!("TLS: {problem}")).with("reason", json!(problem)));
     }
     let away = flags::MAINTENANCE | flags::DECOMMISSION;
     let away = view.published.as_ref().and_then(|s| s.nodes().get(app.id()).map(|n| n.flags & away != 0));
@@ -86,7 +89,7 @@ async fn ready_to_rebalance(app: &App, asked_by_member: bool) -> Result<(), ApiE
 }
 
 async fn ask(app: &App, control: &Address) -> Result<(), String> {
-    let url = format!("{}/v1/health?prr=true", wire::url(control));
+    let url = format!("{}/v1/health?prr=true", app.url(control));
     let call = app.client.get(url).header(CALLER_ID, app.id().as_str()).timeout(ASK_TIMEOUT);
     let answer = call.send().await.map_err(|e| e.without_url().to_string())?;
     if answer.status().is_success() { Ok(()) } else { Err(format!("status {}", answer.status().as_u16())) }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::mutate::{Call, mutate, settle};
 use super::params::{Action, object};
-use super::{App, CALLER_ID, Door, absent, done, json as reply, put_stamp, reverse, text, wire};
+use super::{App, CALLER_ID, Door, absent, done, json as reply, put_stamp, reverse, text};
 
 /// How long a node that was told where the cluster is may take to get into the map.
 const JOIN_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 15_000 });
@@ -111,7 +111,7 @@ async fn end_all(app: &App) {
     let body = Bytes::from_static(br#"{"action":"shutdown"}"#);
     let others = state.nodes().values().filter(|node| node.id != *app.id());
     let calls = others.map(|node| {
-        let url = format!("{}/v1/daemon", wire::url(&node.addresses.control));
+        let url = format!("{}/v1/daemon", app.url(&node.addresses.control));
         let (id, body) = (node.id.clone(), body.clone());
         async move {
             if let Err(why) = reverse::call(app, Method::PUT, &url, body).await {
@@ -149,7 +149,7 @@ pub(super) async fn join_by_admin(State(app): State<Arc<App>>, call: Call) -> Re
     let net = fields.get("intra_control_net").and_then(address);
     let net = net.ok_or_else(|| bad("intra_control_net names no node_ip_addr and daemon_port".to_owned()))?;
     app.state().await?;
-    let url = format!("{}/v1/daemon", wire::url(&net));
+    let url = format!("{}/v1/daemon", app.url(&net));
     let unreached = |why: String| {
         ApiError::new(StatusCode::BAD_GATEWAY, format!("no node with this cluster's secret answers at {net}: {why}"))
     };

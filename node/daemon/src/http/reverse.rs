@@ -18,6 +18,7 @@ use super::mutate::Call;
 use super::params::Params;
 use super::{App, CALLER_ID, NODE_ID, REQUEST_ID, STAMP, json as reply, wire};
 use crate::clock;
+use crate::tls::{self, Tls};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -26,10 +27,12 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Clone, Copy)]
 pub(super) struct Relayed;
 
-/// The client for calls to members: no proxies, no redirects, no patience.
-pub(super) fn client() -> reqwest::Result<reqwest::Client> {
+/// The client for calls to members: no proxies, no redirects, no patience. With TLS it verifies whom it calls.
+pub(super) fn client(tls: Option<&Tls>) -> anyhow::Result<reqwest::Client> {
+    let tls = tls.map_or_else(tls::nobody, |tls| tls.client(None))?;
     let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-    builder.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT).tcp_nodelay(true).build()
+    let builder = builder.tls_backend_preconfigured(tls).connect_timeout(CONNECT_TIMEOUT);
+    Ok(builder.timeout(CALL_TIMEOUT).tcp_nodelay(true).build()?)
 }
 
 /// `/v1/reverse/daemon` with `Ais-Node-Id`: the node's own `/v1/daemon`.
@@ -53,7 +56,7 @@ pub(super) async fn forward(
     };
     if node.is_set_aside() && params.get("what") == Some("node_status") {
         let status = if node.flags & flags::DECOMMISSION != 0 { "decommission" } else { "maintenance" };
-        let snode = wire::Snode::member(&node, &state);
+        let snode = wire::Snode::member(&node, &state, app.config.scheme());
         let status = json!({
             "snode": snode, "daemon_id": id, "status": status, "tracker": {}, "capacity": {"mountpaths": {}},
             "smap_version": state.smap().version.to_string(),
@@ -61,7 +64,7 @@ pub(super) async fn forward(
         return reply(&status, Some(state.stamp()));
     }
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let url = format!("{}/v1/daemon{query}", wire::url(&node.addresses.control));
+    let url = format!("{}/v1/daemon{query}", app.url(&node.addresses.control));
     let failed = |why: String| ApiError::new(StatusCode::BAD_GATEWAY, format!("{id} does not answer: {why}"));
     call(&app, method, &url, body).await.map_err(failed)
 }
@@ -154,11 +157,11 @@ pub(super) async fn relay(app: &App, call: &Call) -> Result<Response, ApiError> 
     let Some(primary) = primary else { return Err(ApiError::unavailable("this gateway ends; ask another")) };
     let path = call.uri.path_and_query().map_or("/", |path| path.as_str());
     if matches!(call.caller, Caller::Member) {
-        let url = format!("{}{path}", wire::url(&primary.addresses.control));
+        let url = format!("{}{path}", app.url(&primary.addresses.control));
         let lost = |why| ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("the primary's answer is lost: {why}"));
         return self::call(app, call.method.clone(), &url, call.body.clone()).await.map_err(lost);
     }
-    let url = format!("{}{path}", wire::url(&primary.addresses.public));
+    let url = format!("{}{path}", app.url(&primary.addresses.public));
     let mut request = app.client.request(call.method.clone(), url);
     request = request.header(header::CONTENT_TYPE, "application/json");
     for name in [REQUEST_ID, header::AUTHORIZATION, HeaderName::from_static("x-amz-security-token")] {

@@ -24,6 +24,7 @@ use super::{App, Door, routes};
 use crate::config::Config;
 use crate::handle::Handle;
 use crate::metrics::Metrics;
+use crate::tls::{HttpDoor, Tls, Wire as Stream};
 
 /// Connections of clients at once; further ones wait in the kernel's queue.
 const PUBLIC_MAX: usize = 1024;
@@ -78,8 +79,9 @@ impl Server {
         handle: Handle,
         config: Arc<Config>,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, reqwest::Error> {
+    ) -> anyhow::Result<Self> {
         let (closing, closed) = watch::channel(false);
+        let config_tls = config.tls.clone();
         let app = Arc::new(App::new(handle, config, metrics, closed.clone())?);
         let connections = TaskTracker::new();
         let mut tasks = JoinSet::new();
@@ -88,6 +90,7 @@ impl Server {
             let acceptor = Acceptor {
                 listener,
                 router: routes(Arc::clone(&app), door),
+                tls: config_tls.as_ref().map(Tls::http_door).transpose()?,
                 places: Arc::new(Semaphore::new(max)),
                 open: app.metrics.http_connections(door.as_str()),
                 connections: connections.clone(),
@@ -117,6 +120,7 @@ impl Server {
 struct Acceptor {
     listener: TcpListener,
     router: Router,
+    tls: Option<HttpDoor>,
     places: Arc<Semaphore>,
     open: prometheus_client::metrics::gauge::Gauge,
     connections: TaskTracker,
@@ -160,19 +164,29 @@ impl Acceptor {
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         builder.max_buf_size(HEAD_MAX).max_headers(HEADERS_MAX);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let tls = self.tls.clone();
         self.connections.spawn(async move {
             open.inc();
-            let mut connection = std::pin::pin!(connection);
-            let result = tokio::select! {
-                result = connection.as_mut() => result,
-                () = is_true(&mut closed) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
+            let stream = match tls {
+                None => Ok(Stream::Plain(stream)),
+                Some(door) => door.accept(stream, remote).await,
             };
-            if let Err(e) = result {
-                tracing::debug!(%remote, "connection ended: {e}");
+            match stream {
+                Ok(stream) => {
+                    let connection = builder.serve_connection(TokioIo::new(stream), service);
+                    let mut connection = std::pin::pin!(connection);
+                    let result = tokio::select! {
+                        result = connection.as_mut() => result,
+                        () = is_true(&mut closed) => {
+                            connection.as_mut().graceful_shutdown();
+                            connection.await
+                        }
+                    };
+                    if let Err(e) = result {
+                        tracing::debug!(%remote, "connection ended: {e}");
+                    }
+                }
+                Err(e) => tracing::debug!(%remote, "no TLS connection: {e}"),
             }
             open.dec();
             drop(place);

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::params::nested;
 use crate::config::Config;
 use crate::handle::Handle;
+use crate::tls::{Scheme, Tls};
 
 /// Gateways that AIStore wants in its information centre.
 const IC_MAX: usize = 3;
@@ -26,17 +27,17 @@ pub struct NetInfo {
     direct_url: String,
 }
 
-impl From<&Address> for NetInfo {
-    fn from(address: &Address) -> Self {
+impl NetInfo {
+    fn new(address: &Address, scheme: Scheme) -> Self {
         let (host, port) = (address.host.to_string(), address.port.to_string());
-        Self { node_ip_addr: host, daemon_port: port, direct_url: url(address) }
+        Self { node_ip_addr: host, daemon_port: port, direct_url: url(address, scheme) }
     }
 }
 
-/// `http://host:port`
+/// `http://host:port` or `https://host:port`: all nodes of a cluster are called alike.
 #[must_use]
-pub fn url(address: &Address) -> String {
-    format!("http://{address}")
+pub fn url(address: &Address, scheme: Scheme) -> String {
+    format!("{scheme}://{address}")
 }
 
 /// A node.
@@ -52,12 +53,12 @@ pub struct Snode {
 }
 
 impl Snode {
-    fn new(id: &NodeId, kind: Kind, addresses: &Addresses, flags: u64) -> Self {
+    fn new(id: &NodeId, kind: Kind, addresses: &Addresses, flags: u64, scheme: Scheme) -> Self {
         Self {
-            public_net: (&addresses.public).into(),
-            intra_control_net: (&addresses.control).into(),
+            public_net: NetInfo::new(&addresses.public, scheme),
+            intra_control_net: NetInfo::new(&addresses.control, scheme),
             // Until targets talk about objects, data has no network of its own.
-            intra_data_net: (&addresses.public).into(),
+            intra_data_net: NetInfo::new(&addresses.public, scheme),
             daemon_type: if kind == Kind::Gateway { "proxy" } else { "target" },
             daemon_id: id.to_string(),
             flags,
@@ -67,17 +68,17 @@ impl Snode {
 
     /// A member of the cluster map.
     #[must_use]
-    pub fn member(node: &Node, state: &State) -> Self {
-        Self::new(&node.id, node.kind, &node.addresses, shown_flags(node, &ic(state)))
+    pub fn member(node: &Node, state: &State, scheme: Scheme) -> Self {
+        Self::new(&node.id, node.kind, &node.addresses, shown_flags(node, &ic(state)), scheme)
     }
 
     /// This process, whether it is in the cluster map or not.
     #[must_use]
-    pub fn own(handle: &Handle, state: Option<&State>) -> Self {
+    pub fn own(handle: &Handle, state: Option<&State>, scheme: Scheme) -> Self {
         let me = handle.identity();
         let id = &me.sender.id.node;
         let flags = state.and_then(|s| s.nodes().get(id).map(|node| shown_flags(node, &ic(s)))).unwrap_or(0);
-        Self::new(id, me.kind, &me.addresses, flags)
+        Self::new(id, me.kind, &me.addresses, flags, scheme)
     }
 }
 
@@ -110,13 +111,13 @@ fn ic(state: &State) -> Vec<NodeId> {
 
 /// The primary's entry. Between its first State and its joining again (2 gateways + 1 target) only the electorate has
 /// its addresses.
-fn primary(state: &State, ic: &[NodeId]) -> Option<Snode> {
+fn primary(state: &State, ic: &[NodeId], scheme: Scheme) -> Option<Snode> {
     let id = &state.primary().node;
     let member = state.nodes().get(id);
     let voter = || state.electorate().iter().find(|voter| voter.id.node == *id);
     match member {
-        Some(node) => Some(Snode::new(id, node.kind, &node.addresses, shown_flags(node, ic))),
-        None => voter().map(|voter| Snode::new(id, voter.kind, &voter.addresses, flags::IC)),
+        Some(node) => Some(Snode::new(id, node.kind, &node.addresses, shown_flags(node, ic), scheme)),
+        None => voter().map(|voter| Snode::new(id, voter.kind, &voter.addresses, flags::IC, scheme)),
     }
 }
 
@@ -124,19 +125,21 @@ fn time(unix_s: i64) -> String {
     Timestamp::from_second(unix_s).unwrap_or_default().strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-impl From<&State> for Smap {
-    fn from(state: &State) -> Self {
+impl Smap {
+    /// The committed one.
+    #[must_use]
+    pub fn new(state: &State, scheme: Scheme) -> Self {
         let ic = ic(state);
         let of = |kind| {
             let nodes = state.nodes().values().filter(|node| node.kind == kind);
             let entry = |n: &std::sync::Arc<Node>| {
-                (n.id.to_string(), Snode::new(&n.id, n.kind, &n.addresses, shown_flags(n, &ic)))
+                (n.id.to_string(), Snode::new(&n.id, n.kind, &n.addresses, shown_flags(n, &ic), scheme))
             };
             nodes.map(entry).collect()
         };
         Self {
             pmap: of(Kind::Gateway),
-            proxy_si: primary(state, &ic),
+            proxy_si: primary(state, &ic, scheme),
             tmap: of(Kind::Target),
             uuid: state.uuid().to_string(),
             creation_time: time(state.smap().created_s),
@@ -147,8 +150,9 @@ impl From<&State> for Smap {
 
 /// Public URLs of the gateways in the cluster map.
 #[must_use]
-pub fn gateway_urls(state: &State) -> Vec<String> {
-    state.nodes().values().filter(|n| n.kind == Kind::Gateway).map(|n| url(&n.addresses.public)).collect()
+pub fn gateway_urls(state: &State, scheme: Scheme) -> Vec<String> {
+    let gateways = state.nodes().values().filter(|n| n.kind == Kind::Gateway);
+    gateways.map(|n| url(&n.addresses.public, scheme)).collect()
 }
 
 /// All properties of a bucket, nested as AIStore has them.
@@ -199,7 +203,7 @@ pub fn rmd(state: &State) -> Value {
 
 /// AIStore's NodeStateInfo. `served`: the node was ready once.
 #[must_use]
-pub fn node_state(view: &View, own: &NodeId, served: bool) -> Value {
+pub fn node_state(view: &View, own: &NodeId, served: bool, scheme: Scheme) -> Value {
     const VOTE_IN_PROGRESS: u64 = 1;
     const CLUSTER_STARTED: u64 = 2;
     const NODE_STARTED: u64 = 4;
@@ -217,7 +221,7 @@ pub fn node_state(view: &View, own: &NodeId, served: bool) -> Value {
     }
     let version = |of: fn(&State) -> u64| state.map_or(0, of).to_string();
     let uuid = view.uuid.as_ref().map_or("", |uuid| uuid.as_str());
-    let leader = state.and_then(|s| primary(s, &[]));
+    let leader = state.and_then(|s| primary(s, &[], scheme));
     let leader = leader.map_or_else(
         || json!({"pub_url": "", "control_url": "", "id": ""}),
         |n| json!({"pub_url": n.public_net.direct_url, "control_url": n.intra_control_net.direct_url, "id": n.daemon_id}),
@@ -239,7 +243,7 @@ fn ms(ms: u64) -> String {
 /// The cluster's configuration in AIStore's shape: what it always shows, and every setting that there is here.
 #[must_use]
 pub fn cluster_config(state: &State, config: &Config) -> Value {
-    let primary = primary(state, &[]);
+    let primary = primary(state, &[], config.scheme());
     let primary_url = primary.map(|node| node.intra_control_net.direct_url).unwrap_or_default();
     let timers = &config.timers;
     let factor = timers.suspect_ms / timers.heartbeat_ms.max(1);
@@ -259,7 +263,9 @@ pub fn cluster_config(state: &State, config: &Config) -> Value {
         "timeout": {"max_keepalive": ms(timers.suspect_ms), "max_host_busy": ms(timers.evict_smap_ms)},
         "net": {
             "l4": {"proto": "tcp"},
-            "http": {"use_https": false, "server_crt": "", "server_key": "", "skip_verify": false},
+            "http": {
+                "use_https": config.tls.is_some(), "server_crt": "", "server_key": "", "skip_verify": false,
+            },
             "use_ipv6": false,
         },
         "keepalivetracker": {"proxy": keepalive, "target": keepalive},
@@ -302,6 +308,29 @@ pub fn node_config(state: &State, config: &Config) -> Value {
         map.insert("node".to_owned(), json!(own));
     }
     value
+}
+
+/// This node's certificate, and whom it trusts.
+fn tls(tls: &Tls) -> Value {
+    let now = tls.now();
+    let of = now.material.as_deref();
+    json!({
+        "certificate": of.map(|m| m.certificate.as_str()),
+        "authorities": of.map(|m| m.authorities.as_slice()).unwrap_or_default(),
+        "not_before_s": of.map(|m| m.not_before_s),
+        "not_after_s": of.map(|m| m.not_after_s),
+        "problem": now.problem,
+    })
+}
+
+/// What [`ha_view`] tells only those who hold a secret: digests of the secrets that this node accepts, the one that it
+/// signs with first, and its certificate. Whoever rotates them waits for every node to say that it has read them.
+#[must_use]
+pub fn ha_credentials(config: &Config) -> Value {
+    json!({
+        "secrets": config.keyring.ring().digests(),
+        "tls": config.tls.as_ref().map(tls),
+    })
 }
 
 fn maybe(stamp: Option<Stamp>) -> Value {

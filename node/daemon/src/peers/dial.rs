@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ais_ha::{Redial, Sender};
@@ -10,8 +11,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shared;
-use super::noise::{self, PeerError, Psk, Seal};
+use super::noise::{self, HANDSHAKE_TIMEOUT, PeerError, Psk, Seal};
 use super::wire::{Channel, Greeting, Opening};
+use crate::tls::Wire;
 
 /// On a local network an answer takes a fraction of it; a black hole must not hold up a candidate.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
@@ -25,7 +27,7 @@ const REDIALS_MAX: usize = 3;
 /// An open connection that we dialled: we send on it and listen for its end.
 pub struct Dialled {
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: Wire,
     /// Encrypts.
     pub seal: Seal,
     /// Who is at the other end.
@@ -59,13 +61,22 @@ pub enum Attempt {
     Failed(PeerError),
 }
 
+/// Where to dial, and as whom.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Where.
+    pub at: SocketAddr,
+    /// Names and addresses by which the peer is known: its certificate must be for one of them.
+    pub hosts: Arc<[Arc<str>]>,
+}
+
 /// Connects and shakes hands, with the other keys if the first one is not taken: a member that does not hold a key
 /// closes the connection before it says anything.
-pub async fn attempt(shared: &Shared, at: SocketAddr, channel: Channel) -> Attempt {
+pub async fn attempt(shared: &Shared, place: &Place, channel: Channel) -> Attempt {
     let ring = shared.keyring.ring();
     let mut last = Attempt::Failed(PeerError::Timeout(CONNECT_TIMEOUT));
     for psk in ring.psks() {
-        last = attempt_with(shared, at, channel, psk).await;
+        last = attempt_with(shared, place, channel, psk).await;
         match &last {
             Attempt::Failed(error) if error.is_end() => {}
             _ => break,
@@ -75,9 +86,10 @@ pub async fn attempt(shared: &Shared, at: SocketAddr, channel: Channel) -> Attem
 }
 
 /// As [`attempt`], with one key.
-pub async fn attempt_with(shared: &Shared, at: SocketAddr, channel: Channel, psk: &Psk) -> Attempt {
+pub async fn attempt_with(shared: &Shared, place: &Place, channel: Channel, psk: &Psk) -> Attempt {
+    let at = place.at;
     let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(at)).await;
-    let mut stream = match connected {
+    let stream = match connected {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Attempt::Failed(error.into()),
         Err(_) => return Attempt::Failed(PeerError::Timeout(CONNECT_TIMEOUT)),
@@ -85,9 +97,17 @@ pub async fn attempt_with(shared: &Shared, at: SocketAddr, channel: Channel, psk
     if let Err(error) = tune(&stream, channel, shared.silence) {
         return Attempt::Failed(error.into());
     }
+    let mut stream = match encrypted(shared, stream, place).await {
+        Ok(stream) => stream,
+        Err(error) => return Attempt::Failed(error),
+    };
     let ours = shared.greeting();
     let opening = Opening { channel, greeting: ours.clone() };
     match noise::open(&mut stream, psk, &opening).await {
+        // With TLS 1.3 the refusal of our certificate is read only now.
+        Err(PeerError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => Attempt::Failed(
+            shared.tls.as_ref().map_or(PeerError::Timeout(HANDSHAKE_TIMEOUT), |tls| PeerError::of_tls(error, tls)),
+        ),
         Err(error) => Attempt::Failed(error),
         Ok((seal, answer)) => {
             let refused = answer.refused.or_else(|| shared.refusal(&answer.greeting));
@@ -99,11 +119,20 @@ pub async fn attempt_with(shared: &Shared, at: SocketAddr, channel: Channel, psk
     }
 }
 
+/// Around it TLS, where the cluster has it.
+async fn encrypted(shared: &Shared, stream: TcpStream, place: &Place) -> Result<Wire, PeerError> {
+    let Some(tls) = &shared.tls else { return Ok(Wire::Plain(stream)) };
+    match timeout(HANDSHAKE_TIMEOUT, tls.dial_member(stream, &place.hosts)).await {
+        Ok(done) => done.map_err(|error| PeerError::of_tls(error, tls)),
+        Err(_) => Err(PeerError::Timeout(HANDSHAKE_TIMEOUT)),
+    }
+}
+
 /// Dials the address again at which `lost` was, at once: is it dead?
-pub async fn redial(shared: &Shared, lost: &Sender, at: SocketAddr) -> (Redial, Option<Box<Dialled>>) {
+pub async fn redial(shared: &Shared, lost: &Sender, place: &Place) -> (Redial, Option<Box<Dialled>>) {
     let mut answer = (Redial::Unknown, None);
     for _ in 0..REDIALS_MAX {
-        answer = match attempt(shared, at, Channel::Control).await {
+        answer = match attempt(shared, place, Channel::Control).await {
             Attempt::Open(dialled) => (compare(lost, &dialled.peer), Some(dialled)),
             Attempt::Met(greeting, _) => (compare(lost, &greeting), None),
             Attempt::Failed(PeerError::Io(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {

@@ -10,14 +10,12 @@ use std::time::{Duration, Instant};
 
 use ais_ha::{Input, Message, Packet, Redial, Sender};
 use ais_meta::{Address, NodeId};
-use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::dial::{self, Attempt, Dialled};
+use super::dial::{self, Attempt, Dialled, Place};
 use super::noise::{HANDSHAKE_TIMEOUT, PeerError, Psk, Seal};
 use super::outbox::Outbox;
 use super::wire::{Channel, Greeting};
@@ -212,7 +210,8 @@ impl Link {
         at: SocketAddr,
         ended: &mut mpsc::Receiver<(Sender, SocketAddr)>,
     ) -> Option<Box<Dialled>> {
-        let redial = dial::redial(shared, peer, at);
+        let place = self.place(at);
+        let redial = dial::redial(shared, peer, &place);
         shared.tell(Input::ConnectionEnded { peer: peer.clone() }).await;
         let (result, dialled) = redial.await;
         // The other direction ended too; that is answered by the same redial.
@@ -237,9 +236,10 @@ impl Link {
         ended: &mut mpsc::Receiver<(Sender, SocketAddr)>,
     ) -> End {
         let (peer, at, psk) = (dialled.peer.sender(), dialled.at, dialled.psk);
-        let mut renewed = std::pin::pin!(renew(shared, &peer, at, &psk));
+        let place = self.place(at);
+        let mut renewed = std::pin::pin!(renew(shared, &peer, &place, &psk));
         let mut revoked = std::pin::pin!(listen::revoked(shared, &psk));
-        let (mut reader, writer) = dialled.stream.into_split();
+        let (mut reader, writer) = tokio::io::split(dialled.stream);
         let mut writing = std::pin::pin!(write(&self.control, dialled.seal, writer));
         let mut probe: Option<Probe> = None;
         // The probe is one that was not answered before: the core knows that much.
@@ -258,7 +258,7 @@ impl Link {
                 Some((lost, _)) = ended.recv() => {
                     if lost == peer && probe.is_none() {
                         shared.tell(Input::ConnectionEnded { peer: lost.clone() }).await;
-                        (probe, unanswered) = (Some(redial(shared, &lost, at, Duration::ZERO)), false);
+                        (probe, unanswered) = (Some(redial(shared, &lost, self.place(at), Duration::ZERO)), false);
                     }
                 }
                 (result, dialled) = async { match &mut probe { Some(p) => p.await, None => std::future::pending().await } } => {
@@ -278,7 +278,7 @@ impl Link {
                         // The core takes the peer for gone until it is told otherwise, and a connection that stands
                         // tells it nothing: asked again until there is an answer, or ours ends, too.
                         (Redial::Unknown, _) => {
-                            (probe, unanswered) = (Some(redial(shared, &peer, at, jittered(PROBE_EVERY))), true);
+                            (probe, unanswered) = (Some(redial(shared, &peer, self.place(at), jittered(PROBE_EVERY))), true);
                         }
                         _ => {}
                     }
@@ -301,8 +301,8 @@ impl Link {
             self.resolve();
             let mut attempts = JoinSet::new();
             for at in self.places(last) {
-                let shared = Arc::clone(shared);
-                attempts.spawn(async move { (at, dial::attempt(&shared, at, Channel::Control).await) });
+                let (shared, place) = (Arc::clone(shared), self.place(at));
+                attempts.spawn(async move { (at, dial::attempt(&shared, &place, Channel::Control).await) });
             }
             while let Some(done) = attempts.join_next().await {
                 match done {
@@ -347,13 +347,18 @@ impl Link {
 
     fn not_connected(&self, shared: &Shared, at: SocketAddr, error: &PeerError) {
         tracing::debug!(peer = %self.node, %at, %error, "not connected");
-        if !error.is_end() {
+        let tls = matches!(error, PeerError::Tls(_));
+        if !tls && !error.is_end() {
             // A time-out says nothing about keys.
             return;
         }
         shared.keyring.doubt();
         if self.rejected.fetch_add(1, Ordering::Relaxed) + 1 == REJECTED {
-            tracing::warn!(peer = %self.node, %at, "closed the connection before it answered: compare the cluster secrets");
+            if tls {
+                tracing::warn!(peer = %self.node, %at, %error, "not connected");
+            } else {
+                tracing::warn!(peer = %self.node, %at, "closed the connection before it answered: compare the cluster secrets");
+            }
         }
     }
 
@@ -374,6 +379,12 @@ impl Link {
         places.retain(|at| seen.insert(*at));
         places.truncate(ADDRESSES_MAX);
         places
+    }
+
+    /// An address, and the names that a certificate there may be for: all by which the peer is known.
+    fn place(&self, at: SocketAddr) -> Place {
+        let names = self.names(lock(&self.told).clone());
+        Place { at, hosts: names.into_iter().map(|name| name.host).collect() }
     }
 
     fn names(&self, told: Option<(Address, SocketAddr)>) -> Vec<Address> {
@@ -412,7 +423,7 @@ impl Link {
         loop {
             let Ok(target) = up.wait_for(Option::is_some).await.map(|u| u.clone()) else { return };
             let Some(target) = target else { continue };
-            match dial::attempt(&shared, target.at, Channel::Bulk).await {
+            match dial::attempt(&shared, &self.place(target.at), Channel::Bulk).await {
                 Attempt::Open(dialled) if dialled.peer.sender() == target.peer => {
                     backoff = BACKOFF_FIRST;
                     self.serve_bulk(&shared, *dialled, &target, &mut up).await;
@@ -434,17 +445,17 @@ impl Link {
         target: &Up,
         up: &mut watch::Receiver<Option<Up>>,
     ) {
-        let Ok(stream) = dialled.stream.into_std() else { return };
+        let Ok(stream) = dialled.stream.park() else { return };
         let (link, seal, psk, peer) = (Arc::clone(self), dialled.seal, dialled.psk, &target.peer);
         // Of itself: there may be no control connection any more that it could share the lot of.
         let mut revoked = std::pin::pin!(listen::revoked(shared, &psk));
         self.bulk.set_open(true);
         let mut sending = AbortOnDrop(shared.bulk_runtime.spawn(async move {
-            let stream = match TcpStream::from_std(stream) {
+            let stream = match stream.resume() {
                 Ok(stream) => stream,
                 Err(error) => return error.into(),
             };
-            let (mut reader, writer) = stream.into_split();
+            let (mut reader, writer) = tokio::io::split(stream);
             tokio::select! {
                 error = eof(&mut reader) => error,
                 error = write(&link.bulk, seal, writer) => error,
@@ -477,16 +488,16 @@ impl Link {
 }
 
 /// Dials again after a pause.
-fn redial(shared: &Arc<Shared>, lost: &Sender, at: SocketAddr, pause: Duration) -> Probe {
+fn redial(shared: &Arc<Shared>, lost: &Sender, place: Place, pause: Duration) -> Probe {
     let (shared, lost) = (Arc::clone(shared), lost.clone());
     Box::pin(async move {
         tokio::time::sleep(pause).await;
-        dial::redial(&shared, &lost, at).await
+        dial::redial(&shared, &lost, &place).await
     })
 }
 
 /// Waits until a connection is not under the first key, and there is another one that is.
-async fn renew(shared: &Shared, peer: &Sender, at: SocketAddr, psk: &Psk) -> Box<Dialled> {
+async fn renew(shared: &Shared, peer: &Sender, place: &Place, psk: &Psk) -> Box<Dialled> {
     let mut changes = shared.keyring.changes();
     loop {
         if changes.wait_for(|ring| !ring.is_first(psk)).await.is_err() {
@@ -494,7 +505,7 @@ async fn renew(shared: &Shared, peer: &Sender, at: SocketAddr, psk: &Psk) -> Box
         }
         let first = shared.keyring.ring().psks().first().cloned();
         if let Some(first) = first
-            && let Attempt::Open(dialled) = dial::attempt_with(shared, at, Channel::Control, &first).await
+            && let Attempt::Open(dialled) = dial::attempt_with(shared, place, Channel::Control, &first).await
             && dialled.peer.sender() == *peer
         {
             return dialled;
@@ -517,7 +528,7 @@ fn end_of(error: PeerError) -> End {
 }
 
 /// Waits for the end of a connection on which nothing is ever said to us.
-async fn eof(reader: &mut OwnedReadHalf) -> PeerError {
+async fn eof(reader: &mut (impl AsyncRead + Unpin)) -> PeerError {
     let mut bytes = [0; 64];
     loop {
         match reader.read(&mut bytes).await {
@@ -549,7 +560,12 @@ async fn write(outbox: &Outbox, mut seal: Seal, mut writer: impl AsyncWrite + Un
                 None => break,
             }
         }
-        if let Err(error) = writer.write_all(&bytes).await {
+        // TLS may hold back what it was given.
+        let written = async {
+            writer.write_all(&bytes).await?;
+            writer.flush().await
+        };
+        if let Err(error) = written.await {
             return error.into();
         }
         outbox.sent();

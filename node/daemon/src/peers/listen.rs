@@ -7,12 +7,14 @@ use std::time::Duration;
 use ais_ha::{Input, Sender};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 
-use super::noise::{self, PeerError, Psk, Unseal};
+use super::noise::{self, HANDSHAKE_TIMEOUT, PeerError, Psk, Unseal};
 use super::wire::{Answer, Channel, Greeting, Opening};
 use super::{HEARD_OUT, Shared, dial, lock, plain_ip};
+use crate::tls::Wire;
 
-/// Handshakes under way: each ends within two seconds.
+/// Handshakes under way: each ends within two seconds, with TLS within four.
 const HANDSHAKES_MAX: usize = 256;
 
 pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
@@ -40,7 +42,7 @@ pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 struct Accepted {
-    stream: TcpStream,
+    stream: Wire,
     unseal: Unseal,
     psk: Psk,
     greeting: Greeting,
@@ -48,11 +50,29 @@ struct Accepted {
     remote: SocketAddr,
 }
 
-async fn greet(shared: &Arc<Shared>, mut stream: TcpStream, remote: SocketAddr) -> Option<Accepted> {
+/// Around it TLS, where the cluster has it.
+async fn encrypted(shared: &Shared, stream: TcpStream) -> Result<Wire, PeerError> {
+    let Some(tls) = &shared.tls else { return Ok(Wire::Plain(stream)) };
+    match timeout(HANDSHAKE_TIMEOUT, tls.accept_member(stream)).await {
+        Ok(done) => done.map_err(|error| PeerError::of_tls(error, tls)),
+        Err(_) => Err(PeerError::Timeout(HANDSHAKE_TIMEOUT)),
+    }
+}
+
+async fn greet(shared: &Arc<Shared>, stream: TcpStream, remote: SocketAddr) -> Option<Accepted> {
     if let Err(error) = dial::tune(&stream, Channel::Bulk, shared.silence) {
         tracing::debug!(%remote, %error, "a connection cannot be set up");
         return None;
     }
+    let mut stream = match encrypted(shared, stream).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            if !error.is_end() {
+                not_accepted(shared, remote, "", &error);
+            }
+            return None;
+        }
+    };
     let judge = |opening: &Opening| Answer { greeting: shared.greeting(), refused: shared.refusal(&opening.greeting) };
     match noise::accept(&mut stream, shared.keyring.ring().psks(), judge).await {
         Ok((unseal, opening, psk)) => {
@@ -67,17 +87,21 @@ async fn greet(shared: &Arc<Shared>, mut stream: TcpStream, remote: SocketAddr) 
             let own = opening.as_ref().is_some_and(|o| o.greeting.boot == shared.greeting().boot);
             if !own && !error.is_end() {
                 let peer = opening.as_ref().map(|o| o.greeting.sender().id.to_string()).unwrap_or_default();
-                if shared.may_complain(plain_ip(remote)) {
-                    tracing::warn!(%remote, peer, %error, "a connection was not accepted");
-                } else {
-                    tracing::debug!(%remote, peer, %error, "a connection was not accepted");
-                }
+                not_accepted(shared, remote, &peer, &error);
             }
             if let Some(opening) = opening {
                 shared.meet_foreign(&opening.greeting).await;
             }
             None
         }
+    }
+}
+
+fn not_accepted(shared: &Shared, remote: SocketAddr, peer: &str, error: &PeerError) {
+    if shared.may_complain(plain_ip(remote)) {
+        tracing::warn!(%remote, peer, %error, "a connection was not accepted");
+    } else {
+        tracing::debug!(%remote, peer, %error, "a connection was not accepted");
     }
 }
 
@@ -88,10 +112,10 @@ impl Accepted {
             Channel::Control => self.control(&shared).await,
             Channel::Bulk => {
                 let runtime = shared.bulk_runtime.clone();
-                let Ok(stream) = self.stream.into_std() else { return };
+                let Ok(stream) = self.stream.park() else { return };
                 let (unseal, psk, sender) = (self.unseal, self.psk, self.greeting.sender());
                 runtime.spawn(async move {
-                    if let Ok(mut stream) = TcpStream::from_std(stream) {
+                    if let Ok(mut stream) = stream.resume() {
                         let error = tokio::select! {
                             error = read(&mut stream, unseal, &sender, &shared.bulk_events) => error,
                             error = revoked(&shared, &psk) => error,
@@ -164,7 +188,7 @@ pub(super) async fn revoked(shared: &Shared, psk: &Psk) -> PeerError {
 }
 
 /// Reads packets until the connection ends.
-async fn read(stream: &mut TcpStream, mut unseal: Unseal, sender: &Sender, events: &mpsc::Sender<Input>) -> PeerError {
+async fn read(stream: &mut Wire, mut unseal: Unseal, sender: &Sender, events: &mpsc::Sender<Input>) -> PeerError {
     loop {
         match unseal.packet(stream).await {
             Ok(packet) if packet.from != *sender => {

@@ -1,4 +1,5 @@
-//! Authenticated connections between members (protocol.md rule 10).
+//! Authenticated connections between members (protocol.md rule 10). Where the cluster has TLS they run inside it, and
+//! both sides show a certificate; the handshake with the secret is the same in both cases.
 //!
 //! *Flow.* Every node dials every peer it knows, twice: a control connection for heartbeats and votes, a bulk one for
 //! everything large. It sends on what it dialled and reads what it accepted. Control connections live on the core's
@@ -29,6 +30,7 @@ use tokio::sync::mpsc;
 
 use crate::hooks::Hooks;
 use crate::keyring::Keyring;
+use crate::tls::Tls;
 use link::Link;
 pub use noise::Psk;
 pub use wire::Greeting;
@@ -44,6 +46,8 @@ const COMPLAINTS_MAX: usize = 256;
 /// What all connections of a process share.
 pub struct Shared {
     keyring: Keyring,
+    /// Around the handshakes with the secret, where the cluster has TLS.
+    tls: Option<Tls>,
     /// How long a control connection may stay without an answer before another one is dialled.
     silence: Duration,
     greeting: Mutex<Greeting>,
@@ -203,6 +207,8 @@ impl Shared {
 pub struct Setup {
     /// Keys of the handshakes.
     pub keyring: Keyring,
+    /// Around them, where the cluster has TLS.
+    pub tls: Option<Tls>,
     /// How long a control connection may stay without an answer before another one is dialled (`suspect`).
     pub silence: Duration,
     /// What we say of ourselves.
@@ -234,6 +240,7 @@ impl Peers {
         let listener = tokio::net::TcpListener::from_std(setup.listener)?;
         let shared = Arc::new(Shared {
             keyring: setup.keyring,
+            tls: setup.tls,
             silence: setup.silence,
             greeting: Mutex::new(setup.greeting),
             newest: Mutex::default(),
@@ -283,10 +290,16 @@ impl Peers {
     /// Why nobody talks with us, if it is for want of the right secret.
     #[must_use]
     pub fn locked_out(&self) -> Option<&'static str> {
+        const SECRETS: &str = "peers close the connection before they answer: compare this node's secret with theirs";
+        const TLS: &str = "peers close the connection before they answer: compare this node's certificate, authorities \
+                           and secret with theirs";
         let links = lock(&self.shared.links);
         let none_up = links.values().all(|link| !link.is_up());
-        (none_up && links.values().any(|link| link.is_rejected()))
-            .then_some("peers close the connection before they answer: compare this node's secret with theirs")
+        (none_up && links.values().any(|link| link.is_rejected())).then_some(if self.shared.tls.is_some() {
+            TLS
+        } else {
+            SECRETS
+        })
     }
 
     /// Ends all back-offs.

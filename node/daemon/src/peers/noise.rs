@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::wire::{Answer, Opening, PACKET_MAX};
+use crate::tls::Tls;
 
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
 const PROLOGUE: &[u8] = b"ais-peer";
@@ -59,6 +60,9 @@ pub enum PeerError {
     /// The system's word.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// One side does not accept the other's certificate, or does not speak TLS.
+    #[error("no TLS connection (compare certificates and authorities): {0}")]
+    Tls(io::Error),
     /// No answer in time.
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
@@ -77,6 +81,15 @@ pub enum PeerError {
 }
 
 impl PeerError {
+    /// Of a handshake of TLS: an end is an end; anything else may be a certificate that changed.
+    pub(super) fn of_tls(error: io::Error, tls: &Tls) -> Self {
+        if Self::Io(io::Error::from(error.kind())).is_end() {
+            return Self::Io(error);
+        }
+        tls.doubt();
+        Self::Tls(error)
+    }
+
     /// Whether the other end closed or reset: what rule 1 calls the end of a connection. Time-outs and unreachable
     /// networks are not.
     #[must_use]
@@ -120,6 +133,8 @@ async fn send_step<T: Serialize>(
     let mut message = vec![0; MESSAGE_MAX];
     let length = noise.write_message(&encode(value)?, &mut message)?;
     stream.write_all(&framed(&message[..length])).await?;
+    // TLS may hold back what it was given.
+    stream.flush().await?;
     Ok(())
 }
 
@@ -168,6 +183,7 @@ pub async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         let mut seal = Seal { noise: noise.into_transport_mode()? };
         let confirm = seal.message(&[])?;
         stream.write_all(&confirm).await?;
+        stream.flush().await?;
         Ok((seal, answer))
     };
     timeout(HANDSHAKE_TIMEOUT, steps).await.unwrap_or(Err(PeerError::Timeout(HANDSHAKE_TIMEOUT)))

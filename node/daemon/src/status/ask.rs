@@ -1,9 +1,12 @@
 //! Asking a gateway what the primary knows.
 
+use std::path::Path;
 use std::time::Duration;
 
 use ais_meta::Stamp;
 use serde::Deserialize;
+
+use crate::tls;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer that is read: a thousand members take half a megabyte.
@@ -69,10 +72,12 @@ struct Refused {
     message: String,
 }
 
-pub(super) async fn ask(url: &str, token: Option<&str>) -> Result<Seen, String> {
+pub(super) async fn ask(url: &str, token: Option<&str>, ca_file: Option<&Path>) -> Result<Seen, String> {
     let base = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let url = format!("{}/v1/cluster?what=ha", base.trim_end_matches('/'));
-    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().map_err(|e| e.to_string())?;
+    let tls = ca_file.map_or_else(|| tls::nobody().map_err(|e| e.to_string()), tls::trusting)?;
+    let builder = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).tls_backend_preconfigured(tls);
+    let client = builder.build().map_err(|e| e.to_string())?;
     let mut request = client.get(url);
     if let Some(token) = token.filter(|token| !token.is_empty()) {
         request = request.bearer_auth(token);

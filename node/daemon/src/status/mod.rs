@@ -16,6 +16,7 @@ mod render;
 mod tests;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -43,11 +44,14 @@ pub struct Options {
     /// Token, where clients need one
     #[arg(long, env = "AIS_AUTHN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    /// File with the authorities behind the cluster's certificates, for an https URL
+    #[arg(long, env = "AIS_TLS_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// One look: what to show, and the exit code for it.
 async fn look(options: &Options) -> (String, u8) {
-    let seen = match ask::ask(&options.url, options.token.as_deref()).await {
+    let seen = match ask::ask(&options.url, options.token.as_deref(), options.ca_file.as_deref()).await {
         Ok(seen) => seen,
         Err(why) => return (format!("{}: {why}\n", options.url), UNASKED),
     };

@@ -68,5 +68,8 @@ fn first_leader(s: &Situation<'_>, decision: &mut Decision, leader: &Leader) {
 fn recorded_primary(s: &Situation<'_>) -> Option<String> {
     let formed = s.observed.discovery.as_ref().is_some_and(|d| d.formed);
     let endpoint = &s.observed.primary_map.as_ref().filter(|_| formed)?.endpoint;
-    (0..s.gateways).map(|n| s.valid.names.pod(Role::Gateway, n)).find(|p| s.valid.names.gateway_url(p) == *endpoint)
+    // With TLS turned on or off since, it is still the same gateway.
+    let is_at =
+        |pod: &String| ["http", "https"].iter().any(|scheme| s.valid.names.gateway_url(pod, scheme) == *endpoint);
+    (0..s.gateways).map(|n| s.valid.names.pod(Role::Gateway, n)).find(is_at)
 }
