@@ -50,8 +50,10 @@ use crate::template::{PodTemplate, free_object};
 #[x_kube(
     validation = Rule::new("has(self.clusterID) == has(oldSelf.clusterID) && (!has(self.clusterID) || self.clusterID == oldSelf.clusterID)")
         .message("spec.clusterID cannot be changed, added or removed after creation"),
-    validation = Rule::new("self.tls.mode == oldSelf.tls.mode")
-        .message("spec.tls.mode changes only while the cluster is stopped: set spec.state to Stopped first, then change the mode, then set spec.state to Running")
+    validation = Rule::new("(has(self.tls) && has(self.tls.mode) ? self.tls.mode : 'Disabled') == (has(oldSelf.tls) && has(oldSelf.tls.mode) ? oldSelf.tls.mode : 'Disabled') || (has(self.state) && self.state == 'Stopped' && has(oldSelf.state) && oldSelf.state == 'Stopped')")
+        .message("spec.tls.mode changes only while the cluster is stopped: set spec.state to Stopped first, then change the mode, then set spec.state to Running"),
+    validation = Rule::new("!has(self.accessGateways) || !has(self.tls) || !has(self.tls.mode) || self.tls.mode == 'Disabled'")
+        .message("spec.accessGateways go with tls.mode Disabled only: their pods have no names that a certificate could hold")
 )]
 pub struct AISClusterSpec {
     /// Image of gateways and targets. Default: the image the operator itself was released with.
@@ -542,8 +544,8 @@ fn request_ttl_default() -> i64 {
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("(self.mode == 'SecretRef') == has(self.secretRef)").message("tls.secretRef goes with tls.mode SecretRef, and only with it"),
-    validation = Rule::new("self.mode == 'SelfManaged' || !has(self.names) || size(self.names) == 0").message("tls.names are for tls.mode SelfManaged: with SecretRef the certificate's owner decides its names")
+    validation = Rule::new("(has(self.mode) && self.mode == 'SecretRef') == has(self.secretRef)").message("tls.secretRef goes with tls.mode SecretRef, and only with it"),
+    validation = Rule::new("(has(self.mode) && self.mode == 'SelfManaged') || !has(self.names) || size(self.names) == 0").message("tls.names are for tls.mode SelfManaged: with SecretRef the certificate's owner decides its names")
 )]
 pub struct TlsSpec {
     /// Who makes the certificates. It changes only while the cluster is stopped: nodes with and without TLS cannot talk.

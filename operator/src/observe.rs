@@ -70,7 +70,7 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
         ports: cluster.spec.networking.ports,
     };
     let labels = ListParams::default().labels(&selector_text(&names.selector_all()));
-    let (has_tls, uid) = (cluster.spec.tls.mode != TlsMode::Disabled, cluster.uid().unwrap_or_default());
+    let (has_tls, uid) = (cluster.spec.tls.mode == TlsMode::SelfManaged, cluster.uid().unwrap_or_default());
     let pods: Api<Pod> = Api::namespaced(client.clone(), &key.0);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &key.0);
     let (pods, claims, live) =
@@ -166,7 +166,7 @@ async fn live(
         |kind| -> Api<DynamicObject> { Api::namespaced_with(client.clone(), &names.namespace, &resource(kind)) };
     // By name, so that the operator needs no right to list secrets.
     let named = [names.secret(), names.authority(), names.certificate()];
-    // The two of certificates only where there are any.
+    // The two of certificates only where they are used: otherwise they stay as they are, and go with their owner.
     let named = &named[..if tls { 3 } else { 1 }];
     let secrets = api_of(Kind::Secret);
     let listed: Vec<_> = Kind::ALL
