@@ -304,7 +304,7 @@ pub fn due(
 /// # Errors
 /// [`Problem`]
 pub fn check(server: &Server, hosts: &[String], now: Timestamp) -> Result<Parsed, Problem> {
-    let unreadable = |what: &str, why: String| problem("Unreadable", format!("{what}: {why}"));
+    let unreadable = |what: &str, why: String| problem("CertificateUnreadable", format!("{what}: {why}"));
     let chain = parse(&server.own.certs).map_err(|why| unreadable(CERT_KEY, why))?;
     let authorities = parse(&server.ca).map_err(|why| unreadable(CA_KEY, why))?;
     let key = PrivateKeyDer::from_pem_slice(server.own.key.as_bytes());
@@ -320,7 +320,7 @@ pub fn check(server: &Server, hosts: &[String], now: Timestamp) -> Result<Parsed
         return Err(problem("NotYetValid", format!("the certificate holds from {} only", time(own.not_before_s))));
     }
     if now_s >= own.not_after_s {
-        return Err(problem("Expired", format!("the certificate expired at {}", time(own.not_after_s))));
+        return Err(problem("CertificateExpired", format!("the certificate expired at {}", time(own.not_after_s))));
     }
     let mut roots = RootCertStore::empty();
     for authority in authorities {
@@ -329,11 +329,11 @@ pub fn check(server: &Server, hosts: &[String], now: Timestamp) -> Result<Parsed
     trusted(&own.der, &ders[1..], &roots, now_s)
         .map_err(|e| problem("UnknownIssuer", format!("no authority in ca.crt stands behind tls.crt: {e}")))?;
     let parsed = ParsedCertificate::try_from(&own.der).map_err(|e| unreadable(CERT_KEY, e.to_string()))?;
-    let covered = |host: &&String| {
+    let missing = |host: &&String| {
         let name = ServerName::try_from(host.as_str()).ok();
-        !name.is_some_and(|name| rustls::client::verify_server_name(&parsed, &name).is_ok())
+        name.is_none_or(|name| rustls::client::verify_server_name(&parsed, &name).is_err())
     };
-    let lacking: Vec<&str> = hosts.iter().filter(covered).map(String::as_str).take(3).collect();
+    let lacking: Vec<&str> = hosts.iter().filter(missing).map(String::as_str).take(3).collect();
     if lacking.is_empty() {
         return Ok(own);
     }

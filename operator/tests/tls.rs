@@ -222,7 +222,7 @@ fn nothing_is_drawn_while_paused() {
     kept.0.after(200 * DAY);
     let pass = kept.pass();
     assert!(pass.events().is_empty());
-    assert_eq!(pass.condition("CertificatesValid"), ("False".into(), "Expired".into()));
+    assert_eq!(pass.condition("CertificatesValid"), ("False".into(), "CertificateExpired".into()));
 }
 
 /// A user's Secret, and the reason that is given for it.
@@ -266,7 +266,7 @@ fn a_users_certificate_is_refused_before_anything_runs_and_reported_afterwards()
     let table: Vec<(&str, Make<'_>)> = vec![
         ("SecretMissing", Box::new(|_| content::users("mine", None))),
         ("SecretIncomplete", Box::new(|_| content::users("mine", Some(Default::default())))),
-        ("Unreadable", Box::new(|w| edit(w, |s| s.own.certs = "no certificate".into()))),
+        ("CertificateUnreadable", Box::new(|w| edit(w, |s| s.own.certs = "no certificate".into()))),
         (
             "KeyMismatch",
             Box::new(|w| TlsFacts {
@@ -301,7 +301,7 @@ fn time_runs_out_for_a_users_certificate() {
         let pass = world.after(day * DAY).pass();
         seen.insert(day, pass.condition("CertificatesValid").1);
     }
-    let expected = [(0, "Valid"), (60, "Valid"), (66, "Valid"), (69, "ExpiringSoon"), (91, "Expired")];
+    let expected = [(0, "Valid"), (60, "Valid"), (66, "Valid"), (69, "ExpiringSoon"), (91, "CertificateExpired")];
     assert_eq!(seen, expected.into_iter().map(|(day, reason)| (day, reason.to_owned())).collect());
     world.observed.now = "2025-12-01T00:00:00Z".parse().unwrap();
     assert_eq!(world.pass().condition("CertificatesValid").1, "NotYetValid");

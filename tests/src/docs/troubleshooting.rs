@@ -15,8 +15,10 @@ const WORDS: &str = "
     Pod ReadWriteOnce RollingUpdate RuntimeDefault ScheduleAnyway Warning
     StatefulSet True False Unknown
     Ki Mi Gi Ti Pi Ei
+    CertificatesValid
     ConfigValid Degraded MembershipConverged Paused PrimaryPreferred Progressing RolloutPending StorageResized
-    Accept Adopt Apply Decommission Delete Elect Found Observe Read Refound Request Resize SetConfig Start Stop Validate
+    Accept Adopt Apply Decommission Delete Elect Found Observe Read Refound Request Resize RotateCertificate RotateSecret SetConfig Start Stop
+    Validate
     CrashLoopBackOff CreateContainerConfigError CreateContainerError ErrImageNeverPull ErrImagePull ImagePullBackOff
     InvalidImageName PodScheduled RunContainerError
     Completed Creating Rolling Running Scaling Stuck Updating
