@@ -72,7 +72,7 @@ fn only_what_a_pod_is_made_from_changes_its_template() {
     type Change = fn(&mut World);
     let harmless: [(&str, Change); 8] = [
         ("the primary", |w| w.lead("demo-gateway-2", 9)),
-        ("the secret", |w| w.observed.secret = "fedcba9876543210fedcba9876543210".into()),
+        ("the secret", |w| w.observed.secret.content = "fedcba9876543210fedcba9876543210".into()),
         ("the preference", |w| w.set_spec(json!({"primary": {"preferred": ["demo-gateway-0"]}}))),
         ("the size", |w| w.set_spec(json!({"gateways": {"replicas": 5}, "targets": {"replicas": 4}}))),
         ("how it is updated", |w| w.set_spec(json!({"update": {"gateways": {"strategy": "Supervised"}}}))),
