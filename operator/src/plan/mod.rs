@@ -1,8 +1,8 @@
 //! What to do next, and why. Pure.
 
 pub mod config;
-pub mod deletion;
 pub mod credentials;
+pub mod deletion;
 pub mod disruption;
 pub mod drain;
 pub mod founding;

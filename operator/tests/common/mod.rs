@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use ais_crds::{AISCluster, AISClusterStatus};
 use ais_operator::apply::{Memo, Write, volume_writes, writes};
-use ais_operator::facts::{ClaimFact, ClaimKind, Defaults, Kind, Observed, PodFact, PrimaryMap, SecretFact, SetFact, VolumeFact};
+use ais_operator::facts::{
+    ClaimFact, ClaimKind, Defaults, Kind, Observed, PodFact, PrimaryMap, SecretFact, SetFact, VolumeFact,
+};
 use ais_operator::names::{ANNOTATION_REPLICAS, Names, Role};
 use ais_operator::plan::primary::{Errand, Situation, decide};
 use ais_operator::plan::{Plan, plan};
