@@ -9,25 +9,44 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use clap::Args;
 
 use crate::disk::frame::{self, FileKind, FrameError};
 use crate::disk::load::{self, Files, Found, Records};
 use crate::disk::{DiskError, Identity, Lock, small, states, vote};
 use report::Report;
 
+/// `ais-node inspect`
+#[derive(Args, Clone, Debug, Default)]
+pub struct Options {
+    /// The node's state directory, or a data disk that holds a copy.
+    pub dir: PathBuf,
+    /// Data disks whose copies are shown as well.
+    #[arg(long = "mountpath")]
+    pub mountpaths: Vec<PathBuf>,
+    /// One JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// File with the authorities behind the cluster's certificates, where it has TLS: the records do not tell, and the
+    /// command that they lead to is another one then.
+    #[arg(long, env = "AIS_TLS_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
 /// What to print: lines, or one JSON object.
 ///
 /// # Errors
 /// No directory, or a process uses it.
-pub fn inspect(directory: &Path, mountpaths: &[PathBuf], json: bool) -> anyhow::Result<String> {
+pub fn inspect(options: &Options) -> anyhow::Result<String> {
+    let directory: &Path = &options.dir;
     if !directory.is_dir() {
         bail!("{} is not a directory", directory.display());
     }
     let lock = Lock::shared(directory).context("stop the node first")?;
     let files = Files::read(directory)?;
     let found = load::examine(&files);
-    let report = Report::new(directory, mountpaths, &files, &found)?;
-    if json {
+    let report = Report::new(options, &files, &found)?;
+    if options.json {
         return Ok(serde_json::to_string_pretty(&report)? + "\n");
     }
     let mut text = String::new();

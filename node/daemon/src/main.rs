@@ -1,6 +1,5 @@
 //! `ais-node`: the node daemon.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,16 +37,7 @@ enum Command {
     /// Validate the configuration and print what it comes to.
     CheckConfig(Flags),
     /// Print the records of a stopped node. Never writes.
-    Inspect {
-        /// The node's state directory, or a data disk that holds a copy.
-        dir: PathBuf,
-        /// Data disks whose copies are shown as well.
-        #[arg(long = "mountpath")]
-        mountpaths: Vec<PathBuf>,
-        /// One JSON object.
-        #[arg(long)]
-        json: bool,
-    },
+    Inspect(inspect::Options),
     /// Show how a cluster is. Exits with 0 when it is healthy, 1 when it is not, 2 when nobody could be asked.
     Status(status::Options),
     /// Tell a node to go on without a majority of voters that is lost for good.
@@ -71,7 +61,7 @@ fn main() -> ExitCode {
             print!("{}", told?);
             Ok(ExitCode::SUCCESS)
         }),
-        Command::Inspect { dir, mountpaths, json } => inspect::inspect(&dir, &mountpaths, json).map(|text| {
+        Command::Inspect(options) => inspect::inspect(&options).map(|text| {
             print!("{text}");
             ExitCode::SUCCESS
         }),

@@ -46,7 +46,7 @@ pub async fn run(options: &Options) -> anyhow::Result<String> {
     getrandom::fill(&mut nonce).context("no random numbers")?;
     let signed = auth::Request { method: "POST", path_and_query: PATH, body: body.as_bytes() };
     let header = auth::sign(secret, signed, clock::unix_ms(), nonce);
-    let base = if options.url.contains("://") { options.url.clone() } else { format!("http://{}", options.url) };
+    let base = tls::base(&options.url, options.ca_file.as_deref());
     let tls = match &options.ca_file {
         Some(file) => tls::trusting(file).map_err(|why| anyhow!(why))?,
         None => tls::nobody()?,

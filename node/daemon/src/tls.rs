@@ -5,8 +5,9 @@
 //! clients, members and the node's own calls; every side that dials verifies chain and name, and between members both
 //! sides verify. While authorities are rotated the file of them holds the old one and the new one.
 //!
-//! *Guarantees.* What does not read, or does not fit together, changes nothing: the last good set goes on counting. A
-//! node whose own certificate nobody would accept says so as the reason why it is not ready.
+//! *Guarantees.* What does not read, does not fit together, or would not be accepted by others, changes nothing as long as
+//! there is a set that others accept: it goes on counting. A node whose own certificate nobody would accept says so as the
+//! reason why it is not ready.
 //!
 //! *Caveats.* Connections outlive the certificates they were opened with. Nothing is resumed: a resumed session would
 //! skip the look at a certificate that may not be trusted any more.
@@ -62,6 +63,15 @@ impl fmt::Display for Scheme {
             Self::Https => "https",
         })
     }
+}
+
+/// A node's URL as a command takes it: without a scheme it is https for who names authorities.
+#[must_use]
+pub fn base(url: &str, ca_file: Option<&Path>) -> String {
+    if url.contains("://") {
+        return url.to_owned();
+    }
+    format!("{}://{url}", if ca_file.is_some() { Scheme::Https } else { Scheme::Http })
 }
 
 /// Where certificate, key and authorities are, all in PEM.
@@ -241,10 +251,15 @@ impl Tls {
         self.now.borrow().material.clone()
     }
 
-    /// Takes what was read; what did not read leaves the last good set. Gives the error that is to be logged.
+    /// Takes what was read; what did not read, or is worse than what there is, leaves the last good set. Gives the error
+    /// that is to be logged.
     fn take(&self, read: Result<Material, String>) -> Option<String> {
+        let good = self.material().is_some_and(|material| material.problem(&self.host).is_none());
         let (fresh, error) = match read {
-            Ok(material) => (Some(material), None),
+            Ok(material) => match material.problem(&self.host).filter(|_| good) {
+                Some(why) => (None, Some(why)),
+                None => (Some(material), None),
+            },
             Err(why) => (None, Some(why)),
         };
         self.set.send_if_modified(|now| {

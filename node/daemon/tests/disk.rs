@@ -13,6 +13,7 @@ use ais_node::disk::frame::{self, FileKind, Header};
 use ais_node::disk::load::{self, Files, Found};
 use ais_node::disk::{DiskError, Lock, Report, Wanted, Work, Writer, aside, open};
 use ais_node::hooks::NoHooks;
+use ais_node::inspect::{Options, inspect};
 use kit::{Dir, filled, first_state, g1, next_state, opened, path, vote, whole, work};
 use proptest::prelude::*;
 
@@ -247,10 +248,11 @@ fn inspect_prints_the_records_and_writes_nothing() {
         names.into_iter().map(|p| (fs::read(&p).unwrap(), p)).collect::<Vec<_>>()
     };
     let before = list();
-    let text = ais_node::inspect::inspect(&dir.state(), &[], false).unwrap();
+    let plain = Options { dir: dir.state(), ..Options::default() };
+    let text = inspect(&plain).unwrap();
     assert_eq!(list(), before);
-    let json: serde_json::Value =
-        serde_json::from_str(&ais_node::inspect::inspect(&dir.state(), &[], true).unwrap()).unwrap();
+    let json = inspect(&Options { json: true, ..plain.clone() }).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     let accepted = hard.accepted.as_ref().unwrap().stamp().to_string();
     assert_eq!(json["disk"]["accepted"]["stamp"], accepted);
     assert_eq!(json["disk"]["committed"], hard.committed.as_ref().unwrap().stamp().to_string());
@@ -259,6 +261,11 @@ fn inspect_prints_the_records_and_writes_nothing() {
     let command = format!("ais-node recover http://127.0.0.1:2 --stamp {accepted} --secret-file FILE");
     assert_eq!(json["command"], command);
     assert!(text.contains(&command), "{text}");
+    let encrypted = inspect(&Options { ca_file: Some("/etc/ais/tls/ca.crt".into()), ..plain.clone() }).unwrap();
+    let command = format!(
+        "ais-node recover https://127.0.0.1:2 --stamp {accepted} --secret-file FILE --ca-file /etc/ais/tls/ca.crt"
+    );
+    assert!(encrypted.contains(&command), "{encrypted}");
     for part in [
         disk.to_string(),
         "effective promise 4".to_owned(),
@@ -268,7 +275,7 @@ fn inspect_prints_the_records_and_writes_nothing() {
         assert!(text.contains(&part), "{part} in\n{text}");
     }
     let held = opened(&dir.state());
-    assert!(ais_node::inspect::inspect(&dir.state(), &[], false).is_err());
+    assert!(inspect(&plain).is_err());
     drop(held);
 }
 

@@ -10,6 +10,7 @@ use ais_ha::{Ended, Genesis, HardState};
 use ais_meta::{DiskId, Stamp, VoterId};
 use ais_node::disk::frame::FileKind;
 use ais_node::disk::{DiskError, Wanted, aside, copies, open};
+use ais_node::inspect::{Options, inspect};
 use kit::{Dir, filled, first_genesis, first_state, g1, next_state, opened, path, whole, work};
 
 #[test]
@@ -144,9 +145,10 @@ fn copies_go_to_two_disks_and_a_disk_that_fails_is_replaced() {
     let copy = Some((me.clone(), state.stamp()));
     // The first disk is not there: the third one takes its place.
     assert_eq!([holds(0), holds(1), holds(2), holds(3)], [None, copy.clone(), copy, None]);
-    let text = ais_node::inspect::inspect(&mountpaths[1], &[], false).unwrap();
+    let text = inspect(&Options { dir: mountpaths[1].clone(), ..Options::default() }).unwrap();
     assert!(text.contains(&state.stamp().to_string()) && text.contains("a copy never votes"), "{text}");
-    let beside = ais_node::inspect::inspect(&disks.0, &mountpaths[2..], false).unwrap();
+    let beside = Options { dir: disks.0.clone(), mountpaths: mountpaths[2..].to_vec(), ..Options::default() };
+    let beside = inspect(&beside).unwrap();
     assert!(beside.contains("test-cluster") && beside.contains("d: none"), "{beside}");
     for mountpath in &mountpaths {
         copies::remove(mountpath).unwrap();

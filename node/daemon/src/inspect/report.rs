@@ -7,9 +7,11 @@ use ais_ha::Genesis;
 use ais_meta::{Kind, Stamp, State, Voter};
 use serde::Serialize;
 
+use super::Options;
 use crate::disk::frame::{FileKind, FrameError};
 use crate::disk::load::{self, Files, Found, Records};
 use crate::disk::{DiskError, aside, copies};
+use crate::tls::Scheme;
 
 /// A State, in short.
 #[derive(Debug, Serialize)]
@@ -108,14 +110,10 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(
-        directory: &Path,
-        mountpaths: &[PathBuf],
-        files: &Files,
-        found: &Result<Found, DiskError>,
-    ) -> std::io::Result<Self> {
+    pub(super) fn new(options: &Options, files: &Files, found: &Result<Found, DiskError>) -> std::io::Result<Self> {
+        let directory: &Path = &options.dir;
         let own = directory.join(FileKind::Copy.name()).exists().then(|| directory.to_owned());
-        let copies: Vec<CopyHeld> = own.iter().chain(mountpaths).map(|path| copy(path)).collect();
+        let copies: Vec<CopyHeld> = own.iter().chain(&options.mountpaths).map(|path| copy(path)).collect();
         let (verdict, problem) = match found {
             _ if own.is_some() && files.identity.is_none() => ("copy", None),
             Ok(Found::Good(_)) => ("good", None),
@@ -128,7 +126,7 @@ impl Report {
             _ => None,
         };
         let (advice, command) = match found {
-            Ok(Found::Good(records)) => advice(records),
+            Ok(Found::Good(records)) => advice(records, options.ca_file.as_deref()),
             _ if verdict == "copy" => (COPY_ADVICE.to_owned(), None),
             Ok(Found::Fresh) => ("nothing is lost here: the next start formats it".to_owned(), None),
             Ok(Found::Bad(_)) => {
@@ -229,7 +227,7 @@ fn disk(records: &Records) -> Disk {
 }
 
 /// What an administrator may do with it: only one whose majority is lost for good has anything to do at all.
-fn advice(records: &Records) -> (String, Option<String>) {
+fn advice(records: &Records, ca_file: Option<&Path>) -> (String, Option<String>) {
     let hard = load::hard_state(records);
     let start = |why: &str| (format!("start the node: {why}"), None);
     let state = match (&hard.genesis, hard.accepted) {
@@ -262,7 +260,11 @@ fn advice(records: &Records) -> (String, Option<String>) {
         "start the node; with a majority of the voters above, that is all. Only if a majority is lost for good, and {stamp} is the highest stamp of all survivors (run inspect on each; higher incarnation, then epoch, then sequence), start the survivors and confirm it:"
     );
     let control = &voter.addresses.control;
-    (text, Some(format!("ais-node recover http://{control} --stamp {stamp} --secret-file FILE")))
+    let (scheme, ca) = match ca_file {
+        Some(file) => (Scheme::Https, format!(" --ca-file {}", file.display())),
+        None => (Scheme::Http, String::new()),
+    };
+    (text, Some(format!("ais-node recover {scheme}://{control} --stamp {stamp} --secret-file FILE{ca}")))
 }
 
 fn find(state: &State, node: &ais_meta::NodeId) -> Option<Voter> {

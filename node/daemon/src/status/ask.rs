@@ -73,7 +73,7 @@ struct Refused {
 }
 
 pub(super) async fn ask(url: &str, token: Option<&str>, ca_file: Option<&Path>) -> Result<Seen, String> {
-    let base = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let base = tls::base(url, ca_file);
     let url = format!("{}/v1/cluster?what=ha", base.trim_end_matches('/'));
     let tls = ca_file.map_or_else(|| tls::nobody().map_err(|e| e.to_string()), tls::trusting)?;
     let builder = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).tls_backend_preconfigured(tls);

@@ -112,6 +112,36 @@ async fn files_are_followed_and_what_does_not_fit_changes_nothing() {
     assert!(!format!("{tls:?}").contains("BEGIN"));
 }
 
+#[test]
+fn what_others_would_not_accept_does_not_replace_what_they_accept() {
+    let (dir, ca, other) = (Dir::new(), authority("one"), authority("two"));
+    let tls = Tls::new(dir.write(&ca.leaf("g1", -HOUR, HOUR), &ca.pem), "g1");
+    let good = tls.now().material.unwrap().certificate.clone();
+    let worse = [
+        (ca.leaf("g2", -HOUR, HOUR), &ca.pem, "does not name g1"),
+        (ca.leaf("g1", -2 * HOUR, -HOUR), &ca.pem, "expired at"),
+        (ca.leaf("g1", HOUR, 2 * HOUR), &ca.pem, "holds from"),
+        (other.leaf("g1", -HOUR, HOUR), &ca.pem, "no authority"),
+    ];
+    for (leaf, ca, why) in &worse {
+        let told = tls.take(Material::read(&dir.write(leaf, ca)));
+        assert!(told.as_ref().is_some_and(|told| told.contains(why)), "{told:?} instead of {why}");
+        assert_eq!((tls.now().material.unwrap().certificate.clone(), tls.now().problem), (good.clone(), None));
+    }
+    // Nothing is lost where nothing is good: the newest shows what is wrong.
+    let tls = Tls::new(dir.write(&worse[1].0, &ca.pem), "g1");
+    assert_eq!(tls.take(Material::read(&dir.write(&worse[0].0, &ca.pem))), None);
+    assert!(tls.now().problem.is_some_and(|why| why.contains("does not name g1")));
+}
+
+#[test]
+fn commands_take_urls_without_a_scheme() {
+    let ca = Path::new("ca.crt");
+    assert_eq!(base("g1:51080", None), "http://g1:51080");
+    assert_eq!(base("g1:51080", Some(ca)), "https://g1:51080");
+    assert_eq!(base("http://g1:51080", Some(ca)), "http://g1:51080");
+}
+
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let dialled = TcpStream::connect(listener.local_addr().unwrap());
