@@ -50,8 +50,8 @@ use crate::template::{PodTemplate, free_object};
 #[x_kube(
     validation = Rule::new("has(self.clusterID) == has(oldSelf.clusterID) && (!has(self.clusterID) || self.clusterID == oldSelf.clusterID)")
         .message("spec.clusterID cannot be changed, added or removed after creation"),
-    validation = Rule::new("(has(self.tls) && has(self.tls.mode) ? self.tls.mode : 'Disabled') == (has(oldSelf.tls) && has(oldSelf.tls.mode) ? oldSelf.tls.mode : 'Disabled') || (has(self.state) && self.state == 'Stopped' && has(oldSelf.state) && oldSelf.state == 'Stopped')")
-        .message("spec.tls.mode changes only while the cluster is stopped: set spec.state to Stopped first, then change the mode, then set spec.state to Running"),
+    validation = Rule::new("((has(self.tls) && has(self.tls.mode) ? self.tls.mode : 'Disabled') == (has(oldSelf.tls) && has(oldSelf.tls.mode) ? oldSelf.tls.mode : 'Disabled') && (has(self.tls) && has(self.tls.secretRef) ? self.tls.secretRef.name : '') == (has(oldSelf.tls) && has(oldSelf.tls.secretRef) ? oldSelf.tls.secretRef.name : '')) || (has(self.state) && self.state == 'Stopped' && has(oldSelf.state) && oldSelf.state == 'Stopped')")
+        .message("spec.tls.mode and secretRef change only while the cluster is stopped: set spec.state to Stopped first, then change them, then set spec.state to Running; the content of a Secret may be replaced at any time"),
     validation = Rule::new("!has(self.accessGateways) || !has(self.tls) || !has(self.tls.mode) || self.tls.mode == 'Disabled'")
         .message("spec.accessGateways go with tls.mode Disabled only: their pods have no names that a certificate could hold")
 )]
@@ -558,7 +558,13 @@ pub struct TlsSpec {
     pub secret_ref: Option<LocalReference>,
     /// With mode `SelfManaged`: further names and addresses of the certificate, for clients that come by a load
     /// balancer.
-    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    #[schemars(
+        length(max = 16),
+        inner(
+            length(min = 1, max = 253),
+            regex(pattern = r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$|^[0-9A-Fa-f:.]+$")
+        )
+    )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
 }
