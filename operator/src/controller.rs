@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ais_crds::{AISCluster, DeletionPolicy, Transition};
+use ais_crds::{AISCluster, DeletionPolicy, TlsMode, Transition};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
@@ -45,6 +45,7 @@ use crate::plan::order::Order;
 use crate::plan::primary::{Decision, Hold, Transfer};
 use crate::plan::{Plan, plan};
 use crate::scope::{Part, Scope};
+use crate::tls::{TlsFacts, trust};
 use crate::validate::{Invalid, validate};
 use crate::{conditions, desired, status, unreadable};
 
@@ -133,19 +134,22 @@ impl Context {
         }
     }
 
-    /// The way to the nodes of a cluster; `ca` where they have TLS.
+    /// The way to the nodes of a cluster, by its mode of TLS: a Secret that is gone never makes a call a plain one.
     ///
     /// # Errors
-    /// [`CallError`] if the authorities cannot be read.
-    pub fn way(&self, uid: &str, names: &Names, ca: Option<&str>) -> Result<Http, CallError> {
-        let Some(ca) = ca else { return Ok(self.http.clone()) };
+    /// [`CallError`] if no client can be made.
+    pub fn way(&self, uid: &str, names: &Names, mode: TlsMode, facts: &TlsFacts) -> Result<Http, CallError> {
+        if mode == TlsMode::Disabled {
+            return Ok(self.http.clone());
+        }
+        let ca = trust(facts);
         let mut known = self.https.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, http)) = known.get(uid).filter(|(of, _)| of == ca) {
+        if let Some((_, http)) = known.get(uid).filter(|(of, _)| *of == ca) {
             return Ok(http.clone());
         }
         let hosts = Role::ALL.map(|role| names.host(role, &names.pod(role, 0)));
-        let http = Caller::https(ca, &hosts)?;
-        known.insert(uid.to_owned(), (ca.to_owned(), http.clone()));
+        let http = Caller::https(&ca, &hosts)?;
+        known.insert(uid.to_owned(), (ca, http.clone()));
         Ok(http)
     }
 
@@ -467,8 +471,8 @@ fn send(ctx: &Arc<Context>, key: &ClusterKey, observed: &Observed, primary: &str
 }
 
 fn caller(ctx: &Context, observed: &Observed) -> Option<Caller> {
-    let ca = observed.tls.server.as_ref().map(|server| server.ca.as_str());
-    let http = ctx.way(observed.uid(), &observed.names(), ca).ok()?;
+    let mode = observed.cluster.spec.tls.mode;
+    let http = ctx.way(observed.uid(), &observed.names(), mode, &observed.tls).ok()?;
     Caller::new(http, &observed.secret.content).ok()
 }
 

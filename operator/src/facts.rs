@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::names::{
     ANNOTATION_CREDENTIALS, ANNOTATION_DISCOVERY, ANNOTATION_REPLICAS, CONTAINER, LABEL_CLUSTER_ID, LABEL_FORMED,
-    LABEL_REMOVED, LABEL_RETAINED, LABEL_ROLE, Names, Role,
+    LABEL_REMOVED, LABEL_RETAINED, LABEL_ROLE, Names, Role, TLS_VOLUME,
 };
 use crate::perform::TransferOutcome;
 use crate::plan::config::ConfigCall;
@@ -207,6 +207,8 @@ pub struct PodFact {
     pub discovery: Option<String>,
     /// Digest of the secret and the certificate that it was told to read.
     pub credentials: Option<String>,
+    /// Secret of the certificate that it was made with; its ports are plain without.
+    pub tls_secret: Option<String>,
 }
 
 /// What keeps a pod from coming up.
@@ -265,6 +267,11 @@ fn trouble(status: &PodStatus) -> Option<Trouble> {
     })
 }
 
+fn tls_secret(pod: &Pod) -> Option<String> {
+    let volumes = pod.spec.as_ref()?.volumes.as_ref()?;
+    volumes.iter().find(|volume| volume.name == TLS_VOLUME)?.secret.as_ref()?.secret_name.clone()
+}
+
 impl PodFact {
     /// Takes what matters from a pod; `None` for pods that are not of this cluster's sets.
     #[must_use]
@@ -299,6 +306,7 @@ impl PodFact {
             labelled_primary: labels.get(LABEL_ROLE).is_some_and(|v| v == "primary"),
             discovery: annotations.get(ANNOTATION_DISCOVERY).cloned(),
             credentials: annotations.get(ANNOTATION_CREDENTIALS).cloned(),
+            tls_secret: tls_secret(pod),
         })
     }
 }

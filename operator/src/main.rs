@@ -62,11 +62,11 @@ struct RunArgs {
     /// Seconds that certificates of clusters with spec.tls.mode SelfManaged hold. For tests: a rotation follows after
     /// two thirds of it.
     #[arg(long, env = "AIS_TLS_CERTIFICATE_SECONDS", default_value_t = Lifetimes::default().certificate_s,
-        value_parser = clap::value_parser!(i64).range(30..))]
+        value_parser = clap::value_parser!(i64).range(30..=Lifetimes::MAX_S))]
     tls_certificate_seconds: i64,
-    /// Seconds that their authorities hold.
+    /// Seconds that their authorities hold: at least three times as long.
     #[arg(long, env = "AIS_TLS_AUTHORITY_SECONDS", default_value_t = Lifetimes::default().authority_s,
-        value_parser = clap::value_parser!(i64).range(60..))]
+        value_parser = clap::value_parser!(i64).range(90..=Lifetimes::MAX_S))]
     tls_authority_seconds: i64,
     /// Address of /metrics.
     #[arg(long, env = "AIS_OPERATOR_LISTEN", default_value = "0.0.0.0:8080")]
@@ -164,6 +164,8 @@ fn logging(args: &RunArgs) -> anyhow::Result<()> {
 #[tokio::main(flavor = "current_thread")]
 async fn run(args: RunArgs) -> anyhow::Result<()> {
     logging(&args)?;
+    let lifetimes = Lifetimes::new(args.tls_certificate_seconds, args.tls_authority_seconds);
+    let lifetimes = lifetimes.map_err(anyhow::Error::msg)?;
     let client = Client::try_default().await.context("no way to the API server")?;
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
@@ -190,15 +192,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let namespace = own.unwrap_or(args.lease_namespace);
     let ctx = Arc::new(Context::new(
         client.clone(),
-        Defaults {
-            image: args.node_image,
-            domain: args.cluster_domain,
-            namespace,
-            lifetimes: Lifetimes {
-                certificate_s: args.tls_certificate_seconds,
-                authority_s: args.tls_authority_seconds,
-            },
-        },
+        Defaults { image: args.node_image, domain: args.cluster_domain, namespace, lifetimes },
         Caller::http()?,
         hub,
         metrics.clone(),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ais_crds::Ports;
+use ais_crds::{Ports, TlsMode, TlsSpec};
 
 /// Label that every object of a cluster carries, with the cluster's name.
 pub const LABEL_CLUSTER: &str = "aiscluster.dev/cluster";
@@ -41,6 +41,8 @@ pub const ANNOTATION_CREDENTIALS: &str = "aiscluster.dev/credentials";
 pub const ANNOTATION_ROTATION: &str = "aiscluster.dev/rotation";
 /// Annotation of the Secret: how far the rotation is.
 pub const ANNOTATION_ROTATION_STEP: &str = "aiscluster.dev/rotation-step";
+/// Volume of a pod with its certificate; pods without TLS have none.
+pub const TLS_VOLUME: &str = "tls";
 /// Container of gateways and targets.
 pub const CONTAINER: &str = "ais-node";
 /// Component of access gateways. They are no role: they have no ordinals, never lead and never vote.
@@ -123,7 +125,13 @@ impl Names {
     /// URL for clients in Kubernetes.
     #[must_use]
     pub fn endpoint(&self, scheme: &str) -> String {
-        format!("{scheme}://{}.{}.svc.{}:{}", self.cluster, self.namespace, self.domain, self.ports.public)
+        format!("{scheme}://{}:{}", self.service_host(&self.service()), self.ports.public)
+    }
+
+    /// Full DNS name of a Service.
+    #[must_use]
+    pub fn service_host(&self, service: &str) -> String {
+        format!("{service}.{}.svc.{}", self.namespace, self.domain)
     }
 
     /// Claim template and volume of a target's data volume, from 0.
@@ -172,6 +180,16 @@ impl Names {
     #[must_use]
     pub fn certificate(&self) -> String {
         format!("{}-tls", self.cluster)
+    }
+
+    /// Secret that the nodes' certificate is read from; none without TLS.
+    #[must_use]
+    pub fn tls_secret(&self, tls: &TlsSpec) -> Option<String> {
+        match tls.mode {
+            TlsMode::Disabled => None,
+            TlsMode::SelfManaged => Some(self.certificate()),
+            TlsMode::SecretRef => Some(tls.secret_ref.as_ref().map(|r| r.name.clone()).unwrap_or_default()),
+        }
     }
 
     /// Labels that select the pods of one role. They never change: selectors are immutable.

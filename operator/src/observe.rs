@@ -22,8 +22,8 @@ use crate::hub::{ClusterKey, Watched};
 use crate::names::{ANNOTATION_ROTATION, ANNOTATION_ROTATION_STEP, Names, Role, selector_text};
 use crate::perform::{CallError, Caller, Node, views};
 use crate::plan::primary::at_hand;
-use crate::tls::Readers;
 use crate::tls::issue::{IssueError, renewed};
+use crate::tls::{Readers, trust};
 use crate::validate::hex;
 use crate::view::Report;
 
@@ -86,11 +86,11 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
     let request = &cluster.spec.auth.member_secret_rotation;
     let secret = secret(ctx, &names, uid.clone(), request, &live)?;
     let found = certificates::read(client, &names, &cluster, &live).await?;
-    let http = ctx.way(&uid, &names, found.server.as_ref().map(|server| server.ca.as_str()))?;
-    let caller = Caller::new(http, &secret.content)?;
+    let mode = cluster.spec.tls.mode;
+    let caller = Caller::new(ctx.way(&uid, &names, mode, &found)?, &secret.content)?;
     let nodes = watched(&names, &pods);
-    let trust = found.server.as_ref().map(|server| server.ca.as_str()).unwrap_or_default();
-    ctx.hub.sync(key, &format!("{}\n{trust}", secret.content), &caller, nodes.clone());
+    // Streams are opened anew when the way to the nodes changes.
+    ctx.hub.sync(key, &format!("{mode:?}\n{}\n{}", secret.content, trust(&found)), &caller, nodes.clone());
     let mut reports = ctx.hub.reports(key, SETTLE).await;
     let moves = at_hand(&cluster.spec.primary, cluster.status.as_ref().map(|s| &s.primary));
     let fresh = ctx.takes_fresh(key) || moves || ends(&cluster, &sets);

@@ -10,6 +10,7 @@ pub mod content;
 pub mod issue;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ais_crds::{TlsMode, TlsSpec};
 use jiff::Timestamp;
@@ -57,6 +58,25 @@ impl Default for Lifetimes {
 }
 
 impl Lifetimes {
+    /// A century: no calendar ends before such a certificate does.
+    pub const MAX_S: i64 = 100 * 365 * 24 * 3600;
+    /// An authority is replaced after two thirds of its life: in the rest a certificate of it has to fit, and the overlap.
+    const AUTHORITY_TIMES: i64 = 3;
+
+    /// Checks them against each other.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn new(certificate_s: i64, authority_s: i64) -> Result<Self, String> {
+        if authority_s / Self::AUTHORITY_TIMES < certificate_s {
+            let times = Self::AUTHORITY_TIMES;
+            return Err(format!(
+                "authorities that hold {authority_s} s cannot sign certificates that hold {certificate_s} s: at least {times} times as long is needed"
+            ));
+        }
+        Ok(Self { certificate_s, authority_s })
+    }
+
     /// How long a new authority is published before a certificate of it is shown: clients have to fetch it.
     #[must_use]
     pub fn overlap_s(self) -> i64 {
@@ -97,6 +117,8 @@ pub struct TlsFacts {
     pub server: Option<Server>,
     /// What the user's Secret lacks.
     pub missing: Option<Problem>,
+    /// Authorities as they were last published: what counts while the Secret is gone or does not read.
+    pub published: Option<String>,
     /// What this pass drew.
     pub issued: Vec<String>,
 }
@@ -133,14 +155,14 @@ impl Parsed {
         self.not_after_s.saturating_sub(self.not_before_s)
     }
 
-    /// Two thirds of its life are over.
+    /// Two thirds of its life are over, or it begins later than now: the clock went back since it was made.
     fn is_old(&self, now_s: i64) -> bool {
-        now_s >= self.not_before_s.saturating_add(self.life_s() / 3 * 2)
+        now_s >= self.not_before_s.saturating_add(self.life_s() / 3 * 2) || now_s < self.not_before_s
     }
 
-    /// A tenth of its life is left.
+    /// A tenth of its life is left, or it does not hold yet.
     fn is_pressing(&self, now_s: i64) -> bool {
-        now_s >= self.not_after_s.saturating_sub(self.life_s() / 10)
+        now_s >= self.not_after_s.saturating_sub(self.life_s() / 10) || now_s < self.not_before_s
     }
 
     /// Whether this authority signed it.
@@ -154,11 +176,35 @@ impl Parsed {
     }
 }
 
-/// The first certificate of a text, as text.
+/// The certificates of a text as texts. Whatever else it holds is left out: a bundle may have a key in it, and what is
+/// published must not.
+pub fn blocks(pem: &str) -> impl Iterator<Item = &str> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let mut rest = pem;
+    std::iter::from_fn(move || {
+        let from = rest.find(BEGIN)?;
+        let to = from + rest[from..].find(END)? + END.len();
+        let block = &rest[from..to];
+        rest = &rest[to..];
+        Some(block)
+    })
+}
+
+/// The certificates that still hold at a time; none that cannot be read.
 #[must_use]
-pub fn first_block(pem: &str) -> &str {
-    const END: &str = "-----END CERTIFICATE-----\n";
-    pem.find(END).map_or(pem, |at| &pem[..at + END.len()])
+pub fn unexpired(pem: &str, now_s: i64) -> String {
+    let holds = |block: &&str| parse(block).is_ok_and(|found| found.iter().all(|c| now_s < c.not_after_s));
+    blocks(pem).filter(holds).flat_map(|block| [block, "\n"]).collect()
+}
+
+/// The authorities by which the operator verifies nodes, and which it publishes: those of the Secret; what was last
+/// published while that is gone or does not read, because the nodes go on with what they have. Certificates only.
+#[must_use]
+pub fn trust(facts: &TlsFacts) -> String {
+    let of_secret = facts.server.as_ref().map(|server| server.ca.as_str()).filter(|ca| parse(ca).is_ok());
+    let text = of_secret.or(facts.published.as_deref()).unwrap_or_default();
+    blocks(text).flat_map(|block| [block, "\n"]).collect()
 }
 
 /// Digests of the certificates in a text, sorted as the nodes show them.
@@ -199,8 +245,8 @@ fn parse_one(der: CertificateDer<'static>) -> Result<Parsed, String> {
 }
 
 fn address(bytes: &[u8]) -> Option<String> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(|b| std::net::IpAddr::from(b).to_string());
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(|b| std::net::IpAddr::from(b).to_string())).ok()
+    let v4 = <[u8; 4]>::try_from(bytes).map(|b| IpAddr::from(b).to_string());
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(|b| IpAddr::from(b).to_string())).ok()
 }
 
 fn trusted(
@@ -219,14 +265,16 @@ fn trusted(
 #[must_use]
 pub fn wanted_names(names: &Names, spec: &TlsSpec) -> BTreeSet<String> {
     let (ns, domain) = (&names.namespace, &names.domain);
-    let mut wanted: BTreeSet<String> = spec.names.iter().cloned().collect();
+    // Addresses as a certificate gives them back: another spelling would be another certificate at every look.
+    let spelt = |name: &String| name.parse::<IpAddr>().map_or_else(|_| name.clone(), |address| address.to_string());
+    let mut wanted: BTreeSet<String> = spec.names.iter().map(spelt).collect();
     for role in Role::ALL {
         let set = names.set(role);
         wanted.extend([format!("*.{set}.{ns}.svc.{domain}"), format!("*.{set}.{ns}.svc")]);
     }
     for service in [names.service(), names.primary()] {
         wanted.extend([
-            format!("{service}.{ns}.svc.{domain}"),
+            names.service_host(&service),
             format!("{service}.{ns}.svc"),
             format!("{service}.{ns}"),
             service,
@@ -349,9 +397,7 @@ pub fn required_hosts(observed: &Observed) -> Vec<String> {
         Role::Gateway => spec.gateways.replicas,
         Role::Target => spec.targets.replicas,
     };
-    let services = [names.service(), names.primary()];
-    let mut hosts: Vec<String> =
-        services.iter().map(|s| format!("{s}.{}.svc.{}", names.namespace, names.domain)).collect();
+    let mut hosts = vec![names.service_host(&names.service()), names.service_host(&names.primary())];
     for role in Role::ALL {
         hosts.extend((0..replicas(role)).map(|n| names.host(role, &names.pod(role, n))));
     }
@@ -379,7 +425,11 @@ pub fn verdict(observed: &Observed) -> (bool, &'static str, String) {
     if left_s < own.life_s() / 4 {
         return (false, "ExpiringSoon", format!("the certificate ends at {until} and was not renewed"));
     }
-    (true, "Valid", format!("the certificate is valid until {until}"))
+    let readers = Readers::of(&observed.pods, &observed.reports);
+    let authorities = observed.tls.server.as_ref().map(|server| prints(&server.ca)).unwrap_or_default();
+    let behind = readers.behind(&own.print, &authorities);
+    let behind = if behind.is_empty() { String::new() } else { format!("; not read yet by {}", behind.join(", ")) };
+    (true, "Valid", format!("the certificate is valid until {until}{behind}"))
 }
 
 /// The certificate in use, if it will be accepted.

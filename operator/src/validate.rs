@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Affinity, EnvVar, TopologySpreadConstraint};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use ais_crds::{PodTemplate, TlsMode};
+use ais_crds::PodTemplate;
 
 use crate::facts::Observed;
 use crate::names::Names;
@@ -103,12 +103,7 @@ pub fn validate(observed: &Observed) -> Result<Valid, Invalid> {
 
 /// Nodes that nobody accepts must not come up; those that are there are left alone, and `CertificatesValid` tells.
 fn tls_secret(observed: &Observed, names: &Names) -> Result<Option<String>, Invalid> {
-    let tls = &observed.cluster.spec.tls;
-    let secret = match tls.mode {
-        TlsMode::Disabled => return Ok(None),
-        TlsMode::SelfManaged => names.certificate(),
-        TlsMode::SecretRef => tls.secret_ref.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
-    };
+    let Some(secret) = names.tls_secret(&observed.cluster.spec.tls) else { return Ok(None) };
     match crate::tls::checked(observed) {
         Err(problem) if observed.sets.is_empty() => {
             let message = format!("{}; no pods are made before", problem.message);

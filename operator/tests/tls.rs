@@ -9,7 +9,7 @@ use ais_meta::auth::{Secret, Secrets};
 use ais_operator::apply::Write;
 use ais_operator::facts::{Kind, SecretFact, Step};
 use ais_operator::tls::issue::{authority, certificate, renewed};
-use ais_operator::tls::{Lifetimes, Pair, Readers, Server, TlsFacts, content, parse, prints, wanted_names};
+use ais_operator::tls::{Lifetimes, Pair, Readers, Server, TlsFacts, content, parse, prints, trust, wanted_names};
 use ais_operator::validate::validate;
 use ais_operator::view::TlsView;
 use common::{Pass, World};
@@ -213,6 +213,155 @@ fn a_lost_authority_is_replaced_without_a_gap() {
     kept.0.observed.live.remove(&(Kind::Secret, "demo-tls".to_owned()));
     kept.step();
     assert_ne!(kept.print(), before);
+}
+
+#[test]
+fn with_both_secrets_lost_what_was_published_is_still_trusted() {
+    let mut kept = Kept::settled(self_managed());
+    let old = prints(&kept.server().ca);
+    for name in ["demo-ca", "demo-tls"] {
+        kept.0.observed.live.remove(&(Kind::Secret, name.to_owned()));
+    }
+    kept.step();
+    let both = prints(&kept.server().ca);
+    assert!(both.len() == 2 && both.contains(&old[0]), "{both:?}");
+    kept.everybody_reads();
+    kept.step();
+    assert!(!prints(&kept.server().ca).contains(&old[0]), "it leaves when everybody shows the new one");
+}
+
+#[test]
+fn a_clock_that_went_back_makes_certificates_that_hold_now() {
+    let mut kept = Kept::settled(self_managed());
+    let (old, before) = (prints(&kept.server().ca), kept.print());
+    kept.0.observed.now -= jiff::SignedDuration::from_hours(24 * 30);
+    assert_eq!(kept.0.pass().condition("CertificatesValid").1, "NotYetValid");
+    for _ in 0..3 {
+        kept.step();
+        kept.everybody_reads();
+    }
+    assert_eq!(kept.0.pass().condition("CertificatesValid"), ("True".into(), "Valid".into()));
+    let now = prints(&kept.server().ca);
+    assert!(kept.print() != before && now.len() == 1 && now != old);
+    kept.step();
+    assert!(kept.step().writes.is_empty());
+}
+
+#[test]
+fn a_certificate_ends_no_later_than_its_authority() {
+    let world = World::new(json!({}));
+    let (names, now) = (world.names(), world.observed.now);
+    let signer = authority(&names, now, 100).unwrap();
+    let own = certificate(&signer, &["a".to_owned()].into(), now, 90 * DAY).unwrap();
+    assert_eq!(parse(&own.certs).unwrap()[0].not_after_s, parse(&signer.certs).unwrap()[0].not_after_s);
+}
+
+#[test]
+fn an_address_is_one_name_however_it_is_spelt() {
+    let mut kept =
+        Kept::settled(json!({"tls": {"mode": "SelfManaged", "names": ["2001:DB8:0:0::7", "Ais.example.com"]}}));
+    assert!(parse(&kept.server().own.certs).unwrap()[0].names.contains("2001:db8::7"));
+    assert!(kept.step().writes.is_empty());
+}
+
+#[test]
+fn names_are_within_their_limits_in_the_longest_cluster() {
+    let mut world = World::new(json!({}));
+    world.observed.cluster.metadata.name = Some("n".repeat(40));
+    world.observed.cluster.metadata.namespace = Some("s".repeat(63));
+    let signer = authority(&world.names(), world.observed.now, DAY).unwrap();
+    let wanted = wanted_names(&world.names(), &world.observed.cluster.spec.tls);
+    let own = certificate(&signer, &wanted, world.observed.now, DAY).unwrap();
+    assert!(wanted.iter().all(|name| name.len() <= 253 && name.split('.').all(|label| label.len() <= 63)));
+    let server = Server { own, ca: signer.certs };
+    let hosts = ais_operator::tls::required_hosts(&world.observed);
+    let checked = ais_operator::tls::check(&server, &hosts, world.observed.now);
+    assert!(checked.is_ok(), "{checked:?}");
+    // The standard allows 64 characters of a common name.
+    let ders = x509_parser::pem::Pem::iter_from_buffer(server.ca.as_bytes());
+    for pem in ders {
+        let pem = pem.unwrap();
+        let subject =
+            pem.parse_x509().unwrap().subject().iter_common_name().next().unwrap().as_str().unwrap().to_owned();
+        assert_eq!(subject.len(), 64, "{subject}");
+    }
+}
+
+#[test]
+fn a_users_secret_that_goes_away_leaves_everything_as_it_is() {
+    let mut world = World::new(json!({"tls": {"mode": "SecretRef", "secretRef": {"name": "mine"}}}));
+    world.observed.tls = good(&world, 90);
+    world.step();
+    world.start_pods();
+    world.lead("demo-gateway-0", 1);
+    let ca = world.observed.tls.server.clone().unwrap().ca;
+    for _ in 0..4 {
+        world.step();
+    }
+    let published = content::published(&world.names(), &world.observed.live);
+    assert_eq!(published.as_ref(), Some(&ca));
+    let mut unreadable = good(&world, 90);
+    unreadable.server.as_mut().unwrap().ca = "none".to_owned();
+    for gone in [content::users("mine", None), unreadable] {
+        let gone = TlsFacts { published: published.clone(), ..gone };
+        // Nodes have read it: the operator goes on verifying them by it, and clients go on finding it.
+        assert_eq!(trust(&gone), ca);
+        world.observed.tls = gone;
+        let pass = world.pass();
+        assert_eq!(pass.condition("CertificatesValid").0, "False");
+        assert!(pass.writes.is_empty(), "{:?}", pass.writes);
+    }
+}
+
+#[test]
+fn a_key_beside_the_authorities_is_never_published() {
+    let mut world = World::new(json!({"tls": {"mode": "SecretRef", "secretRef": {"name": "mine"}}}));
+    let mut facts = good(&world, 90);
+    let server = facts.server.as_mut().unwrap();
+    server.ca = format!("{}{}", server.own.key, server.ca);
+    world.observed.tls = facts;
+    world.step();
+    let live = &world.observed.live[&(Kind::ConfigMap, "demo-ca".to_owned())];
+    assert!(live.to_string().contains("BEGIN CERTIFICATE") && !live.to_string().contains("PRIVATE"), "{live}");
+}
+
+#[test]
+fn running_again_before_the_old_pods_ended_ends_them_first() {
+    let mut world = World::settled(json!({}));
+    // The mode was changed while the cluster was on its way to its end, and Running came at once.
+    world.set_spec(json!({"tls": {"mode": "SelfManaged"}}));
+    let mut kept = Kept(world);
+    let pods: Vec<String> = kept.0.observed.pods.iter().map(|pod| pod.name.clone()).collect();
+    pods.iter().for_each(|pod| kept.0.lose(pod));
+    for (seconds, replicas) in [(0, 3), (31, 0)] {
+        kept.0.after(seconds);
+        kept.step();
+        kept.step();
+        let set = &kept.0.observed.live[&(Kind::StatefulSet, "demo-gateway".to_owned())];
+        assert_eq!(set["spec"]["replicas"], replicas, "after {seconds} s");
+        let pass = kept.0.pass();
+        assert!(pass.message("Progressing").contains("before spec.tls changed"), "{}", pass.message("Progressing"));
+    }
+    kept.0.observed.pods.clear();
+    kept.step();
+    kept.step();
+    let set = &kept.0.observed.live[&(Kind::StatefulSet, "demo-gateway".to_owned())];
+    assert_eq!(set["spec"]["replicas"], 3);
+    kept.0.start_pods();
+    assert!(kept.0.observed.pods.iter().all(|pod| pod.tls_secret.as_deref() == Some("demo-tls")));
+}
+
+#[test]
+fn monitors_scrape_by_tls_and_verify() {
+    let mut kept = Kept(World::new(json!({"tls": {"mode": "SelfManaged"}, "monitoring": {"podMonitor": true}})));
+    kept.0.observed.pod_monitors = true;
+    kept.step();
+    let endpoint = &kept.0.observed.live[&(Kind::PodMonitor, "demo".to_owned())]["spec"]["podMetricsEndpoints"][0];
+    assert_eq!(endpoint["scheme"], "https");
+    assert_eq!(endpoint["tlsConfig"]["ca"]["configMap"], json!({"name": "demo-ca", "key": "ca.crt"}));
+    let name = endpoint["tlsConfig"]["serverName"].as_str().unwrap().to_owned();
+    assert!(ais_operator::tls::required_hosts(&kept.0.observed).contains(&name), "every certificate has it: {name}");
+    assert!(endpoint["tlsConfig"]["insecureSkipVerify"].is_null());
 }
 
 #[test]

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{Wanted, meta, wanted};
 use crate::facts::{Kind, Observed};
 use crate::names::Names;
+use crate::tls::CA_KEY;
 use crate::validate::Valid;
 
 /// Label that every namespace has, with its name.
@@ -86,19 +87,28 @@ pub(super) fn monitor(valid: &Valid, observed: &Observed) -> Option<Wanted> {
     let mut labels = asked.labels.clone();
     labels.extend(valid.names.labels());
     let metadata = serde_json::to_value(meta(observed, name.clone(), labels)).unwrap_or(Value::Null);
+    let mut endpoint = json!({
+        "port": "control",
+        "path": "/metrics",
+        // The chart's rules and dashboard group by it.
+        "relabelings": [{
+            "sourceLabels": ["__meta_kubernetes_pod_label_aiscluster_dev_cluster"],
+            "targetLabel": "cluster",
+        }],
+    });
+    if valid.tls_secret.is_some() {
+        endpoint["scheme"] = json!("https");
+        // Pods are scraped by address; the one certificate of all nodes names the Service.
+        endpoint["tlsConfig"] = json!({
+            "ca": {"configMap": {"name": valid.names.authority(), "key": CA_KEY}},
+            "serverName": valid.names.service_host(&valid.names.service()),
+        });
+    }
     let monitor = json!({
         "metadata": metadata,
         "spec": {
             "selector": {"matchLabels": valid.names.selector_all()},
-            "podMetricsEndpoints": [{
-                "port": "control",
-                "path": "/metrics",
-                // The chart's rules and dashboard group by it.
-                "relabelings": [{
-                    "sourceLabels": ["__meta_kubernetes_pod_label_aiscluster_dev_cluster"],
-                    "targetLabel": "cluster",
-                }],
-            }],
+            "podMetricsEndpoints": [endpoint],
             // Who leads is a metric: as a label it would begin new series at each move.
             "podTargetLabels": ["app.kubernetes.io/component"],
         },

@@ -15,7 +15,7 @@ use ais_crds::{AccessGatewaysSpec, PodTemplate};
 
 use super::placement;
 use crate::facts::Observed;
-use crate::names::{CONTAINER, Names, Role};
+use crate::names::{CONTAINER, Names, Role, TLS_VOLUME};
 use crate::tls::{CA_KEY, CERT_KEY, KEY_KEY};
 use crate::validate::{Placement, Valid};
 
@@ -158,7 +158,7 @@ fn container(valid: &Valid, observed: &Observed, shape: &Shape<'_>) -> Container
         mount("tmp", "/tmp", false),
     ];
     if valid.tls_secret.is_some() {
-        mounts.push(mount("tls", TLS_DIR, true));
+        mounts.push(mount(TLS_VOLUME, TLS_DIR, true));
     }
     mounts.extend((0..shape.volumes).map(|n| mount(&Names::data_volume(n), &data_dir(n), false)));
     let image = shape.image.or(spec.image.as_ref()).unwrap_or(&observed.defaults.image);
@@ -277,7 +277,7 @@ fn volumes(valid: &Valid, shape: &Shape<'_>) -> Vec<Volume> {
         ..Volume::default()
     };
     let tls = valid.tls_secret.as_ref().map(|secret| Volume {
-        name: "tls".into(),
+        name: TLS_VOLUME.into(),
         secret: Some(SecretVolumeSource {
             secret_name: Some(secret.clone()),
             default_mode: Some(0o440),

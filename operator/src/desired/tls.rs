@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
 use super::{Wanted, meta, wanted};
 use crate::facts::{Kind, Observed};
-use crate::tls::{CA_KEY, CA_KEY_KEY, CERT_KEY, KEY_KEY};
+use crate::tls::{CA_KEY, CA_KEY_KEY, CERT_KEY, KEY_KEY, trust};
 use crate::validate::Valid;
 
 pub(super) fn all(valid: &Valid, observed: &Observed) -> Vec<Wanted> {
@@ -24,10 +24,11 @@ pub(super) fn all(valid: &Valid, observed: &Observed) -> Vec<Wanted> {
             all.push(secret(valid, observed, valid.names.certificate(), "kubernetes.io/tls", &data));
         }
     }
-    if mode != TlsMode::Disabled
-        && let Some(server) = &facts.server
-    {
-        all.push(published(valid, observed, &server.ca));
+    if mode != TlsMode::Disabled {
+        let ca = trust(facts);
+        if !ca.is_empty() {
+            all.push(published(valid, observed, &ca));
+        }
     }
     all
 }

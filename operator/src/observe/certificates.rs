@@ -8,7 +8,7 @@ use kube::api::Api;
 use super::{ObserveError, api};
 use crate::names::Names;
 use crate::tls::TlsFacts;
-use crate::tls::content::{Live, own, users};
+use crate::tls::content::{Live, own, published, users};
 
 /// What there is.
 pub(super) async fn read(
@@ -25,7 +25,7 @@ pub(super) async fn read(
             let name = tls.secret_ref.as_ref().map(|r| r.name.as_str()).unwrap_or_default();
             let secrets: Api<Secret> = Api::namespaced(client.clone(), &names.namespace);
             let found = secrets.get_opt(name).await.map_err(api("secret of spec.tls.secretRef"))?;
-            Ok(users(name, found))
+            Ok(TlsFacts { published: published(names, live), ..users(name, found) })
         }
     }
 }

@@ -15,7 +15,7 @@ use jiff::SignedDuration;
 
 use super::operation;
 use super::order::Order;
-use crate::facts::Observed;
+use crate::facts::{Observed, PodFact};
 use crate::view::{Agreement, Leader, majority};
 
 /// How long the end of the pods waits for a primary that could announce it.
@@ -50,6 +50,13 @@ pub fn stop(observed: &Observed, agreement: &Agreement, formed: bool) -> Stop {
     if observed.cluster.spec.state == ClusterState::Stopped {
         return towards_the_end(observed, agreement, formed);
     }
+    if let Some(old) = of_before(observed) {
+        // Running came before the pods had ended: side by side the old and the new ones could not talk, and one after
+        // the other they would lose the majority half-way.
+        let stop = towards_the_end(observed, agreement, formed);
+        let waits_for = format!("{} to end, which was made before spec.tls changed", old.name);
+        return Stop { waits_for, ..stop };
+    }
     let mut stop = Stop::default();
     if agreement.stopping && agreement.leader.is_some() {
         // Running again before everybody had ended: silence is a loss again.
@@ -63,6 +70,13 @@ pub fn stop(observed: &Observed, agreement: &Agreement, formed: bool) -> Stop {
         stop.operation = Some(operation);
     }
     stop
+}
+
+/// A pod that others of now could not talk to: it has another certificate, or none. What pods are made with changes only
+/// while the cluster is stopped.
+fn of_before(observed: &Observed) -> Option<&PodFact> {
+    let wanted = observed.names().tls_secret(&observed.cluster.spec.tls);
+    observed.pods.iter().find(|pod| pod.tls_secret != wanted)
 }
 
 fn towards_the_end(observed: &Observed, agreement: &Agreement, formed: bool) -> Stop {

@@ -29,7 +29,13 @@ pub fn own(names: &Names, live: &Live) -> TlsFacts {
         let own = Pair { certs: data.remove(CERT_KEY)?, key: data.remove(KEY_KEY)? };
         Some(Server { own, ca: data.remove(CA_KEY)? })
     });
-    TlsFacts { authority, server, ..TlsFacts::default() }
+    TlsFacts { authority, server, published: published(names, live), ..TlsFacts::default() }
+}
+
+/// The authorities that clients are shown.
+#[must_use]
+pub fn published(names: &Names, live: &Live) -> Option<String> {
+    Some(live.get(&(Kind::ConfigMap, names.authority()))?["data"][CA_KEY].as_str()?.to_owned())
 }
 
 /// What a user made.

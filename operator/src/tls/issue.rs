@@ -10,7 +10,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-use super::{Lifetimes, Pair, Readers, Server, TlsFacts, due, first_block, parse, wanted_names};
+use super::{Lifetimes, Pair, Readers, Server, TlsFacts, blocks, due, parse, unexpired, wanted_names};
 use crate::names::Names;
 
 /// A certificate could not be made.
@@ -28,11 +28,11 @@ pub fn authority(names: &Names, now: Timestamp, life_s: i64) -> Result<Pair, Iss
     params.distinguished_name = subject(&format!("{}/{} {}", names.namespace, names.cluster, now.as_second()));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    within(&mut params, now, life_s);
+    within(&mut params, now, life_s, i64::MAX);
     Ok(Pair { certs: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
 }
 
-/// A certificate that the first of `authority` signs.
+/// A certificate that the first of `authority` signs. It never holds longer than that one.
 ///
 /// # Errors
 /// [`IssueError`]
@@ -49,7 +49,8 @@ pub fn certificate(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
-    within(&mut params, now, life_s);
+    let signer = parse(&authority.certs).ok().and_then(|all| Some(all.first()?.not_after_s));
+    within(&mut params, now, life_s, signer.unwrap_or(i64::MAX));
     Ok(Pair { certs: params.signed_by(&key, &issuer)?.pem(), key: key.serialize_pem() })
 }
 
@@ -76,7 +77,7 @@ pub fn renewed(
         return Ok(found);
     }
     let wanted = wanted_names(names, &cluster.spec.tls);
-    let TlsFacts { authority, server, mut issued, missing } = found;
+    let TlsFacts { authority, server, mut issued, missing, published } = found;
     // What does not read is made anew, as what is not there.
     let mut authority = authority.unwrap_or_default();
     let known = parse(&authority.certs).unwrap_or_default();
@@ -84,14 +85,17 @@ pub fn renewed(
     let due = due(now, lifetimes, &wanted, &known, own.as_ref(), readers);
     if due.authority {
         let fresh = self::authority(names, now, lifetimes.authority_s)?;
-        // What nodes trust now goes on being trusted, also when the authority's own Secret is lost.
-        let trusted =
-            if known.is_empty() { server.as_ref().map(|s| s.ca.clone()).unwrap_or_default() } else { authority.certs };
-        authority = Pair { certs: format!("{}{trusted}", fresh.certs), key: fresh.key };
+        // What nodes trust now goes on being trusted, also when the authority's own Secret is lost, or both are.
+        let trusted = if known.is_empty() {
+            server.as_ref().map(|s| s.ca.as_str()).or(published.as_deref()).unwrap_or_default()
+        } else {
+            authority.certs.as_str()
+        };
+        authority = Pair { certs: format!("{}{}", fresh.certs, unexpired(trusted, now.as_second())), key: fresh.key };
         issued.push("a new authority".to_owned());
     }
     if due.forget {
-        authority.certs = first_block(&authority.certs).to_owned();
+        authority.certs = blocks(&authority.certs).take(1).flat_map(|block| [block, "\n"]).collect();
         issued.push("the old authority is no longer trusted".to_owned());
     }
     let own = match server {
@@ -102,7 +106,7 @@ pub fn renewed(
         }
     };
     let server = Server { own, ca: authority.certs.clone() };
-    Ok(TlsFacts { authority: Some(authority), server: Some(server), missing, issued })
+    Ok(TlsFacts { authority: Some(authority), server: Some(server), missing, published, issued })
 }
 
 fn subject(name: &str) -> DistinguishedName {
@@ -115,10 +119,11 @@ fn subject(name: &str) -> DistinguishedName {
     subject
 }
 
-/// From a little before now: clocks differ.
-fn within(params: &mut CertificateParams, now: Timestamp, life_s: i64) {
+/// From a little before now: clocks differ. No later than `end_s`.
+fn within(params: &mut CertificateParams, now: Timestamp, life_s: i64, end_s: i64) {
     let before_s = (life_s / 20).min(300);
     let at = |s: i64| UNIX_EPOCH + Duration::from_secs(u64::try_from(s).unwrap_or(0));
     let from_s = now.as_second() - before_s;
-    (params.not_before, params.not_after) = (at(from_s).into(), at(from_s.saturating_add(life_s)).into());
+    let until_s = from_s.saturating_add(life_s).min(end_s);
+    (params.not_before, params.not_after) = (at(from_s).into(), at(until_s).into());
 }

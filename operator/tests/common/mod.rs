@@ -326,10 +326,17 @@ impl World {
                     running: true,
                     ready: true,
                     revision: set.revision.clone(),
+                    tls_secret: self.tls_secret(&names.set(role)),
                     ..PodFact::default()
                 });
             }
         }
+    }
+
+    fn tls_secret(&self, set: &str) -> Option<String> {
+        let pod = &self.observed.live[&(Kind::StatefulSet, set.to_owned())]["spec"]["template"]["spec"];
+        let volume = pod["volumes"].as_array()?.iter().find(|volume| volume["name"] == "tls")?;
+        Some(volume["secret"]["secretName"].as_str()?.to_owned())
     }
 
     fn make_claims(&mut self, names: &Names, role: Role, n: i32, uuid: &str) {
