@@ -27,7 +27,9 @@ tests fail for a rule without one, for one that no test ever used, and for a req
 - apiGroups: [""]
   resources: [configmaps, services]
   verbs: [get, list, watch, create, patch, delete]
-# The secret of a cluster, by its name only: no list and no watch, so nobody else's secrets are read in passing.
+# The member secret of a cluster, its authority and certificate, and the Secret that its spec.tls.secretRef names, each by
+# its name only: no list and no watch, so nobody else's secrets are read in passing. Names are those of clusters, so no
+# rule can list them; the scope `namespaces` keeps it to the namespaces that are watched.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, patch]
