@@ -85,16 +85,19 @@ impl std::fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Makes one call to `address` (`host:port`, or `https://host:port`) and waits at most `timeout` for the whole answer.
+/// Makes one call to `address` (`host:port`, `https://host:port`, or `https://NAME@host:port` for what proves to be NAME)
+/// and waits at most `timeout` for the whole answer.
 pub fn call(address: &str, call: Call<'_>, timeout: Duration) -> Result<Reply, Failure> {
     let end = Instant::now() + timeout;
     let (address, tls) = address.strip_prefix(HTTPS).map_or((address, false), |rest| (rest, true));
+    let (name, address) = address.split_once('@').map_or((None, address), |(name, rest)| (Some(name), rest));
     let target = resolve(address).map_err(Failure::NotSent)?;
     let tcp = TcpStream::connect_timeout(&target, timeout.min(CONNECT_TIMEOUT)).map_err(Failure::NotSent)?;
     let mut stream = Stream { tcp, tls: None };
     if tls {
         // Nothing of the call leaves before the other side has proven who it is.
-        stream.encrypt(address, end).map_err(Failure::NotSent)?;
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        stream.encrypt(name.unwrap_or(host), end).map_err(Failure::NotSent)?;
     }
     exchange(&mut stream, address, call, end).map_err(Failure::Lost)
 }
@@ -104,9 +107,17 @@ static TRUSTED: RwLock<Vec<CertificateDer<'static>>> = RwLock::new(Vec::new());
 
 /// Trusts the authorities in a file from now on.
 pub fn trust(ca: &Path) -> anyhow::Result<()> {
+    trust_pem(&std::fs::read(ca).with_context(|| format!("cannot read {}", ca.display()))?)
+}
+
+/// Trusts the authorities in a text from now on.
+pub fn trust_pem(text: &[u8]) -> anyhow::Result<()> {
     let mut trusted = TRUSTED.write().unwrap_or_else(PoisonError::into_inner);
-    for certificate in CertificateDer::pem_file_iter(ca).with_context(|| format!("cannot read {}", ca.display()))? {
-        trusted.push(certificate?);
+    for certificate in CertificateDer::pem_slice_iter(text) {
+        let certificate = certificate?;
+        if !trusted.contains(&certificate) {
+            trusted.push(certificate);
+        }
     }
     Ok(())
 }
@@ -127,9 +138,8 @@ struct Stream {
 }
 
 impl Stream {
-    fn encrypt(&mut self, address: &str, end: Instant) -> io::Result<()> {
-        let host = address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned();
-        let name = ServerName::try_from(host).map_err(io::Error::other)?;
+    fn encrypt(&mut self, name: &str, end: Instant) -> io::Result<()> {
+        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         let mut tls = ClientConnection::new(trusting()?, name).map_err(io::Error::other)?;
         while tls.is_handshaking() {
             self.tcp.set_read_timeout(Some(left(end)?))?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{NAME, PORT_PUBLIC, Product, Watched};
+use super::{Calls, NAME, PORT_PUBLIC, Product, Watched};
 use crate::history::Pool;
 use crate::testbed::kubectl::is_ready;
 
@@ -27,6 +27,7 @@ impl Guide {
     /// Begins with the gateways that are Ready now.
     pub fn start(product: &Product, pool: &Arc<Pool>) -> Result<Self> {
         let pods = Watched::start(&product.kubectl, &["pods", "--selector", &Product::selector()])?;
+        let calls = product.calls();
         let (stop, pool) = (Arc::new(AtomicBool::new(false)), pool.clone());
         let mut known: BTreeMap<String, Option<String>> =
             product.ready_gateways()?.into_iter().map(|(id, address)| (id, Some(address))).collect();
@@ -37,7 +38,7 @@ impl Guide {
                 let count = pods.count();
                 if count != seen {
                     seen = count;
-                    pods.newest().iter().for_each(|(name, pod)| guide(&pool, &mut known, name, pod));
+                    pods.newest().iter().for_each(|(name, pod)| guide(&pool, &calls, &mut known, name, pod));
                 }
                 std::thread::sleep(LOOK_EVERY);
             }
@@ -46,12 +47,12 @@ impl Guide {
     }
 }
 
-fn guide(pool: &Pool, known: &mut BTreeMap<String, Option<String>>, name: &str, pod: &Value) {
+fn guide(pool: &Pool, calls: &Calls, known: &mut BTreeMap<String, Option<String>>, name: &str, pod: &Value) {
     if !name.starts_with(&format!("{NAME}-gateway-")) {
         return;
     }
     let ip = pod["status"]["podIP"].as_str().filter(|_| is_ready(pod));
-    let now = ip.map(|ip| format!("{ip}:{PORT_PUBLIC}"));
+    let now = ip.map(|ip| calls.at(name, &format!("{ip}:{PORT_PUBLIC}")));
     match known.get(name) {
         Some(before) if *before == now => return,
         None if now.is_none() => return,

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 pub use self::build::{binaries, image};
 pub use self::drills::{Ask, End, PodDrills};
 pub use self::guide::Guide;
+pub use self::pods::Calls;
 pub use self::reach::Reach;
 pub use self::watch::{Views, Watched};
 use crate::progress::Progress;
@@ -70,6 +71,8 @@ pub struct Product {
     pub voters_max: usize,
     /// Merged over the minimal resource.
     pub overlay: Value,
+    /// Its ports speak TLS.
+    pub tls: bool,
     reach: Reach,
 }
 
@@ -92,6 +95,7 @@ impl Product {
         namespace.clone_into(&mut product.namespace);
         product.voters_max = number("/spec/ha/voters", VOTERS_MAX);
         product.overlay = overlay.clone();
+        product.tls = overlay.pointer("/spec/tls/mode").is_some_and(|mode| mode != "Disabled");
         product
     }
 
@@ -106,7 +110,7 @@ impl Product {
         let kubectl = admin.in_namespace(NAMESPACE);
         let (image, namespace) = (image.to_owned(), NAMESPACE.to_owned());
         let (voters_max, overlay) = (VOTERS_MAX, Value::Null);
-        Self { admin, kubectl, helm, image, gateways, targets, namespace, voters_max, overlay, reach }
+        Self { admin, kubectl, helm, image, gateways, targets, namespace, voters_max, overlay, tls: false, reach }
     }
 
     /// The minimal resource, with the overlay if there is one.

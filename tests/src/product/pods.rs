@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{NAME, Product};
 use crate::client::{self, View};
+use crate::http;
 use crate::processes::{agreed, led};
 use crate::testbed::kubectl::is_ready;
 use crate::wait::Wait;
@@ -17,6 +18,22 @@ use crate::wait::Wait;
 const LABEL: &str = "aiscluster.dev/cluster";
 /// A container is restarted after at most a second, and its node is in the cluster again soon after.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How pods are called: with TLS each has to prove its name.
+#[derive(Debug, Clone)]
+pub struct Calls {
+    /// The namespace in which all ports speak TLS.
+    encrypted_in: Option<String>,
+}
+
+impl Calls {
+    /// A pod's port, as calls take it.
+    pub fn at(&self, pod: &str, address: &str) -> String {
+        let Some(namespace) = &self.encrypted_in else { return address.to_owned() };
+        let set = pod.rsplit_once('-').map_or(pod, |(set, _)| set);
+        format!("https://{pod}.{set}.{namespace}.svc.cluster.local@{address}")
+    }
+}
 
 impl Product {
     /// Selector of everything that belongs to the cluster.
@@ -51,7 +68,7 @@ impl Product {
         for pod in self.pods()?.iter().filter(|pod| is_ready(pod)) {
             let name = name_of(pod)?;
             if name.starts_with(&format!("{NAME}-gateway-")) {
-                found.push((name.to_owned(), self.reach.addresses(pod)?.0));
+                found.push((name.to_owned(), self.addresses_of(pod)?.0));
             }
         }
         Ok(found)
@@ -59,7 +76,25 @@ impl Product {
 
     /// A pod's public and control address.
     pub fn addresses(&self, pod: &str) -> Result<(String, String)> {
-        self.reach.addresses(&self.pod(pod)?)
+        self.addresses_of(&self.pod(pod)?)
+    }
+
+    fn addresses_of(&self, pod: &Value) -> Result<(String, String)> {
+        let (name, (public, control), calls) = (name_of(pod)?, self.reach.addresses(pod)?, self.calls());
+        Ok((calls.at(name, &public), calls.at(name, &control)))
+    }
+
+    /// How pods are called.
+    pub fn calls(&self) -> Calls {
+        Calls { encrypted_in: self.tls.then(|| self.namespace.clone()) }
+    }
+
+    /// Trusts the authorities that the operator publishes of this cluster.
+    pub fn trust(&self) -> Result<String> {
+        let map = self.kubectl.get(&format!("configmap/{NAME}-ca"))?;
+        let ca = map["data"]["ca.crt"].as_str().context("no authorities are published")?;
+        http::trust_pem(ca.as_bytes())?;
+        Ok(ca.to_owned())
     }
 
     /// What a pod's node says now.
@@ -101,7 +136,7 @@ impl Product {
             if !is_ready(pod) {
                 bail!("{} is not Ready", name_of(pod)?);
             }
-            client::view(&self.reach.addresses(pod)?.1, secret)
+            client::view(&self.addresses_of(pod)?.1, secret)
         });
         each.collect()
     }
@@ -117,7 +152,7 @@ impl Product {
     pub fn buckets(&self) -> Result<BTreeMap<String, BTreeSet<String>>> {
         let mut all = BTreeMap::new();
         for pod in self.pods()? {
-            all.insert(name_of(&pod)?.to_owned(), client::bmd_names(&self.reach.addresses(&pod)?.0)?);
+            all.insert(name_of(&pod)?.to_owned(), client::bmd_names(&self.addresses_of(&pod)?.0)?);
         }
         Ok(all)
     }

@@ -11,7 +11,7 @@ use ais_meta::auth::Secret;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{PORT_CONTROL, Product};
+use super::{Calls, PORT_CONTROL, Product};
 use crate::client;
 use crate::history::Sample;
 use crate::testbed::Kubectl;
@@ -120,7 +120,8 @@ impl Views {
             .into_iter()
             .map(|name| {
                 let (pods, secret, stop) = (pods.clone(), secret.clone(), stop.clone());
-                std::thread::spawn(move || sample(&name, &pods, &secret, &stop, start))
+                let calls = product.calls();
+                std::thread::spawn(move || sample(&name, &calls, &pods, &secret, &stop, start))
             })
             .collect();
         let thread = std::thread::spawn(move || {
@@ -138,7 +139,14 @@ impl Views {
     }
 }
 
-fn sample(name: &str, pods: &Watched, secret: &Secret, stop: &AtomicBool, start: Instant) -> Vec<Sample> {
+fn sample(
+    name: &str,
+    calls: &Calls,
+    pods: &Watched,
+    secret: &Secret,
+    stop: &AtomicBool,
+    start: Instant,
+) -> Vec<Sample> {
     let mut samples: Vec<Sample> = Vec::new();
     let mut known = 0;
     let mut control = None;
@@ -148,7 +156,7 @@ fn sample(name: &str, pods: &Watched, secret: &Secret, stop: &AtomicBool, start:
             known = count;
             let pod = pods.newest().remove(name);
             let ip = pod.and_then(|pod| pod["status"]["podIP"].as_str().map(str::to_owned));
-            control = ip.map(|ip| format!("{ip}:{PORT_CONTROL}"));
+            control = ip.map(|ip| calls.at(name, &format!("{ip}:{PORT_CONTROL}")));
         }
         if let Some(control) = &control
             && let Ok(view) = client::view(control, secret)
