@@ -9,11 +9,13 @@ use super::sources;
 use crate::xtask::root;
 
 /// Words in the operator's code that look like reasons and are none: what Kubernetes calls things, values and types of
-/// conditions, units, actions of events, phases and states (the manual has a list of its own), flags and policies.
+/// conditions, types that print no keys, units, actions of events, phases and states (the manual has a list of its own),
+/// flags and policies.
 const WORDS: &str = "
     AISCluster AISClusterStatus ClusterFirstWithHostNet ClusterIP Host In Ingress Local None Normal OnDelete OnRootMismatch Opaque Parallel PersistentVolumeClaim
     Pod ReadWriteOnce RollingUpdate RuntimeDefault ScheduleAnyway Warning
     StatefulSet True False Unknown
+    Pair SecretFact
     Ki Mi Gi Ti Pi Ei
     CertificatesValid
     ConfigValid Degraded MembershipConverged Paused PrimaryPreferred Progressing RolloutPending StorageResized
