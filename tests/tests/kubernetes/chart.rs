@@ -71,6 +71,8 @@ fn refused(bed: &Bed) -> Result<()> {
         ("image.digest=sha256:12", "digest"),
         ("watchNamespaces={a}", "watchNamespaces"),
         ("networkPolicy.apiServerPorts={0}", "apiServerPorts"),
+        ("tls.certificateSeconds=1", "certificateSeconds"),
+        ("tls.authoritySeconds=7776001", "three times"),
     ] {
         let wrong = bed.product.helm.cmd(["template", RELEASE, &chart, "--set", value]).output()?;
         ensure!(!wrong.ok() && wrong.stderr.contains(about), "the values' schema accepts {value}: {}", wrong.stderr);

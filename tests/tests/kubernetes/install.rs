@@ -14,7 +14,7 @@ use crate::bed::{Bed, LONG, SOON};
 /// The chart before this one; its Deployment probes on the port of metrics, its definition knows fewer fields.
 const PREVIOUS: &str = "tests/fixtures/aiscluster-operator-0.1.0.tgz";
 /// Cases before patch the definition, as somebody in need would; a chart that upgrades it takes it back.
-const FORCE: &str = "--force-conflicts";
+pub(crate) const FORCE: &str = "--force-conflicts";
 const PREFIX: &str = "chart";
 /// Watched beside the cluster's namespace, and not watched.
 const WATCHED: &str = "watched-too";
@@ -76,7 +76,7 @@ fn changes(bed: &Bed) -> Result<String> {
 }
 
 /// Uid and restarts of each pod.
-fn lives(product: &Product) -> Result<Vec<(Value, Value)>> {
+pub(crate) fn lives(product: &Product) -> Result<Vec<(Value, Value)>> {
     let life =
         |pod: &Value| (pod["metadata"]["uid"].clone(), pod["status"]["containerStatuses"][0]["restartCount"].clone());
     Ok(product.pods()?.iter().map(life).collect())

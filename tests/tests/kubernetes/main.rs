@@ -26,6 +26,7 @@ mod side;
 mod spec;
 mod stopped;
 mod story;
+mod tls;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -82,6 +83,10 @@ const CASES: &[Case] = &[
     ("gateways_up_and_down", scale::gateways_up_and_down),
     ("targets_by_kubectl_scale", scale::targets_by_kubectl_scale),
     ("stopped_and_back", stopped::stopped_and_back),
+    ("tls_self_managed", tls::self_managed),
+    ("tls_certificates_rotate", tls::certificates_rotate),
+    ("tls_users_secret", tls::users_secret),
+    ("tls_turned_on_while_stopped", tls::turned_on),
     ("deletes_the_data", deletion::deletes_the_data),
     ("ends_although_a_pod_does_not", deletion::ends_although_a_pod_does_not),
     ("volumes_that_cannot_grow", deletion::volumes_that_cannot_grow),
