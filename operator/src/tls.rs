@@ -39,6 +39,8 @@ pub const CA_KEY_KEY: &str = "ca.key";
 
 /// More certificates than a chain or bundle has.
 const CERTIFICATES_MAX: usize = 64;
+/// No certificate is said to end soon that holds for longer, in seconds.
+const SOON_MAX_S: i64 = 30 * 24 * 3600;
 /// Bytes of a certificate's digest that tell it apart, as the nodes show it.
 const PRINT_BYTES: usize = 8;
 
@@ -421,8 +423,9 @@ pub fn verdict(observed: &Observed) -> (bool, &'static str, String) {
     }
     let until = Timestamp::from_second(own.not_after_s).unwrap_or_default();
     let left_s = own.not_after_s - observed.now.as_second();
-    // Two thirds are when it is to be renewed; later than that something does not work.
-    if left_s < own.life_s() / 4 {
+    // Two thirds are when it is to be renewed; later than that something does not work. One for years is nobody's
+    // concern for years.
+    if left_s < (own.life_s() / 4).min(SOON_MAX_S) {
         return (false, "ExpiringSoon", format!("the certificate ends at {until} and was not renewed"));
     }
     let readers = Readers::of(&observed.pods, &observed.reports);

@@ -454,6 +454,13 @@ fn time_runs_out_for_a_users_certificate() {
     assert_eq!(seen, expected.into_iter().map(|(day, reason)| (day, reason.to_owned())).collect());
     world.observed.now = "2025-12-01T00:00:00Z".parse().unwrap();
     assert_eq!(world.pass().condition("CertificatesValid").1, "NotYetValid");
+    // A quarter of ten years is not soon.
+    world.observed.now = "2026-01-01T00:00:00Z".parse().unwrap();
+    let ca = authority(&world.names(), world.observed.now, 4000 * DAY).unwrap();
+    let names = wanted_names(&world.names(), &world.observed.cluster.spec.tls);
+    world.observed.tls = signed(&world, &ca, &names.iter().map(String::as_str).collect::<Vec<_>>(), 3650);
+    assert_eq!(world.after(3600 * DAY).pass().condition("CertificatesValid").1, "Valid");
+    assert_eq!(world.after(25 * DAY).pass().condition("CertificatesValid").1, "ExpiringSoon");
 }
 
 #[test]
