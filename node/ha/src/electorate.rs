@@ -126,7 +126,8 @@ impl Inputs {
     }
 
     /// A dead voter: remove, then add, if a replacement is at hand. Without one 3 -> 2 and 5 -> 4 gain nothing; of
-    /// two dead in five both go, because three of three may lose one more and three of five may not.
+    /// two dead in five both go, because three of three may lose one more and three of five may not. And a living one
+    /// that leaves could never go while its acknowledgement stands for the dead one's.
     fn instead_of_the_gone(&self) -> Option<Step> {
         let gone: Vec<&Seat> = self.seats.iter().filter(|s| self.standing(s) == Standing::Gone).collect();
         let back = |s: &&&Seat| self.newcomers.iter().any(|n| n.fit && n.voter.id.node == s.voter.id.node);
@@ -134,7 +135,9 @@ impl Inputs {
         let swapped = gone.iter().find(back).copied();
         let size = self.seats.len();
         if size % 2 == 1 {
-            let any = gone.first().copied().filter(|_| self.best().is_some() || (gone.len() >= 2 && size >= 5));
+            let alone = self.newcomers.is_empty() && self.count(Standing::Leaving) > 0;
+            let any =
+                gone.first().copied().filter(|_| self.best().is_some() || (gone.len() >= 2 && size >= 5) || alone);
             return swapped.or(any).map(remove);
         }
         match self.best().filter(|_| size < self.size_max()) {

@@ -203,8 +203,8 @@ impl Node {
     /// A member as its disk remembers it. Step it once with [`Input::Tick`] right away.
     #[must_use]
     pub fn boot(mut config: Config, hard: HardState, now: Millis) -> Self {
-        // Timers are no matter of safety: a State that was only accepted will do, and in a quiet cluster the newest one
-        // is not known to be committed on this disk.
+        // Timers are no matter of safety (a primary says in its States how long a lease it counts): a State that was only
+        // accepted will do, and in a quiet cluster the newest one is not known to be committed on this disk.
         if let Some(state) = hard.accepted.as_ref().or(hard.committed.as_ref()) {
             config.timers = config.timers.under(state.config());
         }
@@ -223,8 +223,10 @@ impl Node {
         let mut lease = Lease { epoch: register.promised().epoch, ..Lease::default() };
         if let Some(holder) = register.voted_for().filter(|v| **v != me.id) {
             // Heartbeats are forgotten over a restart: wait one lease, as if one had come just now (rule 8).
-            let run = hard.accepted.as_ref().filter(|s| s.primary() == holder).map(|s| s.head().run);
-            lease = Lease { holder: Some(holder.clone()), run, until: now + config.timers.lease_ms, ..lease };
+            let theirs = hard.accepted.as_ref().filter(|s| s.primary() == holder).map(|s| s.head());
+            let lease_ms = theirs.map_or(0, |head| head.lease_ms).max(config.timers.lease_ms);
+            let run = theirs.map(|head| head.run);
+            lease = Lease { holder: Some(holder.clone()), run, until: now.saturating_add(lease_ms), ..lease };
         }
         let role = if hard.genesis.is_formed() { Role::Follower } else { Role::Outside };
         Self {
@@ -409,6 +411,9 @@ impl Node {
     }
 
     fn send(&mut self, to: &NodeId, epoch: u64, message: Message) {
+        if self.is_recovery_secret() {
+            return;
+        }
         let packet = self.packet(epoch, message);
         self.actions.push(Action::Send { to: to.clone(), packet });
     }

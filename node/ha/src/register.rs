@@ -42,9 +42,10 @@ impl fmt::Display for Term {
     }
 }
 
-/// Every gateway recovers into incarnations of its own: two administrators who act at two survivors make two lines of
+/// Every disk recovers into incarnations of its own: two administrators who act at two survivors make two lines of
 /// different names, of which the higher one wins when they meet. With one name they would be two contents of one stamp.
-pub const INCARNATION_SLOTS: u32 = 64;
+/// (Disk ids are random: two of them share a slot once in so many times.)
+pub const INCARNATION_SLOTS: u32 = 4096;
 
 /// The lowest incarnation above `known` that belongs to `slot`; `None` when there is none left.
 #[must_use]

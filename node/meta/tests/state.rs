@@ -106,7 +106,7 @@ fn targets_coming_and_going_raise_the_placement_generation() {
 #[test]
 fn a_new_primary_is_seen_by_the_jump_of_the_map() {
     let state = genesis();
-    let taken = edited(&state, |d| d.take_over("g2/0000000000000007".parse().unwrap(), 4));
+    let taken = edited(&state, |d| d.take_over("g2/0000000000000007".parse().unwrap(), 4, 2000));
     assert_eq!(taken.smap().version, state.smap().version + 100);
     assert_eq!((taken.primary().node.as_str(), taken.head().run), ("g2", 4));
     assert_eq!(taken.electorate(), state.electorate());
@@ -162,7 +162,7 @@ fn unknown_entries_and_fields_survive_edits_deltas_and_copies() {
         d.change(&Change::RevokeTokens { tokens, now_s: 1 });
         d.advance_transaction(TxnPhase::Seats);
         d.change(&join(node("t1", Kind::Target, 3)));
-        d.take_over(VoterId::new(id("g2"), DiskId(7)), 2);
+        d.take_over(VoterId::new(id("g2"), DiskId(7)), 2, 2000);
     });
     for state in [&edited, &newer.apply(&delta).unwrap(), &State::from_full(&edited.full()).unwrap()] {
         for key in kept {
@@ -373,7 +373,7 @@ fn carry_out(draft: &mut Draft, edit: &Edit) {
         }
         Edit::Advance => draft.advance_transaction(TxnPhase::Seats),
         Edit::Finish => draft.finish_transaction(),
-        Edit::TakeOver(n) => draft.take_over(voter(n), 2),
+        Edit::TakeOver(n) => draft.take_over(voter(n), 2, 2000),
         Edit::AddVoter(n) => draft.add_voter(Voter::from(&node(&format!("n{n}"), Kind::Gateway, 1))),
         Edit::RemoveVoter(n) => draft.remove_voter(&voter(n)),
         Edit::Settle(n, seq) => {

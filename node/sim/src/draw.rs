@@ -59,6 +59,7 @@ impl Plan {
             whole_book: rng.chance(700),
             non_electable: (gateways > initial && rng.chance(300)).then_some(gateways - 1),
             evict_voter_ms: if rng.chance(300) { 10_000 } else { 60_000 },
+            leases_ms: Vec::new(),
             clients: 4,
             pause_us: ms(rng.between(500, 2500)),
             restart_stopped: true,
@@ -66,6 +67,11 @@ impl Plan {
             heal_us: None,
             faults: Vec::new(),
         };
+        // Drawn apart: what other seeds mean stays.
+        let mut apart = Rng::new(!seed);
+        if apart.chance(250) {
+            plan.leases_ms = (0..gateways + targets).map(|_| [2000, 2000, 3000, 4500][apart.index(4)]).collect();
+        }
         match class {
             Class::Benign => plan.draw_benign(&mut rng),
             Class::Electorate => plan.draw_electorate(&mut rng),

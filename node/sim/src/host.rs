@@ -137,7 +137,8 @@ impl World {
         let host = &mut self.hosts[node];
         host.disk.run += 1;
         let run = host.disk.run;
-        let timers = Timers { evict_voter_ms: self.plan.evict_voter_ms, ..Timers::default() };
+        let mut timers = Timers { evict_voter_ms: self.plan.evict_voter_ms, ..Timers::default() };
+        timers.lease_ms = self.plan.leases_ms.get(node).copied().unwrap_or(timers.lease_ms);
         let config = Config {
             member: host.member(&self.plan, node, run),
             boot,

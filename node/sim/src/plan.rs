@@ -68,6 +68,10 @@ pub struct Plan {
     /// Silence after which a voter is replaced.
     #[serde(default = "sixty_seconds")]
     pub evict_voter_ms: u64,
+    /// How long a lease each node gives and counts, milliseconds; empty: all the same. They differ while a cluster is
+    /// rolled to another value, and after a disk was lost.
+    #[serde(default)]
+    pub leases_ms: Vec<u64>,
     /// Clients.
     pub clients: usize,
     /// Mean pause between a client's calls.
@@ -113,6 +117,7 @@ impl Plan {
             whole_book: true,
             non_electable: None,
             evict_voter_ms: sixty_seconds(),
+            leases_ms: Vec::new(),
             clients: 0,
             pause_us: ms(600),
             restart_stopped: false,

@@ -76,7 +76,8 @@ fn request(seq: u64) -> RequestId {
 pub(crate) fn base() -> State {
     let nodes: Vec<Node> = (1..=3).map(member).collect();
     let founder = nodes[0].voter_id();
-    let first = State::genesis(Genesis { uuid: uuid(), nodes, founder, run: 1, created_s: 5 }).expect("encodes");
+    let first = State::genesis(Genesis { uuid: uuid(), nodes, founder, run: 1, lease_ms: 2000, created_s: 5 })
+        .expect("encodes");
     let mut draft = first.draft(first.stamp().next());
     for change in
         [created("a"), created("b"), Change::Join { node: Box::new(member(4)) }, Change::Leave { node: member(3).id }]

@@ -180,6 +180,7 @@ fn state(settings: &[(&str, &str)]) -> State {
         nodes: Vec::new(),
         founder: "g1/0000000000000007".parse().unwrap(),
         run: 1,
+        lease_ms: 2000,
         created_s: 0,
     };
     let state = State::genesis(genesis).unwrap();

@@ -46,7 +46,14 @@ pub(super) fn genesis() -> State {
     let gateways = [("g1", 0, 1000), ("g2", 0, 2000), ("g3", 0, 3000)];
     let nodes = gateways.map(|(id, flags, port)| node(id, Kind::Gateway, flags, port)).to_vec();
     let uuid: ClusterUuid = "kJ8sPq2Lx".parse().unwrap();
-    let genesis = ais_meta::state::Genesis { uuid, nodes, founder: voter_id("g1"), run: 1, created_s: 1_767_225_600 };
+    let genesis = ais_meta::state::Genesis {
+        uuid,
+        nodes,
+        founder: voter_id("g1"),
+        run: 1,
+        lease_ms: 2000,
+        created_s: 1_767_225_600,
+    };
     let state = State::genesis(genesis).unwrap();
     let mut draft = state.draft(state.stamp().next());
     for node in [node("g4", Kind::Gateway, 1, 4000), node("t1", Kind::Target, 0, 5000)] {

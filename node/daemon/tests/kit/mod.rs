@@ -50,6 +50,7 @@ pub fn first_genesis() -> Founding {
         id: g1(),
         disk: DiskId(7),
         run: 1,
+        lease_ms: 2000,
         kind: Kind::Gateway,
         addresses: Addresses { public: at(1), control: at(2), peer: at(3) },
         flags: 0,
@@ -57,7 +58,7 @@ pub fn first_genesis() -> Founding {
         extra: ais_meta::Extra::new(),
     };
     let founder = node.voter_id();
-    Founding { uuid: "test-cluster".parse().unwrap(), nodes: vec![node], founder, run: 1, created_s: 5 }
+    Founding { uuid: "test-cluster".parse().unwrap(), nodes: vec![node], founder, run: 1, lease_ms: 2000, created_s: 5 }
 }
 
 /// The State after `state`, with one more bucket, and the way there.

@@ -193,7 +193,11 @@ impl Node {
     /// is *answered* as held only once it is.
     fn extend_lease(&mut self, from: &Sender, epoch: u64) {
         if self.register.promised() == self.term(epoch) && self.register.voted_for() == Some(&from.id) {
-            self.lease.extend(from, epoch, self.now + self.config.timers.lease_ms);
+            // Never shorter than the primary counts it, whose process may have other timers. It counts nothing of this
+            // node before this node has a State of its epoch.
+            let theirs = self.accepted.as_ref().filter(|s| *s.primary() == from.id).map_or(0, |s| s.head().lease_ms);
+            let lease_ms = theirs.max(self.config.timers.lease_ms);
+            self.lease.extend(from, epoch, self.now.saturating_add(lease_ms));
         }
     }
 

@@ -289,12 +289,12 @@ impl Node {
             nodes.push(member);
         }
         let (uuid, founder, run) = (offer.uuid.clone(), self.me.id.clone(), self.me.run);
-        let created_s = self.config.started_unix_s;
-        let state =
-            match State::genesis(NewState { uuid: uuid.clone(), nodes, founder: founder.clone(), run, created_s }) {
-                Ok(state) => Arc::new(state),
-                Err(e) => return self.broken(&format!("State(1,1) does not encode: {e}")),
-            };
+        let (lease_ms, created_s) = (self.config.timers.lease_ms, self.config.started_unix_s);
+        let new = NewState { uuid: uuid.clone(), nodes, founder: founder.clone(), run, lease_ms, created_s };
+        let state = match State::genesis(new) {
+            Ok(state) => Arc::new(state),
+            Err(e) => return self.broken(&format!("State(1,1) does not encode: {e}")),
+        };
         if self.register.accept(&slot(&state), &founder).is_err() {
             return self.say_why("founding: this disk has promised an epoch already; it can only join");
         }

@@ -125,7 +125,7 @@ impl Node {
     pub(super) fn lead_from(&mut self, adopted: &Arc<State>, epoch: u64) {
         let stamp = Stamp::new(self.incarnation, epoch, adopted.stamp().seq + 1);
         let mut draft = adopted.draft(stamp);
-        draft.take_over(self.me.id.clone(), self.me.run);
+        draft.take_over(self.me.id.clone(), self.me.run, self.config.timers.lease_ms);
         if Mutant::FirstWriteDropsPrimary.on() && *adopted.primary() != self.me.id {
             draft.remove_voter(adopted.primary());
         }
@@ -250,7 +250,9 @@ impl Node {
         let Some(lead) = self.lead().filter(|l| l.epoch == epoch) else {
             return;
         };
-        lead.rounds.answer(&from.id, round, now);
+        if stamp.epoch == epoch {
+            lead.rounds.answer(&from.id, round, now);
+        }
         lead.hear(&from.id, now);
         if let Some(p) = lead.members.get_mut(&from.id.node).filter(|p| p.id == from.id) {
             p.acked = p.acked.max(Some(stamp));
@@ -321,7 +323,8 @@ impl Node {
         let Some(lead) = self.lead().filter(|l| l.epoch == epoch) else {
             return;
         };
-        if holds {
+        // Only who has a State of this epoch on disk knows how long a lease this primary counts.
+        if holds && accepted.epoch == epoch {
             lead.rounds.answer(&from.id, round, now);
         }
         lead.hear(&from.id, now);

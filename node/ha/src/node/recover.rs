@@ -5,10 +5,9 @@
 //! its recovery wrote. Merely hearing of a higher incarnation ends whatever the node does in the lower one, and makes
 //! it say so to others; it neither stands nor leads until it was given a State.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ais_meta::{Change, NodeId, Stamp, State, Voter};
+use ais_meta::{Change, DiskId, Stamp, State, Voter};
 
 use super::{Leader, Node, Role};
 use crate::io::{Action, Message, Packet, RecoverRefused, Sender};
@@ -16,13 +15,9 @@ use crate::pacemaker::Lease;
 use crate::quorum;
 use crate::register::{INCARNATION_SLOTS, Term, next_incarnation};
 
-/// This gateway's place among all that its State knows of; the first is 1.
-fn slot_of(state: &State, me: &NodeId) -> u32 {
-    let voters = state.electorate().iter().filter(|v| v.kind == ais_meta::Kind::Gateway).map(|v| &v.id.node);
-    let nodes = state.nodes().values().filter(|n| n.kind == ais_meta::Kind::Gateway).map(|n| &n.id);
-    let gateways: BTreeSet<&NodeId> = voters.chain(nodes).chain([me]).collect();
-    let rank = gateways.iter().position(|id| *id == me).unwrap_or_default();
-    (u32::try_from(rank).unwrap_or_default() + 1) % INCARNATION_SLOTS
+/// By the disk alone: survivors whose States differ are just those of which two may be recovered.
+fn slot_of(disk: DiskId) -> u32 {
+    u32::try_from(disk.0 % u64::from(INCARNATION_SLOTS)).unwrap_or_default()
 }
 
 impl Node {
@@ -68,19 +63,29 @@ impl Node {
         }
     }
 
-    /// Whatever this process was in the lower incarnation is over: leads, leases and waits.
+    /// Somebody said that there is a higher incarnation.
     fn enter(&mut self, incarnation: u32) {
+        self.turn_to(incarnation);
+        if self.is_left_behind() {
+            self.say_why(&format!("a lost majority was recovered as incarnation {incarnation}: waiting for its State"));
+            self.join.retry_now(self.now);
+            self.announce();
+        }
+    }
+
+    /// A recovery of this node's own that its disk does not hold yet.
+    pub(super) fn is_recovery_secret(&self) -> bool {
+        self.recovery.is_some() && self.durable.promised.incarnation < self.incarnation
+    }
+
+    /// Whatever this process was in the lower incarnation is over: leads, leases and waits.
+    fn turn_to(&mut self, incarnation: u32) {
         self.incarnation = incarnation;
         self.epoch_seen = 0;
         self.heard_commit = Stamp::default();
         (self.lease, self.promised_at) = (Lease::default(), None);
         self.follow();
         (self.leader, self.alone_since) = (None, self.now);
-        if self.is_left_behind() {
-            self.say_why(&format!("a lost majority was recovered as incarnation {incarnation}: waiting for its State"));
-            self.join.retry_now(self.now);
-            self.announce();
-        }
     }
 
     /// A State of a higher incarnation replaced the accepted one: whatever that held beyond the recovered line is gone.
@@ -153,19 +158,23 @@ impl Node {
 
     /// Writes the first State of a new incarnation: the accepted one, with this node alone to decide.
     fn recover(&mut self, nonce: u64, state: &Arc<State>) -> Result<(), RecoverRefused> {
-        let slot = slot_of(state, &self.me.id.node);
+        let slot = slot_of(self.me.id.disk);
         let incarnation = next_incarnation(self.incarnation, slot)
             .ok_or_else(|| RecoverRefused::Busy("no incarnation is left".to_owned()))?;
         let epoch = self.epoch_seen.max(self.register.promised().epoch) + 1;
-        self.enter(incarnation);
+        // Nobody may hear of it before it is on the disk: a process that ends before would leave a name of which no State
+        // is ever made, and all who heard it would wait for one.
+        self.recovery = Some(nonce);
+        self.turn_to(incarnation);
         let me = self.me.id.clone();
         if self.register.promise(self.term(epoch), &me).is_err() {
+            self.recovery = None;
             return Err(RecoverRefused::Busy("the new incarnation is promised already".to_owned()));
         }
         self.epoch_seen = epoch;
         let mut draft = state.draft(Stamp::new(incarnation, epoch, state.stamp().seq + 1));
         draft.go_on();
-        draft.take_over(me.clone(), self.me.run);
+        draft.take_over(me.clone(), self.me.run, self.config.timers.lease_ms);
         draft.change(&Change::Join { node: Box::new(self.config.member.clone()) });
         let known =
             draft.state().nodes().get(&me.node).map_or_else(|| Voter::from(&self.config.member), |n| Voter::from(&**n));
@@ -174,7 +183,6 @@ impl Node {
         }
         draft.add_voter(known);
         self.reason.clear();
-        self.recovery = Some(nonce);
         self.start_leading(state.clone(), epoch);
         self.write(draft, Vec::new());
         Ok(())

@@ -57,9 +57,10 @@ impl Draft {
     }
 
     /// Makes `primary` the writer: AIStore's version jump shows outside that there is a new one.
-    pub fn take_over(&mut self, primary: VoterId, run: u64) {
+    pub fn take_over(&mut self, primary: VoterId, run: u64, lease_ms: u64) {
         let head = Arc::make_mut(&mut self.work.head);
-        (head.primary, head.run, head.stopping) = (primary, run, head.ended.is_some());
+        (head.primary, head.run, head.lease_ms) = (primary, run, lease_ms);
+        head.stopping = head.ended.is_some();
         self.bump_smap(TAKEOVER_JUMP);
     }
 
@@ -275,6 +276,8 @@ pub struct Genesis {
     pub founder: VoterId,
     /// The founder's run.
     pub run: u64,
+    /// How long a lease the founder counts, milliseconds.
+    pub lease_ms: u64,
     /// Wall clock, unix seconds; shown only.
     pub created_s: i64,
 }
@@ -292,6 +295,7 @@ impl State {
             stamp,
             primary: genesis.founder,
             run: genesis.run,
+            lease_ms: genesis.lease_ms,
             stopping: false,
             ended: None,
             extra: Extra::new(),

@@ -74,6 +74,10 @@ pub struct Head {
     pub primary: VoterId,
     /// The run of the writer: an epoch belongs to one run of one process (protocol.md rule 6).
     pub run: u64,
+    /// How long the writer counts a lease that a voter gave, milliseconds: its voters give no shorter one, whatever
+    /// they were configured with (protocol.md rule 8). 0: written before this was said.
+    #[serde(default)]
+    pub lease_ms: u64,
     /// The whole cluster is being stopped in order.
     #[serde(default)]
     pub stopping: bool,

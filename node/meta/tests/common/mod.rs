@@ -24,7 +24,8 @@ pub fn node(id: &str, kind: Kind, disk: u64) -> Node {
 pub fn genesis() -> State {
     let nodes = ["g1", "g2", "g3"].map(|id| node(id, Kind::Gateway, 7)).to_vec();
     let founder = nodes[0].voter_id();
-    State::genesis(Genesis { uuid: "cluster-1".parse().unwrap(), nodes, founder, run: 1, created_s: 5 }).unwrap()
+    State::genesis(Genesis { uuid: "cluster-1".parse().unwrap(), nodes, founder, run: 1, lease_ms: 2000, created_s: 5 })
+        .unwrap()
 }
 
 pub fn next(state: &State, edit: impl FnOnce(&mut Draft)) -> (State, Delta) {
