@@ -50,7 +50,6 @@ pub fn first_genesis() -> Founding {
         id: g1(),
         disk: DiskId(7),
         run: 1,
-        lease_ms: 2000,
         kind: Kind::Gateway,
         addresses: Addresses { public: at(1), control: at(2), peer: at(3) },
         flags: 0,
