@@ -219,6 +219,13 @@ pub fn fingerprint(token: &str) -> String {
     hex_sha256(token.rsplit_once('.').map_or(token, |(signed, _)| signed).as_bytes())
 }
 
+/// The headers that may bring a token.
+#[must_use]
+pub fn bearing(headers: &axum::http::HeaderMap) -> axum::http::HeaderMap {
+    let named = |name: &'static str| headers.get(name).map(|v| (axum::http::HeaderName::from_static(name), v.clone()));
+    ["authorization", "x-amz-security-token"].into_iter().filter_map(named).collect()
+}
+
 /// The token of a request: `Authorization: Bearer TOKEN`, else `X-Amz-Security-Token: TOKEN`.
 ///
 /// # Errors

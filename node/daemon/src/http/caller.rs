@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use ais_meta::{Bucket, BucketName, Kind};
+use ais_meta::{Bucket, BucketName, Kind, State};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
@@ -82,21 +82,6 @@ fn denied(claims: &Claims, of: &str, wanted: Rights) -> ApiError {
 }
 
 impl App {
-    /// Whether clients need a token here and now.
-    fn tokens_required(&self) -> Result<bool, ApiError> {
-        let view = self.view();
-        let Some(state) = &view.published else { return Ok(false) };
-        if Authority::is_required(state) {
-            return Ok(true);
-        }
-        // A node that starts knows an old State only. If it was given a key, tokens may be wanted by now.
-        let stale = !view.ready && self.served.get().is_none();
-        if stale && self.kind() == Kind::Gateway && self.authority.unusable().is_none() {
-            return Err(ApiError::not_ready(&view));
-        }
-        Ok(false)
-    }
-
     /// Verifies the token of a request under the committed State.
     pub(super) fn token(&self, headers: &HeaderMap) -> Result<Arc<Claims>, ApiError> {
         let token = auth::extract(headers).map_err(unauthorized)?;
@@ -107,28 +92,61 @@ impl App {
     pub(super) fn judge(&self, token: &str) -> Result<Arc<Claims>, ApiError> {
         let view = self.view();
         let state = view.published.as_ref().ok_or_else(|| ApiError::not_ready(&view))?;
+        self.judge_under(state, token)
+    }
+
+    fn judge_under(&self, state: &State, token: &str) -> Result<Arc<Claims>, ApiError> {
         let now_s = i64::try_from(clock::unix_ms() / 1000).unwrap_or(i64::MAX);
         self.authority.check(token, state, now_s).map_err(unauthorized)
     }
 
-    /// Who calls by the public listener.
-    pub(super) fn caller(&self, wanted: Wanted, headers: &HeaderMap) -> Result<Caller, ApiError> {
-        if wanted == Wanted::Nothing || !self.tokens_required()? {
+    /// Who calls by the public listener. Whether clients need tokens stands in the committed State: a node that knows
+    /// none yet, or only the one that it went down with, lets nobody in who wants anything.
+    pub(super) async fn caller(&self, wanted: Wanted, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        if wanted == Wanted::Nothing {
+            return Ok(Caller::Anybody);
+        }
+        let state = self.state().await?;
+        self.caller_under(&state, wanted, headers)
+    }
+
+    fn caller_under(&self, state: &State, wanted: Wanted, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        if wanted == Wanted::Nothing || !Authority::is_required(state) {
             return Ok(Caller::Anybody);
         }
         if wanted == Wanted::Gateway {
             let text = format!("{} is a target: where clients need tokens, only gateways answer them", self.name());
             return Err(ApiError::new(StatusCode::FORBIDDEN, text));
         }
-        let claims = self.token(headers)?;
-        if let Wanted::Rights(rights) = wanted {
-            let view = self.view();
-            let uuid = view.uuid.as_ref().ok_or_else(|| ApiError::not_ready(&view))?;
-            if !claims.grants.allow(uuid, None, rights) {
-                return Err(denied(&claims, "the cluster", rights));
-            }
+        let token = auth::extract(headers).map_err(unauthorized)?;
+        let claims = self.judge_under(state, token)?;
+        if let Wanted::Rights(rights) = wanted
+            && !claims.grants.allow(state.uuid(), None, rights)
+        {
+            return Err(denied(&claims, "the cluster", rights));
         }
         Ok(Caller::Token(claims))
+    }
+
+    /// Judges a caller again who was let in before: what he waited for may have taken a while. An answer to him, or a
+    /// change of his, counts under this State.
+    pub(super) fn still(
+        &self,
+        state: &State,
+        caller: &Caller,
+        wanted: Wanted,
+        headers: &HeaderMap,
+    ) -> Result<(), ApiError> {
+        if matches!(caller, Caller::Member) {
+            return Ok(());
+        }
+        match (caller, self.caller_under(state, wanted, headers)?) {
+            // Nobody has looked at his rights on buckets yet.
+            (Caller::Anybody, Caller::Token(_)) => {
+                Err(ApiError::unavailable("clients need tokens since this call came; send it again"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether the caller has these rights on a bucket, as far as its token says.

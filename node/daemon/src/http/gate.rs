@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use ais_meta::auth::{self, AuthError, Nonce, Secret};
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use super::caller::{self, Caller};
+use super::caller::{self, Caller, Wanted};
 use super::error::ApiError;
 use super::params::Params;
 use super::reverse::Relayed;
@@ -51,8 +52,13 @@ pub(super) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: 
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let remote = request.extensions().get::<Remote>().map(|Remote(at)| at.to_string()).unwrap_or_default();
-    let (nonce, mut response) = match gate.admit(request).await {
-        Ok((request, nonce)) => (nonce, next.run(request).await),
+    let (signer, mut response) = match gate.admit(request).await {
+        Ok(Admitted { request, signer, client }) => {
+            let response = next.run(request).await;
+            let refused = client.filter(|_| method == Method::GET || method == Method::HEAD);
+            let refused = refused.and_then(|client| client.still(&gate.app).err());
+            (signer, refused.map_or(response, ApiError::into_response))
+        }
         Err(error) => (None, error.into_response()),
     };
     if let Some(error) = error_of(&response) {
@@ -67,7 +73,7 @@ pub(super) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: 
     }
     let streams = response.extensions().get::<Stream>().is_some();
     gate.count(&method, &path, &response, (!streams).then(|| started.elapsed()));
-    match nonce {
+    match signer {
         Some(signer) if !streams => gate.signed(signer, response).await,
         _ => response,
     }
@@ -94,51 +100,90 @@ fn is_open(method: &Method, path: &str) -> bool {
     (method == Method::GET || method == Method::HEAD) && (path == "/v1/health" || path == "/metrics")
 }
 
+/// A caller by the public listener, and what he was let in by.
+struct Client {
+    caller: Caller,
+    wanted: Wanted,
+    /// Those that bring a token.
+    headers: HeaderMap,
+}
+
+impl Client {
+    async fn admit(app: &App, wanted: Wanted, headers: HeaderMap) -> Result<Self, ApiError> {
+        Ok(Self { caller: app.caller(wanted, &headers).await?, wanted, headers })
+    }
+
+    /// Under the State of now. A change is judged again before it is proposed; what has taken effect is not denied.
+    fn still(&self, app: &App) -> Result<(), ApiError> {
+        let view = app.view();
+        let state = view.published.as_ref().filter(|_| self.wanted != Wanted::Nothing);
+        state.map_or(Ok(()), |state| app.still(state, &self.caller, self.wanted, &self.headers))
+    }
+}
+
+/// A request that may go on to its handler.
+struct Admitted {
+    request: Request,
+    /// What the answer to a signed call is signed with.
+    signer: Option<(Nonce, Secret)>,
+    client: Option<Client>,
+}
+
 impl Gate {
-    async fn admit(&self, request: Request) -> Result<(Request, Option<(Nonce, Secret)>), ApiError> {
-        if self.door == Door::Public && request.headers().contains_key(CALLER_ID) {
+    async fn admit(&self, mut request: Request) -> Result<Admitted, ApiError> {
+        if self.door == Door::Control {
+            request.extensions_mut().insert(Caller::Member);
+            if carries_data(request.uri().path()) {
+                return Ok(Admitted { request, signer: None, client: None });
+            }
+            let (parts, body) = request.into_parts();
+            let body = read(body, BODY_MAX).await?;
+            let signer = self.verify(&parts, &body)?;
+            return Ok(Admitted { request: Request::from_parts(parts, Body::from(body)), signer, client: None });
+        }
+        if request.headers().contains_key(CALLER_ID) {
             let text = "calls between members are taken on the control listener only";
             return Err(ApiError::new(StatusCode::FORBIDDEN, text));
         }
-        let caller = match self.door {
-            Door::Control => Caller::Member,
-            Door::Public => {
-                let (app, uri) = (&self.app, request.uri());
-                let what = Params::of(uri).ok();
-                let what = what.as_ref().and_then(|params| params.get("what"));
-                app.caller(caller::wanted(app.kind(), request.method(), uri.path(), what), request.headers())?
-            }
+        let uri = request.uri();
+        let params = Params::of(uri).ok();
+        let what = params.as_ref().and_then(|params| params.get("what"));
+        let wanted = caller::wanted(self.app.kind(), request.method(), uri.path(), what);
+        // Before the body: a stranger's is not read.
+        let mut client = Client::admit(&self.app, wanted, crate::auth::bearing(request.headers())).await?;
+        if !carries_data(request.uri().path()) {
+            let (parts, body) = request.into_parts();
+            let body = read(body, BODY_MAX).await?;
+            request = Request::from_parts(parts, Body::from(body));
+            // And after it, which may have taken a while.
+            client = Client::admit(&self.app, wanted, client.headers).await?;
+        }
+        request.extensions_mut().insert(client.caller.clone());
+        Ok(Admitted { request, signer: None, client: Some(client) })
+    }
+
+    /// Who signed a call of the control listener, if it has to be signed.
+    fn verify(&self, parts: &Parts, body: &[u8]) -> Result<Option<(Nonce, Secret)>, ApiError> {
+        let secrets = self.app.secrets().filter(|_| !is_open(&parts.method, parts.uri.path()));
+        let Some(secrets) = secrets else { return Ok(None) };
+        let uri = parts.extensions.get::<Wire>().map_or(&parts.uri, |Wire(uri)| uri);
+        let request = auth::Request {
+            method: parts.method.as_str(),
+            path_and_query: uri.path_and_query().map_or("/", |p| p.as_str()),
+            body,
         };
-        let mut request = request;
-        request.extensions_mut().insert(caller);
-        if carries_data(request.uri().path()) {
-            return Ok((request, None));
+        let value = parts.headers.get(AUTH).and_then(|v| v.to_str().ok());
+        let now = clock::unix_ms();
+        let verified = secrets.verify(request, value, now);
+        if verified == Err(AuthError::Mismatch) {
+            self.app.config.keyring.doubt();
         }
-        let (parts, body) = request.into_parts();
-        let body = read(body, BODY_MAX).await?;
-        let mut nonce = None;
-        let secrets = self.app.secrets().filter(|_| self.door == Door::Control);
-        if let Some(secrets) = secrets.filter(|_| !is_open(&parts.method, parts.uri.path())) {
-            let uri = parts.extensions.get::<Wire>().map_or(&parts.uri, |Wire(uri)| uri);
-            let request = auth::Request {
-                method: parts.method.as_str(),
-                path_and_query: uri.path_and_query().map_or("/", |p| p.as_str()),
-                body: &body,
-            };
-            let value = parts.headers.get(AUTH).and_then(|v| v.to_str().ok());
-            let now = clock::unix_ms();
-            let verified = secrets.verify(request, value, now);
-            if verified == Err(AuthError::Mismatch) {
-                self.app.config.keyring.doubt();
-            }
-            let admitted = verified.and_then(|(nonce, secret)| {
-                let mut replays = self.app.replays.lock().unwrap_or_else(|e| e.into_inner());
-                // Who signed with an older secret can check no reply that is signed with another.
-                replays.admit(nonce, now).map(|()| (nonce, secret.clone()))
-            });
-            nonce = Some(admitted.map_err(unauthorized)?);
-        }
-        Ok((Request::from_parts(parts, Body::from(body)), nonce))
+        let admitted = verified.and_then(|(nonce, secret)| {
+            let mut replays = self.app.replays.lock().unwrap_or_else(|e| e.into_inner());
+            // Who signed with an older secret can check no reply that is signed with another.
+            replays.admit(nonce, now).map(|()| (nonce, secret.clone()))
+        });
+        admitted.map(Some).map_err(unauthorized)
     }
 
     async fn signed(&self, (nonce, secret): (Nonce, Secret), response: Response) -> Response {

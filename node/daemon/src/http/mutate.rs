@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
 use serde_json::json;
 
-use super::caller::Caller;
+use super::caller::{self, Caller, Wanted};
 use super::error::ApiError;
 use super::params::Params;
 use super::{App, REQUEST_ID, done, reverse};
@@ -37,6 +37,12 @@ impl<S: Sync> FromRequest<S> for Call {
         let body = axum::body::to_bytes(body, super::gate::BODY_MAX).await;
         let body = body.map_err(|e| ApiError::bad(format!("the body cannot be read: {e}")))?;
         Ok(Self { method: parts.method, uri: parts.uri, headers: parts.headers, params, caller, body })
+    }
+}
+
+impl Call {
+    fn wanted(&self, app: &App) -> Wanted {
+        caller::wanted(app.kind(), &self.method, self.uri.path(), self.params.get("what"))
     }
 }
 
@@ -75,7 +81,8 @@ pub(super) async fn mutate(
     reply: impl FnOnce(Settled) -> Response,
 ) -> Result<Response, ApiError> {
     let id = client_id(&call.headers)?;
-    app.formed().await?;
+    let state = app.formed().await?;
+    app.still(&state, &call.caller, call.wanted(app), &call.headers)?;
     match app.handle.propose(id, change).await {
         Proposed::Settled { outcome: Outcome::Done, stamp } => Ok(reply(Settled { stamp, began: None })),
         Proposed::Settled { outcome: Outcome::Began(id), stamp } => Ok(reply(Settled { stamp, began: Some(id) })),

@@ -1,5 +1,6 @@
 //! The routes in process, over a core that is a few lines long.
 
+mod admission;
 mod buckets;
 mod calls;
 mod golden;

@@ -24,7 +24,7 @@ const TOKENS_MAX: usize = 10_000;
 /// cluster: does this cluster verify with my key? Open, as in AIStore: it tells nobody more than a try would.
 pub(super) async fn validate(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
     app.gateway_only("tokens")?;
-    let state = app.formed().await?;
+    let state = app.state().await?;
     let bad = |why: String| ApiError::bad(format!("the body is neither a token nor a key: {why}"));
     let fields = object(&call.body).map_err(bad)?;
     let field = |name: &str| fields.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());

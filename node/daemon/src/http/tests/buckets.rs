@@ -171,9 +171,10 @@ async fn a_gateway_that_stops_or_is_put_out_of_the_map_goes_on_serving() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_was_never_ready_takes_changes_but_does_not_read_from_an_old_map() {
+async fn a_gateway_that_was_never_ready_neither_takes_changes_nor_reads_from_an_old_map() {
     let world = World::gateway();
     world.change(|view| view.ready = false).await;
     assert_eq!(world.call("GET", "/v1/buckets", LIST).await.status, 503);
-    assert_eq!(world.call("POST", "/v1/buckets/nnn", CREATE).await.status, 200);
+    assert_eq!(world.call("POST", "/v1/buckets/nnn", CREATE).await.status, 503);
+    assert_eq!(world.asked(), [""; 0]);
 }

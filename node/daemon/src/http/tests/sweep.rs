@@ -6,7 +6,7 @@ use crate::auth::tests::{given, signed};
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum End {
+pub(super) enum End {
     /// Answered.
     Built,
     /// 501 with the reason.
@@ -15,7 +15,7 @@ enum End {
 use End::{Built, Not};
 
 /// (listener, method, path, body, end)
-const TABLE: &[(Door, &str, &str, &str, End)] = {
+pub(super) const TABLE: &[(Door, &str, &str, &str, End)] = {
     use Door::{Control, Public};
     &[
         // 2.1, 2.5: questions
