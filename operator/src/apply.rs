@@ -44,6 +44,14 @@ pub enum ApplyError {
     Foreign(Kind, String),
 }
 
+impl ApplyError {
+    /// The API server answered, and does not take this object as it is.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if matches!(**source, kube::Error::Api(_)))
+    }
+}
+
 fn api_error(what: impl Into<String>) -> impl FnOnce(kube::Error) -> ApplyError {
     let what = what.into();
     move |source| ApplyError::Api { what, source: Box::new(source) }
@@ -273,36 +281,48 @@ impl Writer {
         Self { client, metrics }
     }
 
-    /// Does what [`writes`] found.
+    /// Does what [`writes`] found. What is refused holds back only what could do harm without it.
     ///
     /// # Errors
-    /// The first that fails; the rest follows with the next pass.
+    /// The first that fails, or that an object is somebody else's; the rest follows with the next pass.
     pub async fn perform(&self, observed: &Observed, writes: &[Write], memo: &Memo) -> Result<(), ApplyError> {
-        let namespace = observed.cluster.namespace().unwrap_or_default();
+        let mut failures = Vec::new();
         for write in writes {
-            match write {
-                Write::Apply(wanted) => self.apply(observed, &namespace, wanted, memo).await?,
-                Write::Prune(key) => self.prune(observed, &namespace, key).await?,
-                Write::DeletePod { name, uid, reason } => self.delete_pod(&namespace, name, uid, reason).await?,
-                Write::Empty(name, uid) => self.empty(&namespace, name, uid).await?,
-                Write::Orphan(name, uid) => self.orphan(&namespace, name, uid).await?,
-                Write::Resize(resize) => self.resize(observed, &namespace, resize, memo).await?,
-                Write::DeleteClaim { name, uid } => self.delete_claim(&namespace, name, uid).await?,
-                Write::MarkPod(pod, patch) => {
-                    let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-                    self.metrics.write("Pod");
-                    let done = pods.patch_metadata(pod, &PatchParams::default(), &Patch::Merge(patch)).await;
-                    tolerate_gone(done.map(|_| ())).map_err(api_error(format!("labels of pod {pod}")))?;
-                }
-                Write::MarkVolume(volume, patch) => {
-                    let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
-                    self.metrics.write("PersistentVolumeClaim");
-                    let done = claims.patch_metadata(volume, &PatchParams::default(), &Patch::Merge(patch)).await;
-                    tolerate_gone(done.map(|_| ())).map_err(api_error(format!("labels of volume claim {volume}")))?;
-                }
+            if failures.iter().any(|failed| holds_back(failed, write)) {
+                continue;
+            }
+            if let Err(error) = self.write(observed, write, memo).await {
+                let kind = if let Write::Apply(wanted) = write { Some(wanted.key.0) } else { None };
+                failures.push((kind, error));
             }
         }
-        Ok(())
+        let foreign = failures.iter().position(|(_, error)| matches!(error, ApplyError::Foreign(..)));
+        if failures.is_empty() { Ok(()) } else { Err(failures.swap_remove(foreign.unwrap_or(0)).1) }
+    }
+
+    async fn write(&self, observed: &Observed, write: &Write, memo: &Memo) -> Result<(), ApplyError> {
+        let namespace = observed.cluster.namespace().unwrap_or_default();
+        match write {
+            Write::Apply(wanted) => self.apply(observed, &namespace, wanted, memo).await,
+            Write::Prune(key) => self.prune(observed, &namespace, key).await,
+            Write::DeletePod { name, uid, reason } => self.delete_pod(&namespace, name, uid, reason).await,
+            Write::Empty(name, uid) => self.empty(&namespace, name, uid).await,
+            Write::Orphan(name, uid) => self.orphan(&namespace, name, uid).await,
+            Write::Resize(resize) => self.resize(observed, &namespace, resize, memo).await,
+            Write::DeleteClaim { name, uid } => self.delete_claim(&namespace, name, uid).await,
+            Write::MarkPod(pod, patch) => {
+                let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+                self.metrics.write("Pod");
+                let done = pods.patch_metadata(pod, &PatchParams::default(), &Patch::Merge(patch)).await;
+                tolerate_gone(done.map(|_| ())).map_err(api_error(format!("labels of pod {pod}")))
+            }
+            Write::MarkVolume(volume, patch) => {
+                let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
+                self.metrics.write("PersistentVolumeClaim");
+                let done = claims.patch_metadata(volume, &PatchParams::default(), &Patch::Merge(patch)).await;
+                tolerate_gone(done.map(|_| ())).map_err(api_error(format!("labels of volume claim {volume}")))
+            }
+        }
     }
 
     async fn apply(
@@ -475,6 +495,27 @@ impl Writer {
         self.metrics.write("AISCluster");
         let done = api.patch_metadata(&cluster.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await;
         tolerate_gone(done.map(|_| ())).map_err(api_error("finalizer"))
+    }
+}
+
+/// Whether a failed write, with the kind if it was an apply, holds back another. Labels follow the nodes and never wait
+/// for objects; nothing is taken away while something is not as wanted.
+fn holds_back((kind, error): &(Option<Kind>, ApplyError), write: &Write) -> bool {
+    if !error.is_refusal() {
+        // Nobody answers: the rest would wait as long as this one did.
+        return !matches!(error, ApplyError::Foreign(..)) || !matches!(write, Write::MarkPod(..));
+    }
+    match write {
+        Write::MarkPod(..) | Write::MarkVolume(..) | Write::Resize(_) => false,
+        // Pods are not made before what they mount.
+        Write::Apply(wanted) => {
+            wanted.key.0 >= Kind::StatefulSet && matches!(kind, Some(Kind::Secret | Kind::ConfigMap))
+        }
+        Write::Prune(_)
+        | Write::DeletePod { .. }
+        | Write::Empty(..)
+        | Write::Orphan(..)
+        | Write::DeleteClaim { .. } => true,
     }
 }
 

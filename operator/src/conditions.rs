@@ -13,6 +13,9 @@ use crate::plan::rollout::State;
 use crate::validate::{Invalid, Valid};
 use crate::view::majority;
 
+/// The API server repeats whole objects in its words.
+const MESSAGE_CHARS_MAX: usize = 500;
+
 /// How long a node may be away before a person should look.
 const MISSING_S: i64 = 60;
 
@@ -87,6 +90,23 @@ pub(crate) fn invalid(observed: &Observed, why: &Invalid) -> Vec<Condition> {
         paused(observed),
     ];
     beside(observed, verdicts)
+}
+
+/// The API server refused an object. Whatever is worse keeps its reason.
+pub(crate) fn not_applied(observed: &Observed, conditions: &mut [Condition], why: &str) {
+    let reason = "ApplyFailed";
+    let message: String = why.chars().take(MESSAGE_CHARS_MAX).collect();
+    let holds = |kind: &str| conditions.iter().any(|c| c.type_ == kind && c.status == "True");
+    let mut verdicts = Vec::new();
+    if !holds("Degraded") {
+        verdicts.push(verdict("Degraded", true, reason, message.clone()));
+        if holds("Available") {
+            verdicts.push(verdict("Ready", false, reason, message));
+        }
+    }
+    for told in stamp(observed, verdicts) {
+        conditions.iter_mut().filter(|c| c.type_ == told.type_).for_each(|c| *c = told.clone());
+    }
 }
 
 fn previous(observed: &Observed) -> &[Condition] {
@@ -388,7 +408,8 @@ pub fn notes(before: &[Condition], after: &[Condition]) -> Vec<Note> {
         let was = before.iter().any(|c| c.type_ == kind && c.status == "True");
         (!was).then(|| now.message.clone())
     };
-    let table: [(&str, &str, &'static str); 7] = [
+    let table: [(&str, &str, &'static str); 8] = [
+        ("Degraded", "ApplyFailed", "ApplyFailed"),
         ("Degraded", "DecommissionStuck", "DecommissionStuck"),
         ("Degraded", "DeletionStuck", "DeletionStuck"),
         ("Degraded", "SplitBrainSuspected", "SplitBrainSuspected"),

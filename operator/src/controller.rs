@@ -33,7 +33,7 @@ use crate::events::{Note, Teller};
 use crate::facts::{Defaults, Observed, SecretFact};
 use crate::hub::{ClusterKey, Hub};
 use crate::metrics::Metrics;
-use crate::names::{FINALIZER, LABEL_CLUSTER, LABEL_MANAGED_BY, MANAGER, Names, Role};
+use crate::names::{FINALIZER, LABEL_CLUSTER, LABEL_MANAGED_BY, MANAGER, Names, Role, selector_text};
 use crate::nodes::Nodes;
 use crate::observe::{ObserveError, observe};
 use crate::orders::Orders;
@@ -237,7 +237,9 @@ pub async fn run(
 /// The clusters of one part.
 async fn watch(ctx: Arc<Context>, (namespace, triggers): Part, concurrency: u16, stop: CancellationToken) {
     let client = ctx.client.clone();
-    let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGER}")).page_size(50);
+    let made_by = BTreeMap::from([(LABEL_MANAGED_BY.to_owned(), MANAGER.to_owned())]);
+    let ours = watcher::Config::default().labels(&selector_text(&made_by)).page_size(50);
+    let members = watcher::Config::default().labels(&Names::members_text(&made_by)).page_size(50);
     // Only the metadata is decoded, of clusters as well: one that does not decode must not hide the others.
     Controller::new(scoped::<Meta>(&client, namespace.as_deref()), watcher::Config::default())
         .with_config(Config::default().concurrency(concurrency).debounce(Duration::from_millis(50)))
@@ -249,7 +251,7 @@ async fn watch(ctx: Arc<Context>, (namespace, triggers): Part, concurrency: u16,
         .owns(scoped::<PartialObjectMeta<NetworkPolicy>>(&client, namespace.as_deref()), ours.clone())
         .owns(scoped::<PartialObjectMeta<Deployment>>(&client, namespace.as_deref()), ours.clone())
         .owns(scoped::<PartialObjectMeta<DaemonSet>>(&client, namespace.as_deref()), ours.clone())
-        .watches(scoped::<PartialObjectMeta<Pod>>(&client, namespace.as_deref()), ours, |pod| {
+        .watches(scoped::<PartialObjectMeta<Pod>>(&client, namespace.as_deref()), members, |pod| {
             let cluster = pod.labels().get(LABEL_CLUSTER)?;
             Some(ObjectRef::new(cluster).within(&pod.namespace()?))
         })
@@ -322,7 +324,10 @@ fn on_error(cluster: Arc<Meta>, error: &Error, ctx: Arc<Context>) -> Action {
 }
 
 /// One pass.
-async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Result<Action, Error> {
+///
+/// # Errors
+/// A read or a write failed; what could be told is in status.
+pub async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Result<Action, Error> {
     let writer = Writer::new(ctx.client.clone(), ctx.metrics.clone());
     let observed = match observe(ctx, key).await {
         Err(ObserveError::Undecodable(invalid)) => {
@@ -348,7 +353,8 @@ async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Result
     };
     let plan = plan(&valid, &observed);
     ctx.remember(key, Some(&plan.primary));
-    let status = status::status(&valid, &observed, &plan);
+    let mut status = status::status(&valid, &observed, &plan);
+    let mut failed = None;
     if !observed.cluster.spec.paused {
         writer.finalizer(&observed.cluster, true).await?;
         let wanted = desired::build(&valid, &observed, &plan);
@@ -358,6 +364,11 @@ async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Result
             Err(ApplyError::Foreign(kind, name)) => {
                 let message = format!("{kind:?} {name} belongs to another owner; choose another name for the cluster");
                 return refuse(ctx, &writer, &observed, &Invalid { reason: "NameConflict", message }).await;
+            }
+            // What the nodes do goes on, and is told, whatever the API server makes of one object.
+            Err(error) if error.is_refusal() => {
+                status::not_applied(&observed, &mut status, &error.to_string());
+                failed = Some(error);
             }
             other => other?,
         }
@@ -373,9 +384,11 @@ async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Result
     ctx.metrics.conditions(&key.0, &key.1, &status.conditions);
     plan.primary.finished.iter().for_each(|t| count(&ctx.metrics, t));
     if !observed.cluster.spec.paused {
-        act(ctx, key, &observed, &plan, transfer);
+        // Nobody is taken out of the cluster for a change that cannot be carried out.
+        let order = plan.order.as_ref().filter(|_| failed.is_none());
+        act(ctx, key, &observed, &plan, order, transfer);
     }
-    Ok(Action::requeue(plan.requeue))
+    failed.map_or(Ok(Action::requeue(plan.requeue)), |error| Err(error.into()))
 }
 
 fn count(metrics: &Metrics, transition: &Transition) {
@@ -483,9 +496,16 @@ fn node(observed: &Observed, gateway: &str) -> Option<Node> {
 }
 
 /// Calls to nodes, beside the pass: a stopped node must not hold status back.
-fn act(ctx: &Arc<Context>, key: &ClusterKey, observed: &Observed, plan: &Plan, transfer: Option<Transfer>) {
+fn act(
+    ctx: &Arc<Context>,
+    key: &ClusterKey,
+    observed: &Observed,
+    plan: &Plan,
+    order: Option<&Order>,
+    transfer: Option<Transfer>,
+) {
     let Some(caller) = caller(ctx, observed) else { return };
-    if let (Some(order), Some(leader)) = (&plan.order, &plan.agreement.leader) {
+    if let (Some(order), Some(leader)) = (order, &plan.agreement.leader) {
         send(ctx, key, observed, &leader.node_id, order);
     }
     for pod in &plan.poke {

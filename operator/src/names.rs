@@ -222,6 +222,14 @@ impl Names {
         BTreeMap::from([(LABEL_CLUSTER.into(), self.cluster.clone()), (LABEL_MANAGED_BY.into(), MANAGER.into())])
     }
 
+    /// Selects gateways and targets, of this cluster or of all. Access gateways may be as many as there are machines,
+    /// and nothing is decided by one of their pods: they are neither listed nor watched.
+    #[must_use]
+    pub fn members_text(of: &BTreeMap<String, String>) -> String {
+        let roles = Role::ALL.map(Role::as_str).join(",");
+        format!("{},{LABEL_COMPONENT} in ({roles})", selector_text(of))
+    }
+
     /// The selector of one role as text, for the scale subresource.
     #[must_use]
     pub fn selector_text(&self, role: Role) -> String {

@@ -9,6 +9,7 @@ use ais_crds::{AISCluster, ClusterState, TlsMode};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
@@ -71,10 +72,11 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
     };
     let labels = ListParams::default().labels(&selector_text(&names.selector_all()));
     let (has_tls, uid) = (cluster.spec.tls.mode == TlsMode::SelfManaged, cluster.uid().unwrap_or_default());
+    let members = ListParams::default().labels(&Names::members_text(&names.selector_all()));
     let pods: Api<Pod> = Api::namespaced(client.clone(), &key.0);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &key.0);
     let (pods, claims, live) =
-        futures::join!(pods.list(&labels), claims.list(&labels), live(ctx, &names, &labels, has_tls, &uid));
+        futures::join!(pods.list(&members), claims.list(&labels), live(ctx, &names, &labels, has_tls, &uid));
     let (live, pod_monitors) = live?;
     let claims = claims.map_err(api("volume claims"))?.items;
     let pods: Vec<PodFact> =
@@ -179,10 +181,7 @@ async fn live(
     let (got, lists) = futures::join!(got, lists);
     let mut found = BTreeMap::new();
     for (name, secret) in named.iter().zip(got) {
-        let Some(secret) = secret.map_err(api("secret"))? else { continue };
-        // A user's Secret may have the name of ours; what is not ours is not looked at, and never written over.
-        let ours = secret.metadata.owner_references.iter().flatten().any(|o| o.uid == uid);
-        if ours || *name == names.secret() {
+        if let Some(secret) = secret.map_err(api("secret"))?.filter(|s| is_ours(names, uid, &s.metadata)) {
             found.insert((Kind::Secret, name.clone()), serde_json::to_value(&secret).unwrap_or_default());
         }
     }
@@ -197,6 +196,14 @@ async fn live(
         }
     }
     Ok((found, pod_monitors))
+}
+
+/// A Secret is read by its name, and a user's own may have it: that one is neither used nor written over. Other kinds
+/// are found by the labels.
+fn is_ours(names: &Names, uid: &str, found: &ObjectMeta) -> bool {
+    let labels = found.labels.as_ref();
+    found.owner_references.iter().flatten().any(|owner| owner.uid == uid)
+        || names.selector_all().iter().all(|(key, value)| labels.is_some_and(|l| l.get(key) == Some(value)))
 }
 
 fn typed<T: serde::de::DeserializeOwned>(live: &BTreeMap<ObjectKey, serde_json::Value>, key: ObjectKey) -> Option<T> {

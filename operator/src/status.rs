@@ -59,6 +59,14 @@ pub fn invalid(observed: &Observed, why: &Invalid) -> AISClusterStatus {
     status
 }
 
+/// The API server refused an object: the rest of status is true all the same.
+pub fn not_applied(observed: &Observed, status: &mut AISClusterStatus, why: &str) {
+    conditions::not_applied(observed, &mut status.conditions, why);
+    if !observed.cluster.spec.paused && status.formed {
+        status.phase = Some("Degraded".to_owned());
+    }
+}
+
 /// Status of a cluster that goes.
 #[must_use]
 pub fn deleting(observed: &Observed, deletion: &Deletion) -> AISClusterStatus {

@@ -61,8 +61,13 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) async fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let node = Node::new("127.0.0.1", listener.local_addr().unwrap().port(), name);
+        Self::start_at("127.0.0.1", 0, name).await
+    }
+
+    /// Port 0: any that is free.
+    pub(crate) async fn start_at(ip: &str, port: u16, name: &str) -> Self {
+        let listener = TcpListener::bind((ip, port)).await.unwrap();
+        let node = Node::new(ip, listener.local_addr().unwrap().port(), name);
         let manners = Manners { view: json!({}), looks: Fault::None, says: 200, acts: Fault::None };
         let daemon = Self { node, manners: Arc::new(Mutex::new(manners)), log: Arc::default() };
         let (manners, log) = (daemon.manners.clone(), daemon.log.clone());
