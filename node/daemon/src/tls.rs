@@ -16,6 +16,8 @@ mod stream;
 mod verify;
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,11 +167,13 @@ impl Material {
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>, String> {
-    let length = std::fs::metadata(path).map_err(|e| format!("cannot be read: {e}"))?.len();
-    if length > FILE_MAX {
-        return Err(format!("has {length} bytes; at most {FILE_MAX} are read"));
+    let failed = |e: io::Error| format!("cannot be read: {e}");
+    let mut found = Vec::new();
+    File::open(path).map_err(failed)?.take(FILE_MAX + 1).read_to_end(&mut found).map_err(failed)?;
+    if found.len() as u64 > FILE_MAX {
+        return Err(format!("has more than {FILE_MAX} bytes"));
     }
-    std::fs::read(path).map_err(|e| format!("cannot be read: {e}"))
+    Ok(found)
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -23,6 +23,7 @@ use super::*;
 use crate::config::{Flags, Surroundings};
 use crate::handle::{Command, Ends, Identity, Proposed};
 use crate::keyring::Keyring;
+use crate::tls::Tls;
 
 pub(super) fn node(id: &str, kind: Kind, flags: u64, port: u16) -> Node {
     let at = |port| Address { host: "127.0.0.1".into(), port };
@@ -182,6 +183,19 @@ impl World {
 
     /// With a key for tokens.
     pub(super) fn with_keys(id: &str, kind: Kind, state: Option<State>, secret: Option<&str>, keys: Given) -> Self {
+        Self::on(config(id, kind, secret), state, keys)
+    }
+
+    /// With certificates.
+    pub(super) fn with_tls(id: &str, kind: Kind, state: Option<State>, tls: Tls) -> Self {
+        let mut config = config(id, kind, None);
+        config.tls = Some(tls);
+        Self::on(config, state, Given::default())
+    }
+
+    fn on(config: Config, state: Option<State>, keys: Given) -> Self {
+        let (id, kind) = (config.node_id.to_string(), config.kind);
+        let id = id.as_str();
         let role = if id == "g1" { RoleName::Primary } else { RoleName::Follower };
         let me = node(id, kind, 0, 1000);
         let identity = Identity {
@@ -211,7 +225,7 @@ impl World {
             }
         });
         let (closing, closed) = watch::channel(false);
-        let config = Arc::new(config(id, kind, secret));
+        let config = Arc::new(config);
         let mut app = App::new(handle, config, Arc::new(Metrics::new()), closed).unwrap();
         app.authority = Authority::new(keys);
         let app = Arc::new(app);

@@ -2,6 +2,7 @@ use ais_ha::MemberView;
 use expect_test::expect;
 
 use super::*;
+use crate::tls::Files;
 
 fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).unwrap() + "\n"
@@ -253,6 +254,27 @@ async fn a_node_in_maintenance_is_not_ready() {
     let mut call = request("GET", "/v1/reverse/daemon?what=node_status", "");
     call.headers_mut().insert(NODE_ID, "g2".parse().unwrap());
     assert_eq!(world.send(Door::Public, call).await.json()["status"], "maintenance");
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_accepts_is_the_reason_why_a_node_is_not_ready() {
+    let files = Files { cert: "/nonexistent/c".into(), key: "/nonexistent/k".into(), ca: "/nonexistent/a".into() };
+    let tls = Tls::new(files, "g1");
+    let world = World::with_tls("g1", Kind::Gateway, Some(genesis()), tls);
+    assert_eq!(world.get("/v1/health").await.status, 200);
+    let answer = world.get("/v1/health?readiness=true").await;
+    assert!(
+        answer.status == 503 && answer.json()["reason"].as_str().unwrap().contains("cannot be read"),
+        "{}",
+        answer.body
+    );
+    let metrics = world.send(Door::Control, request("GET", "/metrics", "")).await.body;
+    assert!(metrics.contains("ais_node_tls_problem 1\n"), "{metrics}");
+    let smap = world.get("/v1/daemon?what=smap").await.json();
+    let url = smap["proxy_si"]["public_net"]["direct_url"].as_str().unwrap().to_owned();
+    assert!(url.starts_with("https://"), "{url}");
+    let told = world.get("/v1/daemon?what=tls_certificate").await.json();
+    assert!(told["error"].as_str().unwrap().contains("cannot be read"));
 }
 
 #[tokio::test]
