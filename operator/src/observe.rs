@@ -26,7 +26,7 @@ use crate::plan::primary::at_hand;
 use crate::tls::issue::{IssueError, renewed};
 use crate::tls::{Readers, trust};
 use crate::validate::hex;
-use crate::view::Report;
+use crate::view::{Report, Reports};
 
 /// How long a fresh operator waits for the first words of the nodes.
 const SETTLE: Duration = Duration::from_millis(1500);
@@ -93,20 +93,9 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
     let nodes = watched(&names, &pods);
     // Streams are opened anew when the way to the nodes changes.
     ctx.hub.sync(key, &format!("{mode:?}\n{}\n{}", secret.content, trust(&found)), &caller, nodes.clone());
-    let mut reports = ctx.hub.reports(key, SETTLE).await;
     let moves = at_hand(&cluster.spec.primary, cluster.status.as_ref().map(|s| &s.primary));
     let fresh = ctx.takes_fresh(key) || moves || ends(&cluster, &sets);
-    if fresh {
-        // A move is decided, and proven, by signed answers of this very moment.
-        let nodes: Vec<_> = nodes.into_iter().map(|w| (w.pod, w.node)).collect();
-        for (pod, answer) in views(&caller, nodes).await {
-            let report = match answer {
-                Ok(view) => Report::of(&pod, view),
-                Err(error) => Report::Lost(error.to_string()),
-            };
-            reports.insert(pod, report);
-        }
-    }
+    let reports = said(ctx, key, &caller, nodes, fresh).await;
     let started = cluster.status.as_ref().and_then(|s| s.primary.attempt.as_ref()).map(|a| a.started_at.0);
     let outcome = ctx.outcome(key, started);
     let now = Timestamp::now();
@@ -124,11 +113,7 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
         sets,
         discovery: config_map(&live, &names.discovery())
             .and_then(|mut data| serde_saphyr::from_str(&data.remove(DISCOVERY_KEY)?).ok()),
-        primary_map: config_map(&live, &names.primary()).map(|mut data| PrimaryMap {
-            endpoint: data.remove("endpoint").unwrap_or_default(),
-            cluster_uuid: data.remove("cluster-uuid").unwrap_or_default(),
-            founding_attempt: data.remove("founding-attempt").and_then(|text| text.parse().ok()).unwrap_or_default(),
-        }),
+        primary_map: primary_map(&live, &names),
         cluster,
         pods,
         volumes,
@@ -141,6 +126,32 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
         pod_monitors,
         config_call: ctx.config_call(key),
     }))
+}
+
+/// What the nodes say: by their streams; `fresh` when something is decided, or proven, by signed answers of this very
+/// moment.
+async fn said(ctx: &Context, key: &ClusterKey, caller: &Caller, nodes: Vec<Watched>, fresh: bool) -> Reports {
+    let mut reports = ctx.hub.reports(key, SETTLE).await;
+    if !fresh {
+        return reports;
+    }
+    let nodes: Vec<_> = nodes.into_iter().map(|w| (w.pod, w.node)).collect();
+    for (pod, answer) in views(caller, nodes).await {
+        let report = match answer {
+            Ok(view) => Report::of(&pod, view),
+            Err(error) => Report::Lost(error.to_string()),
+        };
+        reports.insert(pod, report);
+    }
+    reports
+}
+
+fn primary_map(live: &BTreeMap<ObjectKey, serde_json::Value>, names: &Names) -> Option<PrimaryMap> {
+    config_map(live, &names.primary()).map(|mut data| PrimaryMap {
+        endpoint: data.remove("endpoint").unwrap_or_default(),
+        cluster_uuid: data.remove("cluster-uuid").unwrap_or_default(),
+        founding_attempt: data.remove("founding-attempt").and_then(|text| text.parse().ok()).unwrap_or_default(),
+    })
 }
 
 /// True while nodes are to go: what the others hold is read at the very moment, too.

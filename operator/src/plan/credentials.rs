@@ -37,7 +37,11 @@ fn view<'a>(observed: &'a Observed, pod: &str) -> Option<&'a Credentials> {
 /// Decides.
 #[must_use]
 pub fn decide(observed: &Observed) -> CredentialsPlan {
-    let (secret, notes) = rotation(observed);
+    let (secret, mut notes) = rotation(observed);
+    if !observed.tls.issued.is_empty() {
+        let reason = if observed.sets.is_empty() { "CertificateIssued" } else { "CertificateRotated" };
+        notes.push(Note::normal(reason, "RotateCertificate", observed.tls.issued.join(", ")));
+    }
     let wanted = digests(&secret.content);
     let late = behind(observed, |said| said.secrets != wanted);
     let rotating = (secret.step != Step::Done).then(|| match late.as_slice() {

@@ -162,10 +162,6 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
     }
     let credentials = credentials::decide(observed);
     notes.extend(credentials.notes.iter().cloned());
-    if !observed.tls.issued.is_empty() {
-        let reason = if observed.sets.is_empty() { "CertificateIssued" } else { "CertificateRotated" };
-        notes.push(Note::normal(reason, "RotateCertificate", observed.tls.issued.join(", ")));
-    }
     let refound = refound::refound(observed);
     notes.extend(refound.as_ref().and_then(|r| refound::note(observed, r)));
     let mut marks = marks(observed, &agreement, &founding, &scale);
