@@ -3,7 +3,9 @@
 
 use ais_meta::settings::Values;
 use k8s_openapi::api::core::v1::{Affinity, EnvVar, TopologySpreadConstraint};
-use serde_json::Value;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use ais_crds::PodTemplate;
@@ -172,30 +174,48 @@ fn no_foreign_objects(observed: &Observed) -> Result<(), Invalid> {
 }
 
 fn placement(part: &str, template: &PodTemplate) -> Result<Placement, Invalid> {
-    let invalid = |field: &str, error: serde_json::Error| Invalid {
-        reason: "SpecInvalid",
-        message: format!("spec.{part}.template.{field}: {error}"),
-    };
-    let affinity = template
-        .affinity
-        .clone()
-        .map(|map| serde_json::from_value(Value::Object(map)))
-        .transpose()
-        .map_err(|e| invalid("affinity", e))?;
-    let spread = template
-        .topology_spread_constraints
-        .iter()
-        .map(|map| serde_json::from_value(Value::Object(map.clone())))
-        .collect::<Result<_, _>>()
-        .map_err(|e| invalid("topologySpreadConstraints", e))?;
+    let affinity = template.affinity.as_ref().map(|map| typed(part, "affinity", map)).transpose()?;
+    let constraints = template.topology_spread_constraints.iter().enumerate();
+    let spread = constraints
+        .map(|(n, map)| typed(part, &format!("topologySpreadConstraints[{n}]"), map))
+        .collect::<Result<_, _>>()?;
     let env = template
         .env
         .iter()
         .map(|variable| {
-            let source = variable.value_from.clone().map(|map| serde_json::from_value(Value::Object(map)));
-            let value_from = source.transpose().map_err(|e| invalid(&format!("env {}", variable.name), e))?;
+            let source = variable.value_from.as_ref();
+            let path = format!("env {}.valueFrom", variable.name);
+            let value_from = source.map(|map| typed(part, &path, map)).transpose()?;
             Ok(EnvVar { name: variable.name.clone(), value: variable.value.clone(), value_from })
         })
         .collect::<Result<_, _>>()?;
     Ok(Placement { affinity, spread, env })
+}
+
+/// A part of the template that the schema leaves open. A misspelt key would be dropped without a word, and the default
+/// with it that the part stands in for.
+fn typed<T: Serialize + DeserializeOwned>(part: &str, field: &str, map: &Map<String, Value>) -> Result<T, Invalid> {
+    let invalid =
+        |what: String| Invalid { reason: "SpecInvalid", message: format!("spec.{part}.template.{field}{what}") };
+    let given = Value::Object(map.clone());
+    let typed: T = serde_json::from_value(given.clone()).map_err(|error| invalid(format!(": {error}")))?;
+    let understood = serde_json::to_value(&typed).unwrap_or_default();
+    unknown(&given, &understood).map_or(Ok(typed), |path| Err(invalid(format!("{path}: there is no such field"))))
+}
+
+/// The first path that was given and is not understood; what is null says nothing.
+fn unknown(given: &Value, understood: &Value) -> Option<String> {
+    match (given, understood) {
+        (Value::Object(given), Value::Object(understood)) => {
+            given.iter().filter(|(_, value)| !value.is_null()).find_map(|(key, value)| match understood.get(key) {
+                None => Some(format!(".{key}")),
+                Some(found) => unknown(value, found).map(|rest| format!(".{key}{rest}")),
+            })
+        }
+        (Value::Array(given), Value::Array(understood)) => {
+            let mut pairs = given.iter().zip(understood).enumerate();
+            pairs.find_map(|(n, (given, found))| unknown(given, found).map(|rest| format!("[{n}]{rest}")))
+        }
+        _ => None,
+    }
 }

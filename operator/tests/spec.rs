@@ -271,3 +271,44 @@ fn a_stopped_cluster_has_no_access_gateways_either() {
     assert_eq!(built(&world, &pass), [Kind::Service]);
     world.step();
 }
+
+/// Found by a review: a misspelt affinity was dropped without a word, and the default "different nodes" with it.
+#[test]
+fn a_misspelt_key_of_an_open_field_is_told_with_its_path() {
+    let refused = |template: Value| {
+        let world = World::new(json!({"gateways": {"template": template}}));
+        let why = ais_operator::validate::validate(&world.observed).unwrap_err();
+        assert_eq!(why.reason, "SpecInvalid");
+        why.message
+    };
+    let term = json!({"topologyKey": "zone", "labelSelektor": {}});
+    let affinity = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
+    for (template, path) in [
+        (json!({"affinity": {"podAntiAfinity": {}}}), "affinity.podAntiAfinity"),
+        (
+            json!({"affinity": affinity}),
+            "affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].labelSelektor",
+        ),
+        (
+            json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "ScheduleAnyway", "skew": 1}]}),
+            "topologySpreadConstraints[0].skew",
+        ),
+        (
+            json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b", "optinal": true}}}]}),
+            "env A.valueFrom.secretKeyRef.optinal",
+        ),
+    ] {
+        assert_eq!(refused(template), format!("spec.gateways.template.{path}: there is no such field"));
+    }
+    // Everything that Kubernetes knows is taken, with values in any of their forms.
+    let selector =
+        json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "x", "operator": "In", "values": ["y"]}]});
+    let term = json!({"topologyKey": "zone", "labelSelector": selector, "namespaces": [], "namespaceSelector": {}});
+    let weighted = json!([{"weight": 5, "podAffinityTerm": term}]);
+    let affinity = json!({
+        "nodeAffinity": null, "podAffinity": {},
+        "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": weighted},
+    });
+    let env = json!([{"name": "M", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": 1}}}]);
+    World::new(json!({"gateways": {"template": {"affinity": affinity, "env": env}}})).pass();
+}
