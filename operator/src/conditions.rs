@@ -4,6 +4,7 @@ use ais_crds::AISClusterStatus;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use crate::desired;
 use crate::events::Note;
 use crate::facts::Observed;
 use crate::names::Role;
@@ -37,7 +38,8 @@ pub(crate) fn all(valid: &Valid, observed: &Observed, plan: &Plan, status: &AISC
     let missing = missing(plan, status);
     let degraded = degraded(observed, plan, &missing);
     let converged = converged(valid, observed, plan, status);
-    let ready = ready(plan, &available, &degraded, &converged, &missing);
+    let behind = behind(valid, observed, plan);
+    let ready = ready(plan, &available, &degraded, &converged, behind, &missing);
     let verdicts = vec![
         ready,
         available,
@@ -185,7 +187,29 @@ fn available(observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> Ver
     verdict(kind, true, "Available", format!("{} leads, acknowledged by a majority of the voters", leader.node_id))
 }
 
-fn ready(plan: &Plan, available: &Verdict, degraded: &Verdict, converged: &Verdict, missing: &[String]) -> Verdict {
+/// What is seen is not yet of this generation of the spec: nobody may take it for done.
+fn behind(valid: &Valid, observed: &Observed, plan: &Plan) -> Option<Verdict> {
+    let kind = "Ready";
+    let due = desired::unapplied(valid, observed, plan);
+    if !due.is_empty() && observed.cluster.spec.paused {
+        let message = format!("spec.paused is set, and not as the spec says: StatefulSet {}", due.join(", "));
+        return Some(verdict(kind, false, "PausedBySpec", message));
+    }
+    if !due.is_empty() {
+        return Some(verdict(kind, false, "Applying", format!("to be written: StatefulSet {}", due.join(", "))));
+    }
+    let unseen = observed.sets.values().any(|set| set.revision.is_empty());
+    unseen.then(|| verdict(kind, false, "Applying", "the StatefulSet controller has not seen the newest template yet"))
+}
+
+fn ready(
+    plan: &Plan,
+    available: &Verdict,
+    degraded: &Verdict,
+    converged: &Verdict,
+    behind: Option<Verdict>,
+    missing: &[String],
+) -> Verdict {
     let kind = "Ready";
     if available.status != "True" {
         return verdict(kind, false, available.reason, available.message.clone());
@@ -193,8 +217,15 @@ fn ready(plan: &Plan, available: &Verdict, degraded: &Verdict, converged: &Verdi
     if degraded.status == "True" {
         return verdict(kind, false, degraded.reason, degraded.message.clone());
     }
+    if let Some(behind) = behind {
+        return behind;
+    }
     if plan.rollout.state != State::UpToDate {
         return verdict(kind, false, "RollingOut", plan.rollout.message.clone());
+    }
+    if let Some(removal) = &plan.scale.removal {
+        let message = format!("{} is to be removed; waits for {}", removal.pod, removal.waits_for);
+        return verdict(kind, false, "ScalingDown", message);
     }
     if !missing.is_empty() {
         return verdict(kind, false, "NodesNotReady", format!("not ready: {}", missing.join(", ")));
@@ -294,7 +325,8 @@ fn degraded(observed: &Observed, plan: &Plan, missing: &[String]) -> Verdict {
     let long = !matches!(plan.rollout.state, State::Rolling | State::Supervised)
         && previous(observed).iter().find(|c| c.type_ == "Ready" && c.status != "True").is_some_and(|c| {
             observed.now.duration_since(c.last_transition_time.0) >= SignedDuration::from_secs(MISSING_S)
-        });
+        })
+        && missing.iter().any(|pod| is_long_away(observed, pod));
     // While it was stopped, nobody was missed.
     let returns = plan.stop.operation.as_ref().filter(|_| plan.stop.starting).and_then(|o| o.since.as_ref());
     let returns = returns.is_some_and(|t| observed.now.duration_since(t.0) < SignedDuration::from_secs(MISSING_S));
@@ -312,6 +344,12 @@ fn degraded(observed: &Observed, plan: &Plan, missing: &[String]) -> Verdict {
         );
     }
     verdict(kind, false, "AsExpected", "nothing needs a person")
+}
+
+/// A pod may be away for a moment while something else keeps the cluster from being Ready for hours.
+fn is_long_away(observed: &Observed, pod: &str) -> bool {
+    let since = observed.pod(pod).and_then(|p| p.unready_since);
+    since.is_none_or(|at| observed.now.duration_since(at) >= SignedDuration::from_secs(MISSING_S))
 }
 
 fn converged(valid: &Valid, observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> Verdict {

@@ -295,3 +295,54 @@ fn times_of_conditions_move_with_their_value_only() {
     assert_ne!(first, lost);
     assert_eq!(time(&world.after(100).step()), lost);
 }
+
+/// Found by a review: the pass that wrote a new template, and those until Kubernetes had seen it, said that it was done.
+#[test]
+fn a_new_spec_is_not_ready_before_it_is_applied_and_seen() {
+    let mut world = World::settled(json!({}));
+    world.set_spec(json!({"targets": {"template": {"annotations": {"version": "2"}}}}));
+    let pass = world.step();
+    assert_eq!(pass.status.observed_generation, Some(2));
+    is(&pass, "Ready", "False", "Applying");
+    assert!(pass.message("Ready").contains("demo-target"), "{}", pass.message("Ready"));
+    let set = world.observed.sets.get_mut(&Role::Target).unwrap();
+    let newest = std::mem::take(&mut set.revision);
+    is(&world.step(), "Ready", "False", "Applying");
+    world.observed.sets.get_mut(&Role::Target).unwrap().revision = newest;
+    is(&world.step(), "Ready", "False", "RollingOut");
+}
+
+#[test]
+fn a_paused_cluster_that_is_not_as_its_spec_says_is_not_ready() {
+    let mut world = World::settled(json!({"paused": true}));
+    is(&world.step(), "Ready", "True", "Ready");
+    world.set_spec(json!({"targets": {"replicas": 3}}));
+    is(&world.pass(), "Ready", "False", "PausedBySpec");
+}
+
+/// Another operator knows nothing of what was applied, and what the server writes its own way is no news.
+#[test]
+fn drift_and_a_new_operator_are_no_news() {
+    let mut world = World::settled(json!({"gateways": {"template": {"resources": {"limits": {"cpu": "1000m"}}}}}));
+    world.memo = ais_operator::apply::Memo::default();
+    let pass = world.pass();
+    assert!(!pass.writes.is_empty(), "it writes what it does not know to be the same");
+    is(&pass, "Ready", "True", "Ready");
+}
+
+#[test]
+fn a_cluster_with_a_member_to_remove_is_not_ready() {
+    let mut world = World::settled(json!({"targets": {"replicas": 3}}));
+    world.set_spec(json!({"targets": {"replicas": 2}}));
+    for _ in 0..3 {
+        is(&world.step(), "Ready", "False", "ScalingDown");
+        world.after(40);
+    }
+    // A node that is away for a moment meanwhile is not missing yet.
+    world.pod("demo-gateway-2").ready = false;
+    let now = world.observed.now;
+    world.pod("demo-gateway-2").unready_since = Some(now);
+    is(&world.pass(), "Degraded", "False", "AsExpected");
+    world.after(70);
+    is(&world.pass(), "Degraded", "True", "NodesMissing");
+}

@@ -56,6 +56,16 @@ pub fn build(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<Wanted> {
     wanted
 }
 
+/// StatefulSets that are not there yet as they shall be, by the digest of what was applied last: what the server or
+/// others add to them, or change in them for a while, does not count.
+#[must_use]
+pub fn unapplied(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<String> {
+    let applied = |object: &Value| object["metadata"]["annotations"][ANNOTATION_APPLIED].clone();
+    let is_due = |w: &Wanted| observed.live.get(&w.key).is_none_or(|live| applied(live) != applied(&w.object));
+    let due = workloads::all(valid, observed, plan).into_iter().filter(is_due);
+    due.map(|w| w.key.1).collect()
+}
+
 /// Short digest of a value; maps are sorted, so equal values give equal digests.
 #[must_use]
 pub fn digest(value: &Value) -> String {
