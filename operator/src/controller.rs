@@ -382,6 +382,7 @@ pub async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Re
     tell(ctx, &observed, &notes).await;
     ctx.metrics.cluster(&key.0, &key.1, plan.primary.preferred, status.smap.version);
     ctx.metrics.conditions(&key.0, &key.1, &status.conditions);
+    ctx.metrics.stopped(&key.0, &key.1, plan.stop.asked);
     plan.primary.finished.iter().for_each(|t| count(&ctx.metrics, t));
     if !observed.cluster.spec.paused {
         // Nobody is taken out of the cluster for a change that cannot be carried out.

@@ -59,6 +59,7 @@ struct Inner {
     reconcile_seconds: Histogram,
     writes: Family<KindLabel, Counter>,
     unreadable: Family<ClusterLabels, Gauge>,
+    stopped: Family<ClusterLabels, Gauge>,
     is_leader: Gauge,
 }
 
@@ -83,6 +84,7 @@ impl Metrics {
             reconcile_seconds: Histogram::new(seconds),
             writes: Family::default(),
             unreadable: Family::default(),
+            stopped: Family::default(),
             is_leader: Gauge::default(),
         };
         let help = "Changes of a primary, and requests that ended without one";
@@ -105,6 +107,8 @@ impl Metrics {
         );
         let help = "A stored object that this operator cannot decode";
         registry.register("aisop_unreadable", help, inner.unreadable.clone());
+        let help = "spec.state of a cluster is Stopped: that nobody is served is what was asked for";
+        registry.register("aisop_stopped", help, inner.stopped.clone());
         registry.register("aisop_is_leader", "This instance holds the lease", inner.is_leader.clone());
         Self(Arc::new(inner))
     }
@@ -167,6 +171,12 @@ impl Metrics {
         }
     }
 
+    /// `spec.state` says Stopped, or not.
+    pub fn stopped(&self, namespace: &str, cluster: &str, asked: bool) {
+        let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
+        self.0.stopped.get_or_create(&labels).set(i64::from(asked));
+    }
+
     /// A cluster is gone.
     pub fn forget(&self, namespace: &str, cluster: &str) {
         self.0.told.lock().unwrap_or_else(PoisonError::into_inner).retain(|labels| {
@@ -178,6 +188,7 @@ impl Metrics {
         });
         let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
         self.0.preferred.remove(&labels);
+        self.0.stopped.remove(&labels);
         self.0.smap_version.remove(&labels);
     }
 

@@ -39,6 +39,7 @@ fn the_manual_lists_every_metric() {
     metrics.cluster("ns", "demo", true, Some(1));
     metrics.conditions("ns", "demo", &[condition("Ready", "True")]);
     metrics.unreadable("ns", "other", true);
+    metrics.stopped("ns", "demo", false);
     metrics.leader(true);
     let text = text(&registry);
     let registered = include_str!("../src/metrics.rs").matches("registry.register(").count();

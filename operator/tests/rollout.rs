@@ -313,6 +313,16 @@ fn a_template_that_does_not_work_stops_at_the_first_pod_and_is_mended_there() {
     let before = sim.world.observed.cluster.status.clone();
     assert!(sim.run(300).writes.is_empty());
     assert_eq!(sim.world.observed.cluster.status, before, "a stuck roll-out is calm");
+    // Found by a review: a container that crashes again and again runs for a moment each time, which looked like a new
+    // start: conditions and events went to and fro.
+    let waited = before.as_ref().and_then(|st| st.rollout.as_ref()?.waits_since.clone()).unwrap();
+    sim.world.observed.now = waited.0 + jiff::SignedDuration::from_secs(60);
+    let pod = sim.world.pod(T1);
+    (pod.trouble, pod.running) = (None, true);
+    let runs = sim.world.step();
+    is(&runs, "Degraded", "True", "RolloutStuck");
+    assert!(runs.events().is_empty(), "{:?}", runs.events());
+    sim.publish();
     sim.change("mended");
     sim.run(50);
     assert_eq!(sim.removed[1], T1, "the broken one goes first, at once");

@@ -79,6 +79,12 @@ pub(super) fn is_overdue(s: &Scene<'_>, rollout: &Rollout, pod: &str) -> bool {
         Some((Role::Gateway, _)) => spec.gateways.template.termination_grace_period_seconds,
         _ => spec.targets.template.termination_grace_period_seconds,
     };
+    // A pod that crashes again and again looks well for a moment each time: once it was given up, only whole it counts.
+    if remembered(rollout.memory.as_ref()) == State::Stuck
+        && since(s, waits_since) >= SignedDuration::from_secs(TROUBLE_S)
+    {
+        return true;
+    }
     let bound = if fact.is_some_and(|p| p.trouble.is_some() && !p.deleting) { TROUBLE_S } else { SLOW_S + grace };
     since(s, waits_since) >= SignedDuration::from_secs(bound)
 }
