@@ -77,6 +77,11 @@ impl Node {
         let address = if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
         Self { address, host: format!("{host}:{port}") }
     }
+
+    /// Its id, which calls are signed for: the name of its pod, with which its host name begins.
+    fn id(&self) -> &str {
+        self.host.split(['.', ':']).next().unwrap_or_default()
+    }
 }
 
 /// A way to the nodes of a cluster.
@@ -234,7 +239,7 @@ impl Caller {
         let now =
             SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| CallError::Signing("the clock is before 1970"))?;
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let covered = auth::Request { method: method.as_str(), path_and_query: path, body };
+        let covered = auth::Request { method: method.as_str(), path_and_query: path, node: node.id(), body };
         let header = auth::sign(&self.secret, covered, now_ms, nonce);
         let url = format!("{}://{}{path}", self.http.scheme, node.address);
         Ok((self.http.client.request(method, url).header("Host", &node.host).header(auth::HEADER, header), nonce))

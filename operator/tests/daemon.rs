@@ -51,7 +51,7 @@ fn now_ms() -> u64 {
 fn check(headers: &HeaderMap, method: &str, path: &str) -> auth::Nonce {
     let secret = Secret::from_file_content(SECRET.as_bytes()).unwrap();
     let header = headers.get(auth::HEADER).unwrap().to_str().unwrap();
-    let request = auth::Request { method, path_and_query: path, body: &[] };
+    let request = auth::Request { method, path_and_query: path, node: "demo-gateway-0", body: &[] };
     auth::verify(&secret, request, Some(header), now_ms()).unwrap()
 }
 

@@ -262,7 +262,12 @@ impl Signed<'_> {
 
     fn exchange(self, control: &str, secret: &Secret) -> Result<(Reply, auth::Nonce)> {
         let Self { method, target, body, skew_ms, timeout } = self;
-        let request = auth::Request { method, path_and_query: target, body };
+        // A question is for whoever hears it, an order for one node.
+        let node = match auth::reads(method) {
+            true => auth::ANYBODY.to_owned(),
+            false => view_skewed(control, secret, skew_ms)?.node_id,
+        };
+        let request = auth::Request { method, path_and_query: target, node: &node, body };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
         let now_ms = u64::try_from(now.as_millis())?.saturating_add_signed(skew_ms);
         let nonce = nonce()?;

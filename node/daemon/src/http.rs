@@ -60,6 +60,7 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
 use crate::auth::{Authority, Given, Reloaded};
+use crate::clock;
 use crate::config::Config;
 use crate::handle::Handle;
 use crate::metrics::Metrics;
@@ -110,6 +111,8 @@ pub(crate) struct App {
     authority: Authority,
     replays: Mutex<Replays>,
     started: Instant,
+    /// The same moment by [`clock::now_ms`].
+    began_ms: u64,
     /// When this process was first ready: from then on it serves what it has, whatever happens to the cluster.
     served: OnceLock<Instant>,
     watchers: Arc<Semaphore>,
@@ -133,6 +136,7 @@ impl App {
             metrics,
             replays: Mutex::default(),
             started: Instant::now(),
+            began_ms: clock::now_ms(),
             served: OnceLock::new(),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             closing,

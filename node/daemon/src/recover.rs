@@ -9,12 +9,14 @@ use std::time::Duration;
 use ais_meta::auth::{self, Nonce};
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
+use reqwest::Method;
 
 use crate::clock;
 use crate::keyring::read_secrets;
 use crate::tls;
 
 const PATH: &str = "/v1/cluster/recover";
+const WHO: &str = "/v1/daemon?what=snode";
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Whom to tell, and what was confirmed.
@@ -41,29 +43,46 @@ pub async fn run(options: &Options) -> anyhow::Result<String> {
     let file = options.secret_file.display();
     let secrets = read_secrets(&options.secret_file).map_err(|why| anyhow!("{file} {why}"))?;
     let secret = secrets.current();
-    let body = serde_json::json!({"stamp": options.stamp}).to_string();
-    let mut nonce = Nonce::default();
-    getrandom::fill(&mut nonce).context("no random numbers")?;
-    let signed = auth::Request { method: "POST", path_and_query: PATH, body: body.as_bytes() };
-    let header = auth::sign(secret, signed, clock::unix_ms(), nonce);
     let base = tls::base(&options.url, options.ca_file.as_deref());
     let tls = match &options.ca_file {
         Some(file) => tls::trusting(file).map_err(|why| anyhow!(why))?,
         None => tls::nobody()?,
     };
     let builder = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).tls_backend_preconfigured(tls);
-    let client = builder.build()?;
-    let request = client.post(format!("{}{PATH}", base.trim_end_matches('/'))).header(auth::HEADER, header).body(body);
-    let answer = request.send().await.context("the node does not answer")?;
-    let status = answer.status();
-    let signature = answer.headers().get(auth::HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let body = answer.bytes().await.context("the node's answer is lost; look at it before you ask again")?;
-    let told: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-    if !status.is_success() {
-        let why = told["message"].as_str().unwrap_or("it does not say why");
-        bail!("not recovered (status {}): {why}", status.as_u16());
-    }
-    auth::verify_reply(secret, nonce, status.as_u16(), &body, signature.as_deref())
-        .context("the answer is not of a node with this secret")?;
+    let node = Node { client: builder.build()?, base: base.trim_end_matches('/').to_owned(), secret: secret.clone() };
+    // The order is for one node, whoever else may get to see it.
+    let told = node.call(Method::GET, WHO, auth::ANYBODY, String::new()).await?;
+    let id = told["daemon_id"].as_str().context("the node does not say who it is")?;
+    let body = serde_json::json!({"stamp": options.stamp}).to_string();
+    let told = node.call(Method::POST, PATH, id, body).await.context("not recovered")?;
     Ok(format!("recovered: the cluster goes on from {}\n", told["stamp"].as_str().unwrap_or("a new stamp")))
+}
+
+struct Node {
+    client: reqwest::Client,
+    base: String,
+    secret: auth::Secret,
+}
+
+impl Node {
+    /// A signed call; the answer to it.
+    async fn call(&self, method: Method, path: &str, to: &str, body: String) -> anyhow::Result<serde_json::Value> {
+        let mut nonce = Nonce::default();
+        getrandom::fill(&mut nonce).context("no random numbers")?;
+        let covered = auth::Request { method: method.as_str(), path_and_query: path, node: to, body: body.as_bytes() };
+        let header = auth::sign(&self.secret, covered, clock::unix_ms(), nonce);
+        let request = self.client.request(method, format!("{}{path}", self.base)).header(auth::HEADER, header);
+        let answer = request.body(body).send().await.context("the node does not answer")?;
+        let status = answer.status();
+        let signature = answer.headers().get(auth::HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let body = answer.bytes().await.context("the node's answer is lost; look at it before you ask again")?;
+        let told: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        if !status.is_success() {
+            let why = told["message"].as_str().unwrap_or("it does not say why");
+            bail!("status {}: {why}", status.as_u16());
+        }
+        auth::verify_reply(&self.secret, nonce, status.as_u16(), &body, signature.as_deref())
+            .context("the answer is not of a node with this secret")?;
+        Ok(told)
+    }
 }

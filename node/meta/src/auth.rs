@@ -1,14 +1,18 @@
 //! Signatures of HTTP calls between members and from the operator.
 //!
-//! A request carries `Ais-Auth: v1 <unix ms> <nonce> <mac>`, its reply `Ais-Auth: v1 <mac>`. The mac is HMAC-SHA256
+//! A request carries `Ais-Auth: v2 <unix ms> <nonce> <mac>`, its reply `Ais-Auth: v2 <mac>`. The mac is HMAC-SHA256
 //! under the cluster's secret, over
 //!
-//! * request: `METHOD \n path?query \n unix_ms \n nonce \n hex(sha256(body))`
+//! * request: `METHOD \n path?query \n node \n unix_ms \n nonce \n hex(sha256(body))`
 //! * reply: `status \n nonce of the request \n hex(sha256(body))`
+//!
+//! `node` is the id of the node that is called, so that a call that was seen by somebody does nothing anywhere else. An
+//! address would not do: behind Services and forwarded ports a node does not know by which one it is called. Who does
+//! not know the id asks for it by a question to [`ANYBODY`]; whatever changes something is for one node ([`reads`]).
 //!
 //! The two texts cannot be confused: a method is not a number. The caller brings the time and the nonce (16 random
 //! bytes); this module has neither. Who verifies must also refuse a nonce that it saw within [`WINDOW_MS`]
-//! ([`Replays`]).
+//! ([`Replays`]), and a change that was signed before it began to remember them ([`fresh`]).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,7 +30,13 @@ pub const SECRET_LEN_MIN: usize = 16;
 /// Secrets that are accepted at the same time: enough for a rotation that begins before another has ended.
 pub const SECRETS_MAX: usize = 4;
 
-const VERSION: &str = "v1";
+/// Whom a question is for when its caller does not know whom it reaches.
+pub const ANYBODY: &str = "*";
+/// A change may be signed so long before the process that takes it began, in milliseconds: clocks are read in steps, and
+/// no process is stopped and started again within that time.
+pub const START_SLACK_MS: u64 = 50;
+
+const VERSION: &str = "v2";
 
 /// Why a signature is refused. The texts say nothing that helps to forge one.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +51,11 @@ pub enum AuthError {
     #[error("the signature is {0} ms away from this node's clock; compare the clocks")]
     Stale(u64),
     /// Made with another secret, or for another request.
-    #[error("the signature does not match; compare the cluster secrets")]
+    #[error("the signature does not match; compare the cluster secrets, and which node the call is for")]
     Mismatch,
+    /// A change that was signed before this process began: it may have been seen by the one before.
+    #[error("signed before this process began; send it again")]
+    BeforeStart,
     /// Seen before.
     #[error("the signature was used before")]
     Replayed,
@@ -181,8 +194,27 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// Path and query as they are on the wire, such as `/v1/ha/view` or `/v1/cluster/proxy/g1?expected-epoch=3`.
     pub path_and_query: &'a str,
+    /// The id of the node that is called, or [`ANYBODY`].
+    pub node: &'a str,
     /// The body, empty when there is none.
     pub body: &'a [u8],
+}
+
+/// Whether a method changes nothing: such a question may be for [`ANYBODY`], and asked of a process again.
+#[must_use]
+pub fn reads(method: &str) -> bool {
+    method == "GET" || method == "HEAD"
+}
+
+/// Refuses a verified change that was signed before `began_ms`, when the process began by the clock that it verifies
+/// with: it knows no nonce of before.
+///
+/// # Errors
+/// [`AuthError::BeforeStart`].
+pub fn fresh(method: &str, header: Option<&str>, began_ms: u64) -> Result<(), AuthError> {
+    let at = header.and_then(|header| header.split(' ').nth(1)?.parse::<u64>().ok()).ok_or(AuthError::Malformed)?;
+    let late = reads(method) || at.saturating_add(START_SLACK_MS) >= began_ms;
+    late.then_some(()).ok_or(AuthError::BeforeStart)
 }
 
 /// A nonce: 16 random bytes, 32 hexadecimal digits in the header.
@@ -252,8 +284,9 @@ fn keyed(secret: &Secret) -> Hmac<Sha256> {
 
 fn request_mac(secret: &Secret, request: Request<'_>, at_ms: u64, nonce: &str) -> Hmac<Sha256> {
     let mut mac = keyed(secret);
-    let Request { method, path_and_query, body } = request;
-    mac.update(format!("{method}\n{path_and_query}\n{at_ms}\n{nonce}\n{}", hex(&Sha256::digest(body))).as_bytes());
+    let Request { method, path_and_query, node, body } = request;
+    let digest = hex(&Sha256::digest(body));
+    mac.update(format!("{method}\n{path_and_query}\n{node}\n{at_ms}\n{nonce}\n{digest}").as_bytes());
     mac
 }
 
@@ -317,7 +350,7 @@ mod tests {
     }
 
     const NONCE: Nonce = [7; 16];
-    const GET: Request<'_> = Request { method: "GET", path_and_query: "/v1/ha/view", body: b"" };
+    const GET: Request<'_> = Request { method: "GET", path_and_query: "/v1/ha/view", node: "g1", body: b"" };
 
     #[test]
     fn the_mac_is_hmac_sha256_of_the_documented_text() {
@@ -343,10 +376,13 @@ mod tests {
         assert_eq!(check(Request { method: "PUT", ..GET }, &header, 1_000_000), Err(AuthError::Mismatch));
         assert_eq!(check(Request { path_and_query: "/v1/ha/view?", ..GET }, &header, 0), Err(AuthError::Mismatch));
         assert_eq!(check(Request { body: b"x", ..GET }, &header, 1_000_000), Err(AuthError::Mismatch));
+        for node in ["g2", ANYBODY, ""] {
+            assert_eq!(check(Request { node, ..GET }, &header, 1_000_000), Err(AuthError::Mismatch), "{node}");
+        }
         let other = Secret::from_file_content(b"0123456789abcdeX").unwrap();
         assert_eq!(verify(&other, GET, Some(&header), 1_000_000), Err(AuthError::Mismatch));
         assert_eq!(verify(&secret(), GET, None, 0), Err(AuthError::Missing));
-        for bad in ["", "v1", "v2 1 2 3", "v1 1 2 3", "v1 x y z w", &format!("{header} x"), &header.replace('v', "w")] {
+        for bad in ["", "v2", "v1 1 2 3", "v2 1 2 3", "v2 x y z w", &format!("{header} x"), &header.replace('v', "w")] {
             assert_eq!(check(GET, bad, 1_000_000), Err(AuthError::Malformed), "{bad}");
         }
     }
@@ -360,7 +396,17 @@ mod tests {
         assert_eq!(check(NONCE, 404, b"body"), Err(AuthError::Mismatch));
         assert_eq!(check(NONCE, 200, b"bodY"), Err(AuthError::Mismatch));
         assert_eq!(verify_reply(&secret(), NONCE, 200, b"", None), Err(AuthError::Missing));
-        assert_eq!(verify_reply(&secret(), NONCE, 200, b"", Some("v1 zz")), Err(AuthError::Malformed));
+        assert_eq!(verify_reply(&secret(), NONCE, 200, b"", Some("v2 zz")), Err(AuthError::Malformed));
+    }
+
+    #[test]
+    fn a_change_that_was_signed_before_the_process_began_is_refused() {
+        let header = sign(&secret(), GET, 1_000_000, NONCE);
+        let asked = |method, began_ms| fresh(method, Some(&header), began_ms);
+        assert_eq!(asked("PUT", 1_000_000 + START_SLACK_MS), Ok(()));
+        assert_eq!(asked("PUT", 1_000_001 + START_SLACK_MS), Err(AuthError::BeforeStart));
+        assert_eq!(asked("GET", 2_000_000), Ok(()), "a question does nothing");
+        assert_eq!(fresh("PUT", Some("v2 x"), 0), Err(AuthError::Malformed));
     }
 
     #[test]

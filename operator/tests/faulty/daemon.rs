@@ -125,7 +125,9 @@ async fn serve(mut stream: TcpStream, manners: &Mutex<Manners>, log: &Mutex<Log>
         let body: Vec<u8> = bytes.drain(..length).collect();
         let mut first = head.split(' ');
         let (method, path) = (first.next().unwrap().to_owned(), first.next().unwrap().to_owned());
-        let nonce = verify(&method, &path, &body, header("ais-auth").as_deref());
+        let host = header("host").unwrap();
+        let name = host.split(['.', ':']).next().unwrap();
+        let nonce = verify(name, &method, &path, &body, header("ais-auth").as_deref());
         let looks = method == "GET";
         let now = manners.lock().unwrap().clone();
         if !looks {
@@ -143,10 +145,10 @@ async fn serve(mut stream: TcpStream, manners: &Mutex<Manners>, log: &Mutex<Log>
     }
 }
 
-fn verify(method: &str, path: &str, body: &[u8], header: Option<&str>) -> auth::Nonce {
+fn verify(name: &str, method: &str, path: &str, body: &[u8], header: Option<&str>) -> auth::Nonce {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     let secret = Secret::from_file_content(SECRET.as_bytes()).unwrap();
-    let request = auth::Request { method, path_and_query: path, body };
+    let request = auth::Request { method, path_and_query: path, node: name, body };
     auth::verify(&secret, request, header, u64::try_from(now_ms).unwrap()).unwrap()
 }
 

@@ -113,7 +113,7 @@ pub(crate) fn auth(data: &[u8]) {
     let (header, path, body) = (part(), part(), part());
     let (header, path) = (String::from_utf8_lossy(header), String::from_utf8_lossy(path));
     let secret = Secret::from_file_content(b"0123456789abcdef").expect("long enough");
-    let request = Request { method: "PUT", path_and_query: &path, body };
+    let request = Request { method: "PUT", path_and_query: &path, node: "g1", body };
 
     let said = auth::verify(&secret, request, Some(&header), NOW_MS);
     if let Ok(nonce) = said {
@@ -139,7 +139,7 @@ fn at(header: &str) -> u64 {
 
 pub(crate) fn auth_seeds() -> Vec<Vec<u8>> {
     let secret = Secret::from_file_content(b"0123456789abcdef").expect("long enough");
-    let request = Request { method: "PUT", path_and_query: "/v1/ha/view", body: b"" };
+    let request = Request { method: "PUT", path_and_query: "/v1/ha/view", node: "g1", body: b"" };
     let signed = auth::sign(&secret, request, NOW_MS, [7; 16]);
     vec![format!("{signed}\n/v1/ha/view\n").into_bytes(), auth::sign_reply(&secret, [7; 16], 200, b"").into_bytes()]
 }

@@ -51,7 +51,7 @@ async fn ha(app: &App) -> Result<Response, ApiError> {
     let primary = view.primary.as_ref().filter(|primary| primary.id.node != *app.id());
     if let Some(primary) = primary {
         let url = format!("{}/v1/ha/view", app.url(&primary.addresses.control));
-        match reverse::call(app, Method::GET, &url, Bytes::new()).await {
+        match reverse::call(app, primary.id.node.as_str(), Method::GET, &url, Bytes::new()).await {
             Ok(answer) if answer.status().is_success() => return without_credentials(answer).await,
             Ok(answer) => tracing::debug!(status = answer.status().as_u16(), "the primary does not show its view"),
             Err(why) => tracing::debug!(why, "the primary does not show its view"),
@@ -86,7 +86,7 @@ async fn ask(app: &App, what: &str, kind: Option<Kind>) -> Result<Map<String, Va
         }
         let url = format!("{}/v1/daemon?what={what}", app.url(&node.addresses.control));
         let failed = |why| ApiError::new(StatusCode::BAD_GATEWAY, format!("{} does not answer: {why}", node.id));
-        let answer = reverse::call(app, Method::GET, &url, Bytes::new()).await.map_err(failed)?;
+        let answer = reverse::call(app, node.id.as_str(), Method::GET, &url, Bytes::new()).await.map_err(failed)?;
         if !answer.status().is_success() {
             return Err(failed(format!("status {}", answer.status().as_u16())));
         }

@@ -170,15 +170,22 @@ impl Gate {
         let request = auth::Request {
             method: parts.method.as_str(),
             path_and_query: uri.path_and_query().map_or("/", |p| p.as_str()),
+            node: self.app.id().as_str(),
             body,
         };
+        let to_anybody = auth::Request { node: auth::ANYBODY, ..request };
         let value = parts.headers.get(AUTH).and_then(|v| v.to_str().ok());
         let now = clock::unix_ms();
-        let verified = secrets.verify(request, value, now);
+        let verified = match secrets.verify(request, value, now) {
+            Err(AuthError::Mismatch) if auth::reads(request.method) => secrets.verify(to_anybody, value, now),
+            verified => verified,
+        };
         if verified == Err(AuthError::Mismatch) {
             self.app.config.keyring.doubt();
         }
         let admitted = verified.and_then(|(nonce, secret)| {
+            // By the clock of now, whatever it said when the process began.
+            auth::fresh(request.method, value, now.saturating_sub(clock::now_ms() - self.app.began_ms))?;
             let mut replays = self.app.replays.lock().unwrap_or_else(|e| e.into_inner());
             // Who signed with an older secret can check no reply that is signed with another.
             replays.admit(nonce, now).map(|()| (nonce, secret.clone()))
@@ -216,7 +223,9 @@ impl Gate {
 fn unauthorized(error: AuthError) -> ApiError {
     let status = match error {
         AuthError::Missing | AuthError::Malformed => StatusCode::UNAUTHORIZED,
-        AuthError::Stale(_) | AuthError::Mismatch | AuthError::Replayed => StatusCode::FORBIDDEN,
+        AuthError::Stale(_) | AuthError::Mismatch | AuthError::BeforeStart | AuthError::Replayed => {
+            StatusCode::FORBIDDEN
+        }
         AuthError::Busy => StatusCode::SERVICE_UNAVAILABLE,
     };
     ApiError::new(status, error.to_string())

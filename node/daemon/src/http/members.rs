@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ais_meta::auth::ANYBODY;
 use ais_meta::change::{MemberAction, MemberOptions};
 use ais_meta::{Address, Change, NodeId};
 use axum::body::Bytes;
@@ -114,7 +115,7 @@ async fn end_all(app: &App) {
         let url = format!("{}/v1/daemon", app.url(&node.addresses.control));
         let (id, body) = (node.id.clone(), body.clone());
         async move {
-            if let Err(why) = reverse::call(app, Method::PUT, &url, body).await {
+            if let Err(why) = reverse::call(app, id.as_str(), Method::PUT, &url, body).await {
                 tracing::warn!(%id, why, "was not told to end");
             }
         }
@@ -153,7 +154,8 @@ pub(super) async fn join_by_admin(State(app): State<Arc<App>>, call: Call) -> Re
     let unreached = |why: String| {
         ApiError::new(StatusCode::BAD_GATEWAY, format!("no node with this cluster's secret answers at {net}: {why}"))
     };
-    let told = reverse::call(&app, Method::GET, &format!("{url}?what=snode"), Bytes::new()).await.map_err(unreached)?;
+    let who = format!("{url}?what=snode");
+    let told = reverse::call(&app, ANYBODY, Method::GET, &who, Bytes::new()).await.map_err(unreached)?;
     let snode: Value = reverse::json_of(told).await.map_err(unreached)?;
     let id = snode["daemon_id"].as_str().unwrap_or_default().to_owned();
     let kind = fields.get("daemon_type").and_then(Value::as_str).unwrap_or_default();
@@ -168,7 +170,8 @@ pub(super) async fn join_by_admin(State(app): State<Arc<App>>, call: Call) -> Re
     }
     let me = app.handle.identity();
     let body = json!({"node_id": me.sender.id.node, "peer": me.addresses.peer});
-    let told = reverse::call(&app, Method::POST, &format!("{url}/join-by-admin"), Bytes::from(body.to_string())).await;
+    let (join, body) = (format!("{url}/join-by-admin"), Bytes::from(body.to_string()));
+    let told = reverse::call(&app, node.as_str(), Method::POST, &join, body).await;
     if let Some(refused) = told.map_err(unreached)?.status().as_u16().checked_sub(300) {
         return Err(unreached(format!("it refuses to join (status {})", refused + 300)));
     }

@@ -66,12 +66,12 @@ pub(super) async fn forward(
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let url = format!("{}/v1/daemon{query}", app.url(&node.addresses.control));
     let failed = |why: String| ApiError::new(StatusCode::BAD_GATEWAY, format!("{id} does not answer: {why}"));
-    call(&app, method, &url, body).await.map_err(failed)
+    call(&app, id, method, &url, body).await.map_err(failed)
 }
 
-/// Calls a member's control listener, signed; its answer's signature is checked. While the secret is rotated, a member
+/// Calls the control listener of the member `to`, signed; its answer's signature is checked. While the secret is rotated, a member
 /// that does not take the first one is called again with the others: it did nothing then.
-pub(super) async fn call(app: &App, method: Method, url: &str, body: Bytes) -> Result<Response, String> {
+pub(super) async fn call(app: &App, to: &str, method: Method, url: &str, body: Bytes) -> Result<Response, String> {
     let url = reqwest::Url::parse(url).map_err(|e| e.to_string())?;
     let Some(secrets) = app.secrets() else {
         let request = app.client.request(method, url).header(CALLER_ID, app.id().as_str());
@@ -80,7 +80,7 @@ pub(super) async fn call(app: &App, method: Method, url: &str, body: Bytes) -> R
     };
     let mut last = String::new();
     for secret in secrets.iter() {
-        match call_signed(app, secret, &method, &url, body.clone()).await {
+        match call_signed(app, secret, to, &method, &url, body.clone()).await {
             Err(why) => return Err(why),
             Ok(Signed::Good(response)) => return Ok(response.map(Body::from)),
             Ok(Signed::Stranger(why)) => last = why,
@@ -100,6 +100,7 @@ enum Signed {
 async fn call_signed(
     app: &App,
     secret: &auth::Secret,
+    to: &str,
     method: &Method,
     url: &reqwest::Url,
     body: Bytes,
@@ -107,7 +108,7 @@ async fn call_signed(
     let mut nonce = auth::Nonce::default();
     getrandom::fill(&mut nonce).map_err(|e| e.to_string())?;
     let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-    let covered = auth::Request { method: method.as_str(), path_and_query: &path, body: &body };
+    let covered = auth::Request { method: method.as_str(), path_and_query: &path, node: to, body: &body };
     let signature = auth::sign(secret, covered, clock::unix_ms(), nonce);
     let request = app.client.request(method.clone(), url.clone()).header(CALLER_ID, app.id().as_str());
     let request = request.header(auth::HEADER, signature);
@@ -159,7 +160,9 @@ pub(super) async fn relay(app: &App, call: &Call) -> Result<Response, ApiError> 
     if matches!(call.caller, Caller::Member) {
         let url = format!("{}{path}", app.url(&primary.addresses.control));
         let lost = |why| ApiError::new(StatusCode::GATEWAY_TIMEOUT, format!("the primary's answer is lost: {why}"));
-        return self::call(app, call.method.clone(), &url, call.body.clone()).await.map_err(lost);
+        return self::call(app, primary.id.node.as_str(), call.method.clone(), &url, call.body.clone())
+            .await
+            .map_err(lost);
     }
     let url = format!("{}{path}", app.url(&primary.addresses.public));
     let mut request = app.client.request(call.method.clone(), url);

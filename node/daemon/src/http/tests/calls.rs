@@ -6,10 +6,14 @@ use crate::clock;
 const SECRET: &str = "0123456789abcdef";
 
 fn signed(method: &str, path: &str, body: &str, nonce: u8) -> Request<Body> {
+    signed_for("g2", clock::unix_ms(), method, path, body, nonce)
+}
+
+fn signed_for(node: &str, at_ms: u64, method: &str, path: &str, body: &str, nonce: u8) -> Request<Body> {
     let secret = Secret::from_file_content(SECRET.as_bytes()).unwrap();
-    let covered = auth::Request { method, path_and_query: path, body: body.as_bytes() };
+    let covered = auth::Request { method, path_and_query: path, node, body: body.as_bytes() };
     let mut request = request(method, path, body);
-    let value = auth::sign(&secret, covered, clock::unix_ms(), [nonce; 16]);
+    let value = auth::sign(&secret, covered, at_ms, [nonce; 16]);
     request.headers_mut().insert(auth::HEADER, value.parse().unwrap());
     request
 }
@@ -34,6 +38,32 @@ async fn the_control_listener_wants_a_signature_but_for_health_and_metrics() {
     *other.uri_mut() = "/v1/cluster/proxy/g1".parse().unwrap();
     assert_eq!(status(other).await, 403);
     assert_eq!(world.asked(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_signed_change_counts_at_the_node_that_it_is_for_and_in_no_later_process() {
+    const END: &str = r#"{"action":"shutdown"}"#;
+    let sent = clock::unix_ms();
+    let seen = |nonce| signed_for("g2", sent, "PUT", "/v1/daemon", END, nonce);
+    let g2 = World::new("g2", Kind::Gateway, Some(genesis()), Some(SECRET));
+    let t1 = World::new("t1", Kind::Target, Some(genesis()), Some(SECRET));
+    assert_eq!(t1.send(Door::Control, seen(1)).await.status, 403, "it is for another node");
+    assert_eq!(g2.send(Door::Control, seen(1)).await.status, 200);
+    let for_all = signed_for(auth::ANYBODY, sent, "PUT", "/v1/daemon", END, 2);
+    assert_eq!(t1.send(Door::Control, for_all).await.status, 403, "no change is for anybody");
+    let question = |nonce| signed_for(auth::ANYBODY, sent, "GET", "/v1/ha/view", "", nonce);
+    assert_eq!(t1.send(Door::Control, question(3)).await.status, 200);
+
+    // The process starts again and remembers no nonce.
+    while clock::unix_ms() <= sent + auth::START_SLACK_MS {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let g2 = World::new("g2", Kind::Gateway, Some(genesis()), Some(SECRET));
+    let again = g2.send(Door::Control, seen(1)).await;
+    assert_eq!(again.status, 403);
+    assert!(again.body.contains("before this process began"), "{}", again.body);
+    assert_eq!(g2.send(Door::Control, question(4)).await.status, 200, "a question does nothing");
+    assert_eq!(g2.send(Door::Control, signed("POST", "/v1/ha/poke", "", 5)).await.status, 200);
 }
 
 #[tokio::test]
