@@ -27,7 +27,7 @@ const GATEWAYS: u64 = 3;
 const TARGETS: u64 = 1;
 /// Calls to the API server at the same time.
 const WORKERS: usize = 4;
-const MADE: Duration = Duration::from_secs(240);
+const MADE: Duration = Duration::from_secs(480);
 const OBSERVED: Duration = Duration::from_secs(60);
 const NODE: &str = "simulated";
 /// When all of it began, as far as anybody asks.

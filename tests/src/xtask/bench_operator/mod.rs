@@ -78,21 +78,23 @@ pub(super) fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
     let mut lines = vec![bench_table::machine()?];
     lines[0]["figure"] = json!("operator-machine");
     let place = Place::up(progress)?;
-    let rows = measure(&place, size, progress).with_context(|| place.diagnosis())?;
-    place.down()?;
+    let mut rows = Vec::new();
+    let measured = measure(&place, size, &mut rows, progress).with_context(|| place.diagnosis());
     for row in &rows {
         lines.push(serde_json::to_value(row)?);
     }
+    // What was measured before something failed is told all the same, but does not go into the docs.
     bench::report(&lines, arguments.json.as_deref())?;
     print!("\n{}", rows::table(&lines[1..]));
+    measured?;
+    place.down()?;
     match &arguments.write {
         Some(page) => bench_table::write_operator(&lines, page),
         None => Ok(()),
     }
 }
 
-fn measure(place: &Place, size: Size, progress: &Progress) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
+fn measure(place: &Place, size: Size, rows: &mut Vec<Row>, progress: &Progress) -> Result<()> {
     let mut founded_s = Vec::new();
     let mut products = Vec::new();
     let found = |number: usize| {
@@ -124,7 +126,7 @@ fn measure(place: &Place, size: Size, progress: &Progress) -> Result<Vec<Row>> {
     progress.line("these clusters go");
     place.delete(products)?;
     rows.extend(many::figures(place, size.simulated, size.simulated_rest_s, progress)?);
-    Ok(rows)
+    Ok(())
 }
 
 /// Text at a JSON pointer, empty when there is none.
