@@ -45,6 +45,7 @@ use crate::plan::order::Order;
 use crate::plan::primary::{Decision, Hold, Transfer};
 use crate::plan::{Plan, plan};
 use crate::scope::{Part, Scope};
+use crate::tenure::Tenure;
 use crate::tls::{TlsFacts, trust};
 use crate::validate::{Invalid, validate};
 use crate::{conditions, desired, status, unreadable};
@@ -55,6 +56,9 @@ const UNREADABLE_AGAIN: Duration = Duration::from_secs(300);
 /// Passes at once, over all namespaces.
 const CONCURRENCY: u16 = 8;
 
+/// How long a pass may take: on a connection that died in silence a call to the API server would wait for many minutes.
+const PASS_MAX: Duration = Duration::from_secs(60);
+
 /// A pass failed; it is repeated with growing pauses.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -64,6 +68,12 @@ pub enum Error {
     /// A write failed.
     #[error("apply: {0}")]
     Apply(#[from] ApplyError),
+    /// It took too long.
+    #[error("no end after {} s", PASS_MAX.as_secs())]
+    Late,
+    /// Another instance may act by now.
+    #[error("the lease is not known to be held any more")]
+    NotLeading,
 }
 
 /// What passes share.
@@ -96,6 +106,8 @@ pub struct Context {
     pub apis: Apis,
     /// Calls to primaries.
     pub orders: Orders,
+    /// How long this instance may act.
+    pub tenure: Tenure,
     outcomes: Mutex<BTreeMap<ClusterKey, (Timestamp, Option<TransferOutcome>)>>,
     config_calls: Mutex<BTreeMap<ClusterKey, ConfigCall>>,
     failures: Mutex<BTreeMap<ClusterKey, u32>>,
@@ -111,6 +123,7 @@ impl Context {
         hub: Arc<Hub>,
         metrics: Metrics,
         teller: Teller,
+        tenure: Tenure,
     ) -> Self {
         Self {
             client,
@@ -120,6 +133,7 @@ impl Context {
             hub,
             metrics,
             teller,
+            tenure,
             secrets: Mutex::default(),
             memo: Memo::default(),
             began: Instant::now(),
@@ -151,6 +165,11 @@ impl Context {
         let http = Caller::https(&ca, &hosts)?;
         known.insert(uid.to_owned(), (ca, http.clone()));
         Ok(http)
+    }
+
+    /// Asked before everything that is done to pods, volumes and nodes: it was decided a while ago.
+    fn leads(&self) -> Result<(), Error> {
+        if self.tenure.holds() { Ok(()) } else { Err(Error::NotLeading) }
     }
 
     /// Answer to the call of the attempt that began at `started`.
@@ -286,9 +305,12 @@ fn meta(cluster: &ObjectRef<AISCluster>) -> ObjectRef<Meta> {
 async fn reconcile(cluster: Arc<Meta>, ctx: Arc<Context>) -> Result<Action, Error> {
     let key = (cluster.namespace().unwrap_or_default(), cluster.name_any());
     let began = Instant::now();
-    let mut result = pass(&ctx, &key, cluster.uid().as_deref()).await;
+    let uid = cluster.uid();
+    let pass = tokio::time::timeout(PASS_MAX, pass(&ctx, &key, uid.as_deref()));
+    let mut result = pass.await.unwrap_or(Err(Error::Late));
     if let Err(error) = &result
         && cluster.metadata.deletion_timestamp.is_some()
+        && ctx.tenure.holds()
         && let Err(other) = release_unseen(&ctx, &key, error).await
     {
         result = Err(other);
@@ -314,6 +336,8 @@ fn on_error(cluster: Arc<Meta>, error: &Error, ctx: Arc<Context>) -> Action {
     ctx.metrics.failed(match error {
         Error::Observe(_) => "observe",
         Error::Apply(_) => "apply",
+        Error::Late => "late",
+        Error::NotLeading => "lease",
     });
     let mut failures = ctx.failures.lock().unwrap_or_else(PoisonError::into_inner);
     let count = failures.entry(key.clone()).or_default();
@@ -360,6 +384,7 @@ pub async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Re
         let wanted = desired::build(&valid, &observed, &plan);
         let mut due = writes(&observed, &wanted, &plan.marks, &ctx.memo);
         due.extend(volume_writes(&observed, &plan));
+        ctx.leads()?;
         match writer.perform(&observed, &due, &ctx.memo).await {
             Err(ApplyError::Foreign(kind, name)) => {
                 let message = format!("{kind:?} {name} belongs to another owner; choose another name for the cluster");
@@ -385,6 +410,7 @@ pub async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Re
     ctx.metrics.stopped(&key.0, &key.1, plan.stop.asked);
     plan.primary.finished.iter().for_each(|t| count(&ctx.metrics, t));
     if !observed.cluster.spec.paused {
+        ctx.leads()?;
         // Nobody is taken out of the cluster for a change that cannot be carried out.
         let order = plan.order.as_ref().filter(|_| failed.is_none());
         act(ctx, key, &observed, &plan, order, transfer);
@@ -433,6 +459,7 @@ async fn delete(ctx: &Arc<Context>, writer: &Writer, key: &ClusterKey, observed:
     let mut notes = deletion.notes.clone();
     notes.extend(conditions::notes(&before, &status.conditions));
     tell(ctx, observed, &notes).await;
+    ctx.leads()?;
     let written = writer.perform(observed, &final_writes(&deletion), &ctx.memo).await;
     if deletion.release {
         if let Err(error) = written {

@@ -9,8 +9,9 @@ use tokio::task::JoinHandle;
 
 /// Seconds a lease is valid after its last renewal.
 const DURATION_S: u64 = 15;
-/// Seconds before its end at which it is renewed.
-const GRACE_S: u64 = 5;
+/// Seconds before its end at which it is renewed: early enough for a second try before it counts as lost
+/// (`tenure.rs`).
+const GRACE_S: u64 = 10;
 /// How long the release may take when the process ends.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 

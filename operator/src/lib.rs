@@ -23,6 +23,7 @@ pub mod plan;
 pub mod scope;
 pub mod server;
 pub mod status;
+pub mod tenure;
 pub mod tls;
 pub mod unreadable;
 pub mod validate;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use kube::Client;
+use kube::{Client, Config};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +25,7 @@ use ais_operator::metrics::Metrics;
 use ais_operator::perform::Caller;
 use ais_operator::scope::Scope;
 use ais_operator::server::{self, Ready};
+use ais_operator::tenure::{self, Tenure, Terms};
 use ais_operator::tls::Lifetimes;
 
 /// Operator of AISCluster resources.
@@ -166,7 +167,9 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     logging(&args)?;
     let lifetimes = Lifetimes::new(args.tls_certificate_seconds, args.tls_authority_seconds);
     let lifetimes = lifetimes.map_err(anyhow::Error::msg)?;
-    let client = Client::try_default().await.context("no way to the API server")?;
+    let config = Config::infer().await.context("no way to the API server")?;
+    let lease_client = tenure::client(config.clone(), &Terms::default()).context("no way to the API server")?;
+    let client = Client::try_from(config).context("no way to the API server")?;
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     let stop = CancellationToken::new();
@@ -175,7 +178,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let health_server = tokio::spawn(server::health(bind(args.health_listen).await?, ready.clone(), stop.clone()));
     tokio::spawn(stop_on_signal(stop.clone()));
 
-    let mut lease = Lease::compete(client.clone(), &args.lease_namespace, &args.lease_name, &args.identity)
+    let mut lease = Lease::compete(lease_client.clone(), &args.lease_namespace, &args.lease_name, &args.identity)
         .await
         .context("the lease")?;
     ready.set();
@@ -186,6 +189,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     tracing::info!("holding the lease");
     metrics.leader(true);
+    let tenure = Tenure::watch(lease_client, &args.lease_namespace, &args.lease_name, &args.identity, Terms::default());
 
     let (hub, triggers) = Hub::new();
     let own = Some(args.operator_namespace).filter(|n| !n.is_empty());
@@ -197,12 +201,14 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         hub,
         metrics.clone(),
         Teller::new(client, args.identity),
+        tenure.clone(),
     ));
     let work = controller::run(ctx, Scope::new(args.watch_namespaces), triggers, stop.clone());
     let lost = tokio::select! {
         () = work => false,
         // Two must never act: no orderly end, the process goes.
         () = lease.lost() => true,
+        () = tenure.ended() => true,
     };
     metrics.leader(false);
     anyhow::ensure!(!lost, "the lease was lost");

@@ -15,6 +15,7 @@ use ais_operator::events::Teller;
 use ais_operator::hub::Hub;
 use ais_operator::metrics::Metrics;
 use ais_operator::perform::Caller;
+use ais_operator::tenure::Tenure;
 use api::Api;
 use common::World;
 use daemon::Daemon;
@@ -31,6 +32,7 @@ fn operator(api: &Api) -> Arc<Context> {
         hub,
         Metrics::new(&mut Registry::default()),
         Teller::new(api.client(), "test".into()),
+        Tenure::unbounded(),
     ))
 }
 
