@@ -133,6 +133,8 @@ pub struct NodeView {
     pub primary_since_ms: Option<i64>,
     /// Who votes.
     pub electorate: Vec<Voter>,
+    /// Largest electorate that this process makes when it leads; absent from an older daemon.
+    pub voters_max: Option<usize>,
     /// Version of the cluster map.
     pub smap_version: i64,
     /// Version of the bucket metadata.

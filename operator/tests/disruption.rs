@@ -78,6 +78,22 @@ fn an_electorate_that_grows_is_left_alone() {
 }
 
 #[test]
+fn the_primarys_process_says_how_many_shall_vote() {
+    let mut world = World::settled(json!({"ha": {"voters": 3}}));
+    for pod in [G0, G1, "demo-gateway-2", T0, T1] {
+        world.view(pod).electorate.truncate(3);
+        world.view(pod).voters_max = Some(3);
+    }
+    world.set_spec(json!({"ha": {"voters": 5}}));
+    world.step();
+    assert_eq!(closed(&world, T1), "", "it knows of three only");
+    world.view(G0).voters_max = None;
+    assert_eq!(closed(&world, T1), "", "an older one, whose pod was made for another number");
+    world.view(G0).voters_max = Some(5);
+    assert_eq!(closed(&world, T1), "ElectorateChanging");
+}
+
+#[test]
 fn nobody_goes_while_the_primary_moves_or_there_is_none() {
     let mut world = World::settled(json!({}));
     world.set_spec(json!({"primary": {"preferred": [G1]}}));

@@ -2,218 +2,21 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
-
-use std::collections::{BTreeMap, BTreeSet};
+#[path = "rollout/sim.rs"]
+mod sim;
 
 use ais_operator::apply::Write;
-use ais_operator::facts::Trouble;
 use ais_operator::names::Role;
 use ais_operator::plan::rollout::State;
-use ais_operator::view::{NodeView, Report, majority};
-use common::{Pass, World};
+use common::Pass;
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
+use sim::{G0, Phase, Sim};
 
-const G0: &str = "demo-gateway-0";
 const G1: &str = "demo-gateway-1";
 const G2: &str = "demo-gateway-2";
 const T0: &str = "demo-target-0";
 const T1: &str = "demo-target-1";
-
-/// How far a pod is on its way back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Starting,
-    Running,
-    Ready,
-    Whole,
-}
-
-/// Nodes beside the facts: they come up in phases, follow whoever leads, and do what the operator asks.
-struct Sim {
-    world: World,
-    leader: String,
-    epoch: u64,
-    phases: BTreeMap<String, Phase>,
-    views: BTreeMap<String, NodeView>,
-    /// Revisions whose pods never come up.
-    bad: BTreeSet<String>,
-    removed: Vec<String>,
-    moves: Vec<String>,
-    events: Vec<&'static str>,
-    made: u32,
-}
-
-impl Sim {
-    fn new(spec: Value, leader: &str) -> Self {
-        let mut world = World::settled(spec);
-        world.lead(leader, 5);
-        world.step();
-        let pods: Vec<String> = world.observed.pods.iter().map(|p| p.name.clone()).collect();
-        let views = pods.iter().map(|p| (p.clone(), world.view(p).clone())).collect();
-        let phases = pods.into_iter().map(|p| (p, Phase::Whole)).collect();
-        let (removed, moves, events) = (Vec::new(), Vec::new(), Vec::new());
-        let mut sim = Self {
-            world,
-            leader: leader.into(),
-            epoch: 5,
-            phases,
-            views,
-            bad: BTreeSet::new(),
-            removed,
-            moves,
-            events,
-            made: 0,
-        };
-        sim.publish();
-        sim
-    }
-
-    /// A new template for both roles.
-    fn change(&mut self, version: &str) {
-        let template = json!({"template": {"annotations": {"version": version}}});
-        self.world.set_spec(json!({"gateways": template, "targets": template}));
-        self.step();
-    }
-
-    fn change_role(&mut self, role: &str, version: &str) {
-        self.world.set_spec(json!({role: {"template": {"annotations": {"version": version}}}}));
-        self.step();
-    }
-
-    /// Facts as the nodes and the kubelet make them.
-    fn publish(&mut self) {
-        let members = self.members();
-        let stamp = |view: &NodeView| view.stamp.map(|s| ais_operator::view::Stamp { epoch: self.epoch, ..s });
-        self.world.observed.reports.clear();
-        for (name, phase) in &self.phases {
-            let Some(pod) = self.world.observed.pods.iter_mut().find(|p| p.name == *name) else { continue };
-            let bad = self.bad.contains(&pod.revision);
-            pod.running = *phase >= Phase::Running;
-            pod.ready = *phase >= Phase::Ready;
-            let trouble = || Trouble { reason: "ImagePullBackOff".into(), message: "no:such".into() };
-            pod.trouble = bad.then(trouble);
-            pod.unready_since = (!pod.ready).then_some(self.world.observed.now);
-            let leads = *name == self.leader;
-            let view = &self.views[name];
-            let view = NodeView {
-                role: if leads { "primary" } else { "follower" }.into(),
-                primary: Some(self.leader.clone()),
-                primary_since_ms: leads.then_some(1_767_225_000_000),
-                stamp: stamp(view),
-                promised: Some(self.epoch),
-                members: if leads { members.clone() } else { Vec::new() },
-                ..view.clone()
-            };
-            let report = if *phase >= Phase::Ready { Report::Live(Box::new(view)) } else { Report::Lost("no".into()) };
-            self.world.observed.reports.insert(name.clone(), report);
-        }
-    }
-
-    fn members(&self) -> Vec<ais_operator::view::Member> {
-        let mut members = self.views[G0].members.clone();
-        if members.is_empty() {
-            members = self.views.values().find(|v| !v.members.is_empty()).unwrap().members.clone();
-        }
-        for member in &mut members {
-            let whole = self.phases[&member.node_id] == Phase::Whole;
-            member.connected = whole && member.node_id != self.leader;
-            member.acked = member.acked.filter(|_| whole).map(|s| ais_operator::view::Stamp { epoch: self.epoch, ..s });
-        }
-        members
-    }
-
-    /// One pass, and what follows from it at once.
-    fn step(&mut self) -> Pass {
-        let pass = self.world.step();
-        for write in &pass.writes {
-            if let Write::DeletePod { name, .. } = write {
-                self.judge_removal(name, &pass);
-                self.removed.push(name.clone());
-                self.phases.insert(name.clone(), Phase::Starting);
-            }
-        }
-        self.events.extend(pass.events());
-        self.world.observed.outcome = None;
-        if let Some(transfer) = &pass.plan.primary.transfer {
-            assert_eq!(self.phases[&transfer.to], Phase::Whole, "the primary goes to a whole gateway");
-            self.moves.push(transfer.to.clone());
-            self.leader.clone_from(&transfer.to);
-            self.epoch += 1;
-        }
-        // Pods of that name come back as other pods.
-        let before: BTreeSet<String> = self.world.observed.pods.iter().map(|p| p.uid.clone()).collect();
-        self.world.start_pods();
-        for pod in self.world.observed.pods.iter_mut().filter(|p| !before.contains(&p.uid)) {
-            self.made += 1;
-            pod.uid = format!("{}-{}", pod.name, self.made);
-        }
-        self.world.observed.pods.sort_by_key(|p| (p.role, p.ordinal));
-        self.world.after(1);
-        self.publish();
-        pass
-    }
-
-    /// Whatever it is: the rest has a majority. What is of use leaves only when nobody else is away.
-    fn judge_removal(&self, name: &str, pass: &Pass) {
-        let away: Vec<&String> =
-            self.phases.iter().filter(|(n, p)| *n != name && **p != Phase::Whole).map(|(n, _)| n).collect();
-        let electorate = &self.views[G0].electorate;
-        let votes = |n: &str| electorate.iter().any(|v| v.node_id == n);
-        if self.phases[name] != Phase::Starting && electorate.len() > 2 {
-            let here = electorate.iter().filter(|v| v.node_id != name && !away.contains(&&v.node_id)).count();
-            assert!(here >= majority(electorate.len()), "{name} leaves {here} of {}", electorate.len());
-        }
-        if self.phases[name] == Phase::Whole {
-            let most = self.world.observed.cluster.spec.update.targets.max_unavailable;
-            let bearable = away.iter().all(|n| n.contains("-target-") && !votes(n)) && !votes(name);
-            let limit = if bearable { usize::try_from(most).unwrap() - 1 } else { 0 };
-            assert!(away.len() <= limit, "{name} goes while {away:?} are away");
-            let alone = self.world.observed.cluster.spec.gateways.replicas == 1;
-            assert!(*name != self.leader || alone, "{name} leads, and was deleted");
-            assert!(pass.plan.primary.transfer.is_none());
-        }
-    }
-
-    /// Everybody who can goes one phase on.
-    fn come_up(&mut self) {
-        for (name, phase) in &mut self.phases {
-            let revision = self.world.observed.pods.iter().find(|p| p.name == *name).map(|p| p.revision.clone());
-            if revision.is_some_and(|r| self.bad.contains(&r)) {
-                *phase = Phase::Starting;
-                continue;
-            }
-            *phase = match phase {
-                Phase::Starting => Phase::Running,
-                Phase::Running => Phase::Ready,
-                Phase::Ready | Phase::Whole => Phase::Whole,
-            };
-        }
-        self.publish();
-    }
-
-    fn run(&mut self, steps: usize) -> Pass {
-        for _ in 0..steps {
-            self.step();
-            self.come_up();
-        }
-        self.step()
-    }
-
-    fn revision(&self, role: Role) -> String {
-        self.world.observed.sets[&role].revision.clone()
-    }
-
-    fn told(&self) -> Vec<&'static str> {
-        self.events.iter().copied().filter(|e| e.starts_with("Rollout")).collect()
-    }
-
-    fn is_done(&self) -> bool {
-        let status = self.world.observed.cluster.status.as_ref().unwrap();
-        status.rollout.as_ref().is_some_and(|r| r.state == "Completed")
-            && self.world.observed.pods.iter().all(|p| p.revision == self.revision(p.role.unwrap()))
-    }
-}
 
 fn is(pass: &Pass, kind: &str, status: &str, reason: &str) {
     assert_eq!(pass.condition(kind), (status.to_owned(), reason.to_owned()), "{kind}: {}", pass.message(kind));
@@ -240,6 +43,41 @@ fn without_a_vote_first_then_voters_the_primary_last_after_one_move() {
     let history = &last.status.primary.history;
     assert_eq!((history[0].reason.as_str(), history[0].to.as_str()), ("Rollout", G1));
     assert!(sim.step().writes.is_empty());
+}
+
+/// Regression: the operator waited for five voters before the primary's own process, the last one, knew of five.
+#[test]
+fn another_number_of_voters_reaches_every_pod() {
+    for terse in [false, true] {
+        let mut sim = Sim::new(json!({"ha": {"voters": 3}, "targets": {"replicas": 3}}), G0);
+        sim.terse = terse;
+        for (voters, moves) in [(5, 1), (3, 2)] {
+            assert_ne!(sim.views[G0].electorate.len(), voters);
+            sim.world.set_spec(json!({"ha": {"voters": voters}}));
+            let last = sim.run(60);
+            assert!(sim.is_done(), "{voters} voters: {}", last.message("RolloutPending"));
+            assert_eq!((sim.views[G0].electorate.len(), sim.moves.len()), (voters, moves));
+        }
+    }
+}
+
+#[test]
+fn an_electorate_that_never_gets_complete_is_told_as_stuck() {
+    let mut sim = Sim::new(json!({"ha": {"voters": 3}}), G0);
+    (sim.frozen, *sim.voters.get_mut(G0).unwrap()) = (true, 5);
+    sim.publish();
+    sim.change("2");
+    is(&sim.run(500), "RolloutPending", "True", "RollingOut");
+    let stuck = sim.run(200);
+    is(&stuck, "RolloutPending", "True", "RolloutStuck");
+    assert!(stuck.message("Degraded").contains("3 members vote on the way to 5"), "{}", stuck.message("Degraded"));
+    assert!(sim.removed.is_empty());
+    let before = sim.world.observed.cluster.status.clone();
+    sim.run(50);
+    assert_eq!(sim.world.observed.cluster.status, before, "a stuck roll-out is calm");
+    sim.frozen = false;
+    sim.run(60);
+    assert!(sim.is_done());
 }
 
 #[test]
@@ -329,6 +167,43 @@ fn a_template_that_does_not_work_stops_at_the_first_pod_and_is_mended_there() {
     assert_eq!(sim.told(), ["RolloutStarted", "RolloutPaused", "RolloutResumed", "RolloutCompleted"]);
     assert!(sim.is_done());
     assert_eq!(sim.moves.len(), 1);
+}
+
+/// Regression: the removal of a member waited for a broken voter, and its mended template for the removal.
+#[test]
+fn a_removal_that_waits_for_a_broken_pod_lets_it_be_mended() {
+    let mut sim = Sim::new(json!({}), G0);
+    sim.change_role("gateways", "broken");
+    sim.bad.insert(sim.revision(Role::Gateway));
+    sim.run(10);
+    assert_eq!(sim.removed, [G2]);
+    sim.world.set_spec(json!({"targets": {"replicas": 1}}));
+    let blocked = sim.run(3).plan.scale.removal.unwrap();
+    assert_eq!((blocked.pod.as_str(), blocked.blocked), (T1, Some("VoterDown")));
+    sim.change_role("gateways", "mended");
+    sim.step();
+    assert_eq!(sim.removed, [G2, G2]);
+    sim.run(3);
+    assert_eq!(sim.removed, [G2, G2], "whoever leaves goes before the rest of the roll-out");
+}
+
+/// Regression: without a majority nobody tells how a move ended, and pods that were needed for one stayed broken.
+#[test]
+fn a_move_that_nobody_can_judge_lets_broken_pods_be_mended() {
+    let mut world = Sim::new(json!({}), G0).world;
+    world.set_spec(json!({"primary": {"preferred": [G1]}}));
+    assert!(world.step().status.primary.attempt.is_some());
+    world.set_spec(json!({"gateways": {"template": {"annotations": {"version": "2"}}}}));
+    world.step();
+    for pod in [G1, G2] {
+        world.lose(pod);
+        world.pod(pod).running = false;
+    }
+    world.leaderless();
+    let gone = |pass: &Pass| pass.writes.iter().any(|w| matches!(w, Write::DeletePod { .. }));
+    assert!(!gone(&world.after(30).pass()), "the move may still end");
+    let late = world.after(31).pass();
+    assert!(gone(&late) && late.status.primary.attempt.is_some(), "its end is told by whoever leads next");
 }
 
 #[test]

@@ -65,6 +65,7 @@ pub async fn start(config: &Config, hooks: Arc<dyn Hooks>) -> anyhow::Result<(Ha
         addresses: config.addresses(),
         version: env!("CARGO_PKG_VERSION"),
         started_unix_ms,
+        voters_max: config.voters,
     };
     let setup = runner::Setup {
         config: core,

@@ -46,6 +46,8 @@ pub struct Identity {
     pub version: &'static str,
     /// Wall clock at start, unix milliseconds; shown only.
     pub started_unix_ms: u64,
+    /// Largest electorate that this process makes when it leads; shown only.
+    pub voters_max: usize,
 }
 
 /// What a [`Handle`] asks of the runner.

@@ -94,6 +94,14 @@ impl Ground<'_> {
         })
     }
 
+    /// Of an older daemon that does not say it: what its pod was made with, if that is still so.
+    fn voters_assumed(&self, leader: &Leader) -> usize {
+        let pod = self.observed.pod(&leader.node_id);
+        let set = pod.and_then(|p| p.role).and_then(|role| self.observed.sets.get(&role));
+        let is_current = pod.zip(set).is_some_and(|(pod, set)| pod.revision == set.revision);
+        if is_current { usize::try_from(self.observed.cluster.spec.ha.voters).unwrap_or(usize::MAX) } else { 1 }
+    }
+
     /// A voter that the primary reaches, and that acknowledged (nearly) what the primary committed.
     #[must_use]
     pub fn caught_up(&self, leader: &Leader, node_id: &str) -> bool {
@@ -128,8 +136,12 @@ fn steady<'a>(ground: &Ground<'a>) -> Result<&'a Leader, Closed> {
 }
 
 /// The daemon keeps electorates odd, three at least where there are members enough; two of two stay two.
+///
+/// How many it aims at is what the primary's process was started with: a new `spec.ha.voters` counts only once the
+/// primary's own pod has it, and that is the last to be replaced.
 fn electorate(ground: &Ground<'_>, leader: &Leader) -> Result<(), Closed> {
-    let most = usize::try_from(ground.observed.cluster.spec.ha.voters).unwrap_or(usize::MAX);
+    let most = ground.observed.reports.get(&leader.node_id).and_then(|r| r.view()).and_then(|v| v.voters_max);
+    let most = most.unwrap_or_else(|| ground.voters_assumed(leader));
     let eligible =
         leader.members.iter().filter(|m| m.in_smap && !m.non_electable && !m.maintenance && !m.decommission).count();
     let target = odd(eligible.min(most)).max(1);

@@ -135,8 +135,10 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
     let replicas = replicas(&scale, &stop);
     let scene = rollout::Scene { valid, observed, agreement: &agreement, replicas: &replicas };
     let mut rollout = rollout::decide(&scene);
-    // One disruption at a time: who leaves for good goes before who only comes back as a newer one.
-    if stopped || scale.removal.is_some() {
+    // One disruption at a time: who leaves for good goes before who only comes back as a newer one. It may be blocked
+    // by one that is broken, however, and that would wait for it in turn.
+    let waits = scale.removal.as_ref().is_some_and(|r| r.blocked.is_none() || !rollout.mends);
+    if stopped || waits {
         rollout.removals.clear();
         rollout.errand = None;
     }

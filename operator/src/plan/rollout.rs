@@ -36,6 +36,8 @@ const POLL: Duration = Duration::from_secs(1);
 const TROUBLE_S: i64 = 20;
 /// Any other pod gets this long, beside its time to stop: images are pulled meanwhile.
 const SLOW_S: i64 = 300;
+/// So long may pass without an electorate that is complete, or a primary: a move of that and its pauses are shorter.
+const CALM_S: i64 = 600;
 
 /// What it is decided from.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +81,8 @@ pub struct Rollout {
     pub message: String,
     /// Pods to delete.
     pub removals: Vec<Removal>,
+    /// They are of no use as they are, and others may wait for what comes in their place.
+    pub mends: bool,
     /// The hand-over it needs.
     pub errand: Option<Errand>,
     /// What status remembers from now on.
@@ -94,6 +98,8 @@ pub struct Rollout {
 enum Next {
     /// Delete these.
     Take(Vec<Removal>),
+    /// Delete this one, which is broken.
+    Mend(Removal),
     /// Move the primary.
     Move(Errand),
     /// A person decides.
@@ -165,7 +171,7 @@ pub fn decide(s: &Scene<'_>) -> Rollout {
 
 fn next(s: &Scene<'_>, old: &[&PodFact], memory: Option<&RolloutStatus>) -> Next {
     if let Some(broken) = order::broken(s, old) {
-        return Next::Take(vec![removal(broken, "broken, and of an old template")]);
+        return Next::Mend(removal(broken, "broken, and of an old template"));
     }
     let Some(first) = order::first(s, old) else { return finish(s, memory) };
     let ground = s.ground();
@@ -227,16 +233,22 @@ fn removal(pod: &PodFact, reason: &'static str) -> Removal {
     Removal { name: pod.name.clone(), uid: pod.uid.clone(), reason }
 }
 
+fn replace(s: &Scene<'_>, rollout: &mut Rollout, removals: Vec<Removal>) {
+    let names: Vec<&str> = removals.iter().map(|r| r.name.as_str()).collect();
+    rollout.message = format!("replacing {}", names.join(", "));
+    let first = removals.first().map(|r| r.name.clone());
+    rollout.removals = removals;
+    report::wait_for(s, rollout, first);
+}
+
 fn carry_out(s: &Scene<'_>, rollout: &mut Rollout, next: Next) {
     rollout.state = State::Rolling;
     match next {
-        Next::Take(removals) => {
-            let names: Vec<&str> = removals.iter().map(|r| r.name.as_str()).collect();
-            rollout.message = format!("replacing {}", names.join(", "));
-            let first = removals.first().map(|r| r.name.clone());
-            rollout.removals = removals;
-            report::wait_for(s, rollout, first);
+        Next::Mend(removal) => {
+            rollout.mends = true;
+            replace(s, rollout, vec![removal]);
         }
+        Next::Take(removals) => replace(s, rollout, removals),
         Next::Move(errand) => {
             let to = errand.prefer.join(" or ");
             rollout.message = format!("the primary is to move from {} to {to}", errand.away_from);
@@ -257,10 +269,11 @@ fn carry_out(s: &Scene<'_>, rollout: &mut Rollout, next: Next) {
         Next::Wait(obstacle) => {
             let obstacle = culprit(s, rollout, obstacle);
             rollout.message = format!("waits: {}", obstacle.closed.message);
-            report::wait_for(s, rollout, obstacle.pod.clone());
-            if let Some(pod) = &obstacle.pod
-                && report::is_overdue(s, rollout, pod)
-            {
+            match &obstacle.pod {
+                Some(pod) => report::wait_for(s, rollout, Some(pod.clone())),
+                None => report::wait_for_calm(s, rollout),
+            }
+            if report::is_overdue(s, rollout, obstacle.pod.as_deref()) {
                 rollout.state = State::Stuck;
                 rollout.message = obstacle.closed.message;
             } else if report::rests(s, rollout) {
@@ -300,10 +313,12 @@ fn culprit(s: &Scene<'_>, rollout: &Rollout, found: Obstacle) -> Obstacle {
 }
 
 impl Rollout {
-    /// Takes in what was decided about the primary: while that moves, no pod goes. None goes either before the nodes
-    /// were asked in the very pass.
+    /// Takes in what was decided about the primary: while that moves, no pod goes. (A move whose end nobody can tell,
+    /// since nobody leads, may wait for the very pods that are to be mended.) None goes either before the nodes were
+    /// asked in the very pass.
     pub fn conclude(&mut self, fresh: bool, primary: &mut primary::Decision) {
-        if primary.transfer.is_some() || primary.memory.attempt.is_some() {
+        let moves = primary.memory.attempt.is_some() && !(self.mends && primary.unproven);
+        if primary.transfer.is_some() || moves {
             self.removals.clear();
         }
         if !self.removals.is_empty() && !fresh {

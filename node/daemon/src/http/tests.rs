@@ -204,6 +204,7 @@ impl World {
             addresses: me.addresses,
             version: "0.1.0",
             started_unix_ms: 0,
+            voters_max: 5,
         };
         let (handle, ends) = Handle::new(identity, view_of(state, role));
         let Ends { mut commands, view, .. } = ends;

@@ -364,6 +364,7 @@ pub fn ha_view(handle: &Handle, view: &View) -> Value {
         "primary": view.primary.as_ref().map(|p| &p.id.node),
         "primary_since_ms": handle.primary_since_ms(),
         "electorate": voters.iter().map(voter).collect::<Vec<_>>(),
+        "voters_max": me.voters_max,
         "smap_version": state.map_or(0, |s| s.smap().version),
         "bmd_version": state.map_or(0, State::bmd_version),
         "config_version": state.map_or(0, |s| s.config().version),

@@ -98,6 +98,7 @@ pub(super) fn judge(s: &Situation<'_>, decision: &mut Decision) -> bool {
             }
         }
     }
+    decision.unproven = overdue && leader.is_none() && s.agreement.split.is_none();
     if s.agreement.split.is_some() {
         let message = s.agreement.split.clone().unwrap_or_default();
         conclude(decision, false, "SplitBrainSuspected", &message);

@@ -87,6 +87,8 @@ pub struct Decision {
     pub errand_done: bool,
     /// What the errand waits for.
     pub errand_waits: Option<Closed>,
+    /// A move is overdue, and nobody leads who could prove or disprove it.
+    pub unproven: bool,
     /// A move is due, but views were not read in this pass: the next one must, at once.
     pub wants_fresh: bool,
     /// The hold under way (`failback: Automatic`), which this process remembers until the next pass.

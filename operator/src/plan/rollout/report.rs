@@ -1,9 +1,9 @@
 //! What status remembers of a roll-out, and what is told of it.
 
-use ais_crds::{RolloutStatus, UpdateStrategy};
+use ais_crds::{ClusterState, RolloutStatus, UpdateStrategy};
 use jiff::SignedDuration;
 
-use super::{Rollout, SLOW_S, Scene, State, TROUBLE_S, order, seconds, since};
+use super::{CALM_S, Rollout, SLOW_S, Scene, State, TROUBLE_S, order, seconds, since};
 use crate::events::Note;
 use crate::names::Role;
 
@@ -70,9 +70,22 @@ pub(super) fn wait_for(s: &Scene<'_>, rollout: &mut Rollout, pod: Option<String>
     }
 }
 
-/// The pod had its time.
-pub(super) fn is_overdue(s: &Scene<'_>, rollout: &Rollout, pod: &str) -> bool {
+/// It waits for the cluster as a whole, and since when.
+pub(super) fn wait_for_calm(s: &Scene<'_>, rollout: &mut Rollout) {
+    let Some(memory) = &mut rollout.memory else { return };
+    if memory.waits_for.take().is_some() || memory.waits_since.is_none() {
+        memory.waits_since = Some(seconds(s.observed.now));
+    }
+}
+
+/// The pod, or the cluster, had its time.
+pub(super) fn is_overdue(s: &Scene<'_>, rollout: &Rollout, pod: Option<&str>) -> bool {
     let Some(waits_since) = rollout.memory.as_ref().and_then(|m| m.waits_since.as_ref()) else { return false };
+    let Some(pod) = pod else {
+        // Whoever ends all pods on purpose keeps nobody waiting.
+        let ends = s.agreement.stopping || s.observed.cluster.spec.state == ClusterState::Stopped;
+        return !ends && since(s, waits_since) >= SignedDuration::from_secs(CALM_S);
+    };
     let fact = s.observed.pod(pod);
     let spec = &s.observed.cluster.spec;
     let grace = match s.valid.names.parse_pod(pod) {
