@@ -25,7 +25,7 @@ use crate::names::{
 };
 use crate::plan::deletion::Deletion;
 use crate::plan::storage::Resize;
-use crate::plan::{Marks, Plan};
+use crate::plan::{Marks, Plan, Removal};
 
 /// A write failed.
 #[derive(Debug, thiserror::Error)]
@@ -213,7 +213,11 @@ pub fn volume_writes(observed: &Observed, plan: &Plan) -> Vec<Write> {
 pub fn final_writes(deletion: &Deletion) -> Vec<Write> {
     let emptied = deletion.emptied.iter().cloned().map(|(name, uid)| Write::Empty(name, uid));
     let claims = deletion.claims.iter().cloned().map(|(name, uid)| Write::DeleteClaim { name, uid });
-    emptied.chain(claims).collect()
+    emptied.chain(deletion.orphans.iter().map(delete)).chain(claims).collect()
+}
+
+fn delete(pod: &Removal) -> Write {
+    Write::DeletePod { name: pod.name.clone(), uid: pod.uid.clone(), reason: pod.reason }
 }
 
 /// What must be written. Pure.
@@ -258,11 +262,7 @@ pub fn writes(observed: &Observed, wanted: &[Wanted], marks: &Marks, memo: &Memo
     }
     // A pod that goes now would be made from what is only being written.
     if !writes.iter().any(|w| matches!(w, Write::Apply(_))) {
-        writes.extend(marks.removals.iter().map(|r| Write::DeletePod {
-            name: r.name.clone(),
-            uid: r.uid.clone(),
-            reason: r.reason,
-        }));
+        writes.extend(marks.removals.iter().map(delete));
     }
     writes
 }

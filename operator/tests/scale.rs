@@ -312,6 +312,35 @@ fn retain_lets_go_after_the_time_out_whatever_happens() {
     assert!(!plan.release && final_writes(&plan).is_empty(), "but it keeps the data");
 }
 
+/// Regression: pods whose set was deleted without them, to grow their volumes, outlived the resource with Retain, and
+/// kept it for ever with Delete.
+#[test]
+fn pods_without_a_set_are_ended_one_by_one() {
+    let mut pods: Vec<String> = Vec::new();
+    for spec in [json!({}), json!({"deletionPolicy": "Delete", "deletionConfirmation": "demo"})] {
+        let mut world = deleted(spec);
+        world.observed.sets.remove(&Role::Gateway);
+        world.pod(G1).deleting = true;
+        stopping(&mut world, true);
+        let plan = deletion(&world.observed);
+        assert_eq!((plan.emptied.len(), plan.release), (1, false));
+        for write in final_writes(&plan) {
+            if let Write::DeletePod { name, uid, .. } = write {
+                assert_eq!(world.pod(&name).uid, uid);
+                pods.push(name);
+            }
+        }
+    }
+    assert_eq!(pods, [G0, G2, G0, G2], "those of the set that is there end with it");
+    let mut world = deleted(json!({"deletionTimeoutSeconds": 60}));
+    world.observed.sets.clear();
+    let before = deletion(&world.observed);
+    assert!(before.order.is_some() && before.orphans.is_empty(), "not before the nodes know of it");
+    world.after(61);
+    let plan = deletion(&world.observed);
+    assert_eq!((plan.release, plan.orphans.len()), (true, 5), "let go, and nothing is left behind");
+}
+
 #[test]
 fn delete_removes_the_claims_of_this_cluster_only_and_waits_for_them() {
     let mut world = deleted(json!({"deletionPolicy": "Delete", "deletionConfirmation": "demo"}));

@@ -16,9 +16,9 @@ use jiff::SignedDuration;
 use jiff::Timestamp;
 
 use super::order::Order;
-use super::stop;
+use super::{Removal, stop};
 use crate::events::Note;
-use crate::facts::Observed;
+use crate::facts::{Observed, PodFact};
 use crate::names::Role;
 use crate::view::{Agreement, agree};
 
@@ -33,6 +33,8 @@ pub struct Deletion {
     pub agreement: Agreement,
     /// StatefulSets that get no replicas: name and uid.
     pub emptied: Vec<(String, String)>,
+    /// Pods without a set that could end them: it was deleted and is not made again.
+    pub orphans: Vec<Removal>,
     /// Claims to delete: name and uid.
     pub claims: Vec<(String, String)>,
     /// The call to make.
@@ -96,6 +98,8 @@ fn retain(observed: &Observed, deletion: &mut Deletion) {
         let seconds = observed.cluster.spec.deletion_timeout_seconds;
         let message = format!("let go after {seconds} s, although these pods had not ended: {}", pods.join(", "));
         deletion.release = true;
+        // The others end with their sets, which belong to the resource.
+        deletion.orphans = orphans(observed);
         return deletion.notes.extend([Note::warning("DeletionTimedOut", "Delete", message), retained]);
     }
     let formed = observed.discovery.as_ref().is_some_and(|d| d.formed);
@@ -105,6 +109,7 @@ fn retain(observed: &Observed, deletion: &mut Deletion) {
     deletion.waits_for = end.waits_for;
     if end.no_pods {
         deletion.emptied = sets(observed);
+        deletion.orphans = orphans(observed);
     }
 }
 
@@ -115,6 +120,7 @@ fn delete(observed: &Observed, uuid: &str, deletion: &mut Deletion) {
     }
     // Also a set that has made none yet: its pods would hold on to the claims.
     deletion.emptied = sets(observed);
+    deletion.orphans = orphans(observed);
     if !observed.pods.is_empty() || !deletion.emptied.is_empty() {
         deletion.waits_for = "the pods to end".to_owned();
         return;
@@ -138,4 +144,15 @@ fn sets(observed: &Observed) -> Vec<(String, String)> {
     let names = observed.names();
     let asks = |role: Role| observed.sets.get(&role).filter(|s| s.replicas > 0 && !s.deleting);
     Role::ALL.into_iter().filter_map(|role| Some((names.set(role), asks(role)?.uid.clone()))).collect()
+}
+
+/// Pods that no set ends.
+fn orphans(observed: &Observed) -> Vec<Removal> {
+    let orphaned = |pod: &&PodFact| !pod.deleting && pod.role.is_some_and(|role| !observed.sets.contains_key(&role));
+    let removal = |pod: &PodFact| Removal {
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        reason: "of a cluster that goes, and without a StatefulSet",
+    };
+    observed.pods.iter().filter(orphaned).map(removal).collect()
 }
