@@ -92,7 +92,7 @@ fn steps(fast: bool) -> Result<Vec<Step>> {
         step("disks of processes", false, 15, "cargo test --release -p ais-tests --test disks -- --test-threads=1"),
         step("Python SDK on processes", false, 15, "cargo test --release -p ais-tests --test sdk -- --test-threads=1"),
         step("test Kubernetes", false, 40, "cargo test --release -p ais-tests --test testbed -- --test-threads=1"),
-        step("Kubernetes", false, 30, "cargo test --release -p ais-tests --test kubernetes -- --test-threads=1"),
+        step("Kubernetes", false, 45, "cargo test --release -p ais-tests --test kubernetes -- --test-threads=1"),
         step("licences and duplicates", false, 5, &format!("{} check licenses bans sources", deny.display())),
     ];
     all.retain(|s| s.fast || !fast);
