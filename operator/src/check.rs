@@ -11,6 +11,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use ais_crds::AISCluster;
 
+use crate::tls;
+
 /// One question may take this long.
 const QUESTION: Duration = Duration::from_secs(5);
 /// Between two tries.
@@ -24,6 +26,9 @@ pub enum CheckError {
     /// No HTTP client.
     #[error("HTTP client: {0}")]
     Client(#[source] reqwest::Error),
+    /// No settings of TLS.
+    #[error(transparent)]
+    Trust(#[from] tls::client::TrustError),
     /// The operator does not say that it is ready.
     #[error("{url} says {said}")]
     NotReady {
@@ -47,7 +52,11 @@ pub enum CheckError {
 /// # Errors
 /// What did not hold at the last try.
 pub async fn check(client: &Client, url: &str, limit: Duration) -> Result<String, CheckError> {
-    let http = reqwest::Client::builder().timeout(QUESTION).build().map_err(CheckError::Client)?;
+    // The operator answers in plain. A client that may trust the system's authorities cannot be made where there are none,
+    // as in its image.
+    let tls = tls::client::nobody()?;
+    let http = reqwest::Client::builder().no_proxy().timeout(QUESTION).tls_backend_preconfigured(tls).build();
+    let http = http.map_err(CheckError::Client)?;
     let end = Instant::now() + limit;
     loop {
         let error = match once(client, &http, url).await {
