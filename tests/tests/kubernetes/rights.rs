@@ -108,8 +108,9 @@ pub(crate) fn rights_are_those_that_are_used(bed: &mut Bed) -> Result<String> {
     ] {
         ensure!(!can(&bed.product.admin, what)?, "it may {what:?}");
     }
-    let by = if bed.whole { "the whole run" } else { "these cases" };
-    let note = if unused.is_empty() { "all used".to_owned() } else { format!("not used by {by}: {}", shown(&unused)) };
+    ensure!(!bed.whole || unused.is_empty(), "rights that nothing used, take them out: {}", shown(&unused));
+    let note =
+        if unused.is_empty() { "all used".to_owned() } else { format!("not used by these cases: {}", shown(&unused)) };
     Ok(format!("{} rights, {note}; {} requests, none beyond them", granted.len(), asked.len()))
 }
 
