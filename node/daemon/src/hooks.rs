@@ -8,7 +8,7 @@ pub trait Hooks: Send + Sync + 'static {
     fn fsync(&self, took: Duration);
     /// A write to the state directory failed.
     fn persist_failed(&self);
-    /// A packet was dropped because its peer does not drain its outbox.
+    /// A packet was dropped because its peer does not drain its outbox, or because it is too large.
     fn packet_dropped(&self, bulk: bool);
     /// A connection to or from a peer was opened or was lost.
     fn connection(&self, opened: bool);

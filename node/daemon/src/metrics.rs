@@ -181,7 +181,7 @@ impl Metrics {
         r.register_with_unit("failover", help, seconds(), self.failover.clone());
         let help = "Writes to the state directory that failed";
         r.register("persist_failures", help, self.persist_failures.clone());
-        let help = "Packets dropped because their peer does not drain its queue";
+        let help = "Packets dropped because their peer does not drain its queue, or because they are too large";
         r.register("packets_dropped", help, self.packets_dropped.clone());
         r.register("peer_connections", "Connections of members, opened and lost", self.connections.clone());
         r.register("http_requests", "HTTP requests answered", self.http_requests.clone());

@@ -176,6 +176,22 @@ async fn packets_of_all_sizes_arrive_and_who_is_dialled_dials_back() {
 }
 
 #[tokio::test]
+async fn a_packet_that_is_too_large_is_lost_and_its_connection_is_not() {
+    let (mut a, mut b) = (Process::new("g1", 1, 1, 11), Process::new("g2", 2, 1, 22));
+    a.knows(&[("g2", b.at)]);
+    a.connected().await;
+    b.connected().await;
+    let full = |len: usize| {
+        let entries = vec![("key".to_owned(), vec![7; len].into())];
+        Arc::new(ais_meta::state::Full { stamp: Stamp::new(0, 1, 1), digest: ais_meta::Digest(3), entries })
+    };
+    // The one after it waits in the same queue, and would be lost with the connection.
+    a.send("g2", 1, Message::Body { full: full(ais_node::peers::wire::PACKET_MAX + 1) });
+    a.send("g2", 2, Message::Body { full: full(10) });
+    assert_eq!(b.packet().await.epoch, 2);
+}
+
+#[tokio::test]
 async fn the_end_of_a_process_is_refused_at_the_redial_or_answered_by_the_next() {
     let mut a = Process::new("g1", 1, 1, 11);
     let mut b = Process::new("g2", 2, 1, 22);

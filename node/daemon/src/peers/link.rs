@@ -546,13 +546,13 @@ async fn write(outbox: &Outbox, mut seal: Seal, mut writer: impl AsyncWrite + Un
         let mut packet = outbox.next().await;
         bytes.clear();
         loop {
-            if let Err(error) = seal.packet(&packet, &mut bytes) {
+            if let Err(error) = fill(outbox, &mut seal, &packet, &mut bytes) {
                 return error;
             }
             match outbox.try_next() {
                 Some(more) if bytes.len() < BATCH_MAX => packet = more,
                 Some(more) => {
-                    if let Err(error) = seal.packet(&more, &mut bytes) {
+                    if let Err(error) = fill(outbox, &mut seal, &more, &mut bytes) {
                         return error;
                     }
                     break;
@@ -569,6 +569,18 @@ async fn write(outbox: &Outbox, mut seal: Seal, mut writer: impl AsyncWrite + Un
             return error.into();
         }
         outbox.sent();
+    }
+}
+
+/// Seals a packet. One that is too large is lost as any other may be: the connection is good for the rest.
+fn fill(outbox: &Outbox, seal: &mut Seal, packet: &Packet, bytes: &mut Vec<u8>) -> Result<(), PeerError> {
+    match seal.packet(packet, bytes) {
+        Err(error @ PeerError::TooLong(_)) => {
+            tracing::error!(%error, "a packet is dropped");
+            outbox.dropped();
+            Ok(())
+        }
+        sealed => sealed,
     }
 }
 

@@ -37,6 +37,8 @@ pub use wire::Greeting;
 
 /// More peers than a cluster can have: what greets beyond it is refused.
 const LINKS_MAX: usize = 8192;
+/// Disks whose newest process is remembered: twice as many as there are members.
+const NEWEST_MAX: usize = 8192;
 /// How long a process that is not the newest of its disk is heard out.
 const HEARD_OUT: Duration = Duration::from_secs(1);
 /// Between two lines of the log on strangers at one address, and addresses that are told apart.
@@ -126,6 +128,10 @@ impl Shared {
         if sender.run > entry.0 {
             *entry = (sender.run, sender.boot);
         }
+        if newest.len() > NEWEST_MAX {
+            newest.retain(|id, _| *id == sender.id || self.link(&id.node).is_some());
+        }
+        while newest.len() > NEWEST_MAX && newest.pop_first().is_some() {}
     }
 
     /// Somebody of another cluster answered: the core learns it as a hello, which it can name as the reason why it

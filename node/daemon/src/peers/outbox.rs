@@ -83,6 +83,11 @@ impl Outbox {
         self.lock().writing = false;
     }
 
+    /// Counts a packet that was taken and cannot be sent.
+    pub fn dropped(&self) {
+        self.hooks.packet_dropped(self.channel == Channel::Bulk);
+    }
+
     /// Waits for a packet.
     pub async fn next(&self) -> Box<Packet> {
         loop {
