@@ -124,7 +124,7 @@ pub struct Config {
     pub timers: Timers,
     /// Founding.
     pub discovery: Discovery,
-    /// Wall clock at start, unix seconds; used for shown times only.
+    /// Wall clock at start, unix seconds; for shown times, and for how long revoked tokens are remembered.
     pub started_unix_s: i64,
 }
 

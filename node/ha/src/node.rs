@@ -142,6 +142,8 @@ pub struct Node {
     config: Config,
     me: Sender,
     now: Millis,
+    /// When it was booted.
+    began: Millis,
     jitter: Jitter,
     actions: Vec<Action>,
 
@@ -244,6 +246,7 @@ impl Node {
             role,
             me,
             now,
+            began: now,
             actions: hard.committed.map(Action::Publish).into_iter().collect(),
             next_token: 1,
             pending: VecDeque::new(),

@@ -8,7 +8,7 @@
 mod draft;
 mod record;
 
-pub use draft::{CLIENTS_MAX, Draft, Genesis, RESULTS_MAX};
+pub use draft::{BYTES_MAX, CLIENTS_MAX, Draft, Genesis, ORIGINS_MAX, RESULTS_MAX};
 pub use record::{Client, Config, Head, Order, Origin, Past, Phase, Rmd, Smap, Tokens, Txn, TxnPhase};
 
 use std::fmt;
@@ -133,6 +133,8 @@ struct Entry {
 #[derive(Clone)]
 pub struct State {
     entries: OrdMap<Arc<str>, Entry>,
+    /// Of keys and entries.
+    bytes: usize,
     digest: Digest,
     head: Arc<Head>,
     electorate: Arc<Electorate>,
@@ -322,7 +324,7 @@ impl State {
     /// Number of bytes in entries.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.entries.iter().map(|(k, e)| k.len() + e.bytes.len()).sum()
+        self.bytes
     }
 
     /// Reads a whole State.
@@ -367,6 +369,7 @@ impl State {
     fn empty(head: Head) -> Self {
         Self {
             entries: OrdMap::new(),
+            bytes: 0,
             digest: Digest::default(),
             head: Arc::new(head),
             electorate: Arc::default(),
@@ -400,13 +403,16 @@ impl State {
     fn set(&mut self, key: &str, bytes: Bytes) -> Result<(), StateError> {
         self.read(key, &bytes)?;
         let hash = hash(key, &bytes);
+        self.bytes += key.len() + bytes.len();
         let old = self.entries.insert(key.into(), Entry { bytes, hash });
+        self.bytes -= old.as_ref().map_or(0, |e| key.len() + e.bytes.len());
         self.digest.0 = self.digest.0.wrapping_sub(old.map_or(0, |e| e.hash)).wrapping_add(hash);
         Ok(())
     }
 
     fn unset(&mut self, key: &str) {
         if let Some(old) = self.entries.remove(key) {
+            self.bytes -= key.len() + old.bytes.len();
             self.digest.0 = self.digest.0.wrapping_sub(old.hash);
             self.forget(key);
         }

@@ -125,19 +125,37 @@ fn revoke(tokens: &[(u64, i64)], now_s: i64) -> Change {
     Change::RevokeTokens { tokens, now_s }
 }
 
+const DAY_S: i64 = 24 * 3600;
+
 #[test]
-fn revoked_tokens_are_remembered_until_they_expire() {
+fn revoked_tokens_are_remembered_until_a_day_after_they_expire() {
     let state = changed(&genesis(), revoke(&[(1, 100), (2, 200), (3, 5)], 10));
     let known = |state: &State| state.tokens().revoked.values().copied().collect::<Vec<_>>();
-    assert_eq!((known(&state), state.tokens().version), (vec![100, 200], 1));
+    assert_eq!((known(&state), state.tokens().version), (vec![100, 200, 5], 1));
     let same = changed(&state, revoke(&[(1, 100)], 11));
     assert_eq!(same.tokens().version, 1);
-    let later = changed(&same, revoke(&[(4, 300)], 100));
+    let later = changed(&same, revoke(&[(4, 300)], 100 + DAY_S));
     assert_eq!((known(&later), later.tokens().version), (vec![200, 300], 2));
     let named = Change::RevokeTokens { tokens: BTreeMap::from([("A".repeat(64), 9)]), now_s: 0 };
     assert!(matches!(refusal(&later, &named), Refusal::Invalid(_)));
     let many: Vec<(u64, i64)> = (0..100_001).map(|n| (n, 1000)).collect();
     assert!(matches!(refusal(&later, &revoke(&many, 10)), Refusal::Full(_)));
+}
+
+#[test]
+fn a_gateway_with_a_fast_clock_makes_nobody_forget_a_revoked_token() {
+    let state = changed(&genesis(), revoke(&[(1, 100)], 10));
+    let known = |state: &State| state.tokens().revoked.values().copied().collect::<Vec<_>>();
+    // An hour ahead; it revokes a token that it takes for expired, too.
+    let hour = changed(&state, revoke(&[(2, 200)], 3600));
+    assert_eq!(known(&hour), [100, 200]);
+    // Years ahead: the primary's clock counts.
+    let mut draft = hour.draft(hour.stamp().next());
+    draft.at(50);
+    assert_eq!(draft.change(&revoke(&[(3, 300)], i64::MAX)), Outcome::Done);
+    assert_eq!(known(&draft.finish().unwrap().0), [100, 200, 300]);
+    // Nor does naming a token again shorten its time.
+    assert_eq!(known(&changed(&hour, revoke(&[(1, 1)], 20))), [100, 200]);
 }
 
 /// Three gateways, of which g1 leads, and three targets.
@@ -305,4 +323,100 @@ fn gateways_with_a_new_name_each_time_do_not_fill_the_memory() {
     });
     assert_eq!(state.past().len(), 4096);
     assert!(state.past().contains_key(&id("access-4199")), "who left last is known");
+}
+
+/// What `g2` of this disk asked for, settled.
+fn asked(state: &State, gateway: &str, disk: u64) -> State {
+    let origin = VoterId::new(id(gateway), ais_meta::DiskId(disk));
+    let mut draft = state.draft(state.stamp().next());
+    draft.settle(&ais_meta::RequestId::Gateway { origin, run: 1, seq: 1 }, 1, Outcome::Done);
+    draft.finish().unwrap().0
+}
+
+fn remembers(state: &State, gateway: &str, disk: u64) -> bool {
+    let known = state.origin(&VoterId::new(id(gateway), ais_meta::DiskId(disk))).is_some();
+    let key = format!("request/{}", VoterId::new(id(gateway), ais_meta::DiskId(disk)));
+    assert_eq!(known, state.full().entries.iter().any(|(k, _)| *k == key), "{key}");
+    known
+}
+
+#[test]
+fn what_a_disk_asked_for_is_forgotten_when_another_one_takes_its_place() {
+    let state = changed(&genesis(), join(node("g9", Kind::Gateway, 71)));
+    let state = asked(&asked(&state, "g9", 71), "g2", 2);
+    assert!(remembers(&state, "g9", 71));
+    let same = changed(&state, join(Node { run: 2, ..node("g9", Kind::Gateway, 71) }));
+    assert!(remembers(&same, "g9", 71), "a restart");
+    let left = changed(&same, Change::Leave { node: id("g9") });
+    assert!(remembers(&left, "g9", 71), "it may be back");
+    let other = changed(&left, join(node("g9", Kind::Gateway, 72)));
+    assert!(!remembers(&other, "g9", 71) && remembers(&other, "g2", 2));
+}
+
+#[test]
+fn what_removed_gateways_asked_for_is_forgotten_at_the_next_removal() {
+    let remove = |name: &str| Change::Membership {
+        action: RemoveUnsafe,
+        nodes: vec![id(name)],
+        options: MemberOptions { skip_rebalance: true, ..MemberOptions::default() },
+    };
+    let state = [("g8", 81), ("g9", 91)]
+        .iter()
+        .fold(genesis(), |state, (name, disk)| changed(&state, join(node(name, Kind::Gateway, *disk))));
+    let state = asked(&asked(&state, "g8", 81), "g9", 91);
+    let first = changed(&state, remove("g8"));
+    assert!(remembers(&first, "g8", 81), "it may not have heard of it and ask again");
+    let second = changed(&first, remove("g9"));
+    assert!(!remembers(&second, "g8", 81) && remembers(&second, "g9", 91));
+}
+
+#[test]
+fn gateways_that_come_and_go_are_remembered_up_to_a_bound() {
+    let state = genesis();
+    let own = state.nodes().get(&id("g1")).unwrap().voter_id();
+    let mut draft = state.draft(state.stamp().next());
+    let mut settle = |origin: VoterId| {
+        draft.settle(&ais_meta::RequestId::Gateway { origin, run: 1, seq: 1 }, 1, Outcome::Done);
+    };
+    settle(own.clone());
+    for disk in 0..ais_meta::state::ORIGINS_MAX as u64 + 10 {
+        settle(VoterId::new(id(&format!("a{disk}")), ais_meta::DiskId(1000 + disk)));
+    }
+    let state = draft.finish().unwrap().0;
+    let kept = state.full().entries.iter().filter(|(key, _)| key.starts_with("request/")).count();
+    assert_eq!(kept, ais_meta::state::ORIGINS_MAX);
+    assert!(state.origin(&own).is_some(), "members keep their place");
+}
+
+/// A State with an entry of a newer version that is this large.
+fn with_bytes(state: &State, len: usize) -> State {
+    let mut full = state.full();
+    full.entries.push(("zzz".to_owned(), vec![0; len].into()));
+    let wrong = State::from_full(&full).unwrap_err();
+    let ais_meta::state::StateError::Digest { found, .. } = wrong else { panic!("{wrong}") };
+    full.digest = found;
+    State::from_full(&full).unwrap()
+}
+
+#[test]
+fn a_state_that_could_not_be_handed_over_takes_no_more_buckets() {
+    let small = changed(&genesis(), create("a"));
+    let sum = |state: &State| state.full().entries.iter().map(|(k, bytes)| k.len() + bytes.len()).sum::<usize>();
+    assert_eq!(small.bytes(), sum(&small));
+    let room = ais_meta::state::BYTES_MAX - small.bytes() - 3;
+    let large = with_bytes(&small, room - 400);
+    assert_eq!(large.bytes(), sum(&large));
+    // Both of them in one State: what was edited and is not encoded yet counts.
+    let mut draft = large.draft(large.stamp().next());
+    assert_eq!(draft.change(&create("b")), Outcome::Done);
+    let Outcome::Refused(Refusal::Full(why)) = draft.change(&create("c")).clone() else { panic!("it fits") };
+    assert!(why.contains("32 MiB"), "{why}");
+    let full = with_bytes(&small, room);
+    let props = Change::SetBucketProps { name: bucket("a"), set: values(&[("mirror.copies", "3")]), reset: false };
+    assert!(matches!(refusal(&full, &props), Refusal::Full(_)));
+    // What makes room, or has a bound of its own, goes on.
+    let told = changed(&full, revoke(&[(1, 100)], 10));
+    let smaller =
+        changed(&changed(&told, Change::DestroyBucket { name: bucket("a") }), set_config(&[("log.level", "warn")]));
+    assert_eq!(smaller.bytes(), sum(&smaller));
 }

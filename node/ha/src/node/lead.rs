@@ -509,6 +509,7 @@ impl Node {
     /// Folds what waits into the next State (group commit, rule 7).
     pub(super) fn write_next(&mut self) {
         let me = self.me.clone();
+        let up_s = i64::try_from(self.now.saturating_sub(self.began) / 1000).unwrap_or(i64::MAX);
         let Role::Leading(lead) = &mut self.role else {
             return;
         };
@@ -517,6 +518,7 @@ impl Node {
             return;
         }
         let mut draft = lead.tip.draft(lead.tip.stamp().next());
+        draft.at(self.config.started_unix_s.saturating_add(up_s));
         let stamp = lead.commit_stamp();
         let (mut asked, mut known) = (Vec::new(), Vec::new());
         while asked.len() < BATCH_MAX

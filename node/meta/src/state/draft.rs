@@ -12,9 +12,11 @@ use serde::Serialize;
 use super::record::{self, Bmd, Client, Config, Head, Origin, Rmd, Smap, Tokens};
 use super::{Delta, FORMAT, State, StateError};
 use crate::Extra;
+use crate::bucket::BucketName;
 use crate::change::{Change, Outcome, Refusal};
-use crate::id::{ClusterUuid, RequestId, Stamp, VoterId};
+use crate::id::{ClusterUuid, DiskId, NodeId, RequestId, Stamp, VoterId};
 use crate::node::{Node, Voter};
+use crate::settings::Values;
 
 /// Version jump of the Smap at a new primary, AIStore's.
 const TAKEOVER_JUMP: u64 = 100;
@@ -22,6 +24,12 @@ const TAKEOVER_JUMP: u64 = 100;
 /// each of them. (With 1,024 a create that a paused primary had committed was answered "exists" 12 s later: found by
 /// the soak.)
 pub const CLIENTS_MAX: usize = 16_384;
+/// Bytes of a State beyond which no bucket is made or grows: a State is handed over in one packet, which holds twice as
+/// much. What is left over is for what has bounds of its own: tokens, members, results of requests.
+pub const BYTES_MAX: usize = 32 << 20;
+/// Gateways' disks whose requests are remembered: twice as many as there are members, so that those that left last
+/// can still ask what became of theirs.
+pub const ORIGINS_MAX: usize = 8192;
 /// Results that one gateway may have unacknowledged; it stops admitting before (protocol.md rule 13).
 pub const RESULTS_MAX: usize = 4096;
 
@@ -30,14 +38,24 @@ pub struct Draft {
     base: State,
     work: State,
     dirty: BTreeSet<String>,
+    /// Bytes that edits since the base may have added, at most.
+    grown: usize,
+    /// The primary's wall clock.
+    now_s: Option<i64>,
 }
 
 impl Draft {
     pub(super) fn new(base: &State, stamp: Stamp) -> Self {
-        let mut draft = Self { base: base.clone(), work: base.clone(), dirty: BTreeSet::new() };
+        let mut draft = Self { base: base.clone(), work: base.clone(), dirty: BTreeSet::new(), grown: 0, now_s: None };
         Arc::make_mut(&mut draft.work.head).stamp = stamp;
         draft.touch(record::HEAD.to_owned());
         draft
+    }
+
+    /// Says what the wall clock of the primary shows, unix seconds. It decides nothing by itself: a gateway whose clock
+    /// is ahead of it makes nobody forget what the primary's would keep.
+    pub fn at(&mut self, now_s: i64) {
+        self.now_s = Some(now_s);
     }
 
     /// The State as edited so far.
@@ -180,7 +198,39 @@ impl Draft {
                     }
                 }
                 self.touch(record::origin_key(origin));
+                self.bound_origins(origin);
             }
+        }
+    }
+
+    /// Makes room for a bucket with these properties.
+    fn grow(&mut self, name: &BucketName, props: &Values) -> Result<(), Refusal> {
+        // A bucket's own fields, and what frames each property.
+        let of = |values: &Values| values.iter().map(|(name, value)| name.len() + value.len() + 10).sum::<usize>();
+        let bytes = 256 + 2 * (name.namespace.len() + name.name.len()) + of(props);
+        if self.base.bytes() + self.grown + bytes > BYTES_MAX {
+            let text = format!("the metadata of all buckets takes {} MiB already; destroy some first", BYTES_MAX >> 20);
+            return Err(Refusal::Full(text));
+        }
+        self.grown += bytes;
+        Ok(())
+    }
+
+    fn forget_origin(&mut self, id: &VoterId) {
+        if self.work.origins.remove(&(id.node.clone(), id.disk)).is_some() {
+            self.touch(record::origin_key(id));
+        }
+    }
+
+    /// Gateways that are members keep their place.
+    fn bound_origins(&mut self, last: &VoterId) {
+        while self.work.origins.len() > ORIGINS_MAX {
+            let member = |(node, disk): &(NodeId, DiskId)| {
+                (node, disk) == (&last.node, &last.disk) || self.work.nodes.get(node).is_some_and(|n| n.disk == *disk)
+            };
+            let gone = self.work.origins.keys().find(|key| !member(key)).cloned();
+            let Some((node, disk)) = gone else { return };
+            self.forget_origin(&VoterId::new(node, disk));
         }
     }
 

@@ -14,6 +14,9 @@ use crate::settings::{BUCKET, CLUSTER, Values};
 const BUCKETS_MAX: usize = 100_000;
 /// Remembered revoked tokens: 8 MB at this size, and all of it in one entry.
 const TOKENS_MAX: usize = 100_000;
+/// How long a revoked token is remembered after it expired, in seconds: gateways' clocks differ, and one whose clock is
+/// fast must not make the others accept a token again.
+const TOKENS_SLACK_S: i64 = 24 * 3600;
 /// Hexadecimal digits of a SHA-256.
 const SHA256_HEX: usize = 64;
 
@@ -32,6 +35,8 @@ impl Draft {
         if self.work.buckets.len() >= BUCKETS_MAX {
             return Err(Refusal::Full(format!("there are {BUCKETS_MAX} buckets already; destroy some first")));
         }
+        let props = self.checked_props(self.inherited(), props)?;
+        self.grow(name, &props)?;
         let mut bucket = Bucket {
             name: name.clone(),
             bid: self.work.next_bid | 1 << 63,
@@ -42,7 +47,7 @@ impl Draft {
             props: BTreeMap::new(),
             extra: Extra::new(),
         };
-        bucket.take_props(self.checked_props(self.inherited(), props)?);
+        bucket.take_props(props);
         self.work.next_bid += 1;
         self.work.buckets.insert(name.clone(), Arc::new(bucket));
         self.bump_bmd(name);
@@ -63,8 +68,10 @@ impl Draft {
         };
         let base = if reset { self.inherited() } else { old.given_props() };
         let mut bucket = (*old).clone();
-        bucket.take_props(self.checked_props(base, set)?);
+        let props = self.checked_props(base, set)?;
+        bucket.take_props(props.clone());
         if bucket != *old {
+            self.grow(name, &props)?;
             self.work.buckets.insert(name.clone(), Arc::new(bucket));
             self.bump_bmd(name);
         }
@@ -145,11 +152,15 @@ impl Draft {
             ));
         }
         let old = &self.work.tokens.revoked;
-        // An expired token is refused for that; it need not be remembered.
-        let lives = |(_, until_s): &(&String, &i64)| **until_s > now_s;
-        let mut revoked = old.clone();
-        revoked.extend(tokens.iter().map(|(token, until_s)| (token.clone(), *until_s)));
-        let revoked: BTreeMap<String, i64> = revoked.iter().filter(lives).map(|(t, s)| (t.clone(), *s)).collect();
+        // An expired token is refused for that; it need not be remembered. The primary's clock has a say in what is
+        // forgotten; what is asked for now is taken as it is.
+        let now_s = self.now_s.map_or(now_s, |own_s| own_s.min(now_s));
+        let lives = |(_, until_s): &(&String, &i64)| **until_s > now_s.saturating_sub(TOKENS_SLACK_S);
+        let mut revoked: BTreeMap<String, i64> = old.iter().filter(lives).map(|(t, s)| (t.clone(), *s)).collect();
+        for (token, until_s) in tokens {
+            let until = revoked.entry(token.clone()).or_insert(*until_s);
+            *until = (*until).max(*until_s);
+        }
         if revoked.len() > TOKENS_MAX && revoked.len() > old.len() {
             let text = format!("{TOKENS_MAX} tokens are revoked and have not expired; change the signing key instead");
             return Err(Refusal::Full(text));

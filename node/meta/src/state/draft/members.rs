@@ -7,7 +7,7 @@ use super::super::record::{self, Order, Past, Phase, Txn, TxnPhase};
 use super::Draft;
 use crate::Extra;
 use crate::change::{MemberAction, MemberOptions, Outcome, Refusal};
-use crate::id::{DiskId, NodeId};
+use crate::id::{DiskId, NodeId, VoterId};
 use crate::node::{Kind, Node, Voter, flags};
 
 /// Members of one cluster.
@@ -28,6 +28,8 @@ impl Draft {
             let options = decommissioned.map(|o| o.options);
             return Err(Refusal::DiskLost { node: node.id.clone(), options });
         }
+        let old = self.work.nodes.get(&node.id).map(|n| n.disk);
+        let old = old.or_else(|| self.work.past.get(&node.id).map(|p| p.disk));
         let known = self.work.nodes.get(&node.id).map(|n| n.flags);
         let flags = known.or_else(|| self.work.past.get(&node.id).map(|p| p.flags));
         let mut node = node.clone();
@@ -46,6 +48,10 @@ impl Draft {
         }
         if self.work.orders.get(&node.id).is_some_and(|o| o.disk != node.disk) {
             self.take_order_back(&node.id);
+        }
+        if let Some(disk) = old.filter(|disk| *disk != node.disk) {
+            // No process of that disk asks again.
+            self.forget_origin(&VoterId::new(node.id.clone(), disk));
         }
         self.put_node(node);
         self.bump_smap(1);
@@ -267,6 +273,12 @@ impl Draft {
     }
 
     fn lose_disks(&mut self, nodes: &[Arc<Node>]) {
+        // Of those that were lost before: who is removed now may not have heard of it, and ask for something again.
+        let lost = |(_, disk): &&(NodeId, DiskId)| self.work.rmd.lost.contains(disk);
+        let gone: Vec<_> = self.work.origins.keys().filter(lost).cloned().collect();
+        for (node, disk) in gone {
+            self.forget_origin(&VoterId::new(node, disk));
+        }
         let rmd = Arc::make_mut(&mut self.work.rmd);
         rmd.lost.extend(nodes.iter().map(|n| n.disk));
         rmd.version += 1;
