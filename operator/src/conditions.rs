@@ -64,6 +64,8 @@ pub(crate) fn deleting(observed: &Observed, deletion: &Deletion) -> Vec<Conditio
     let message = if waits.is_empty() { "the end of the resource".to_owned() } else { format!("waits for {waits}") };
     let mut verdicts = vec![
         verdict("Ready", false, "Deleting", message.clone()),
+        verdict("Available", false, "Deleting", message.clone()),
+        verdict("HighlyAvailable", false, "Deleting", message.clone()),
         verdict("Progressing", true, "Deleting", message.clone()),
         paused(observed),
     ];

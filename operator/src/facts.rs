@@ -528,6 +528,12 @@ impl Observed {
         self.pods.iter().filter(move |p| p.role == Some(role))
     }
 
+    /// A node runs: silence is not the same as that there is none.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.pods.iter().any(|p| p.running)
+    }
+
     /// Uid of the resource.
     #[must_use]
     pub fn uid(&self) -> &str {

@@ -10,6 +10,7 @@ use crate::facts::{Kind, Observed};
 use crate::names::Role;
 use crate::plan::Plan;
 use crate::plan::deletion::Deletion;
+use crate::plan::primary::nobody_leads;
 use crate::plan::rollout::State;
 use crate::validate::{Invalid, Valid};
 
@@ -39,8 +40,8 @@ pub fn status(valid: &Valid, observed: &Observed, plan: &Plan) -> AISClusterStat
         nodes: nodes(valid, observed, plan),
         ..AISClusterStatus::default()
     };
-    if plan.agreement.leader.is_none() && plan.agreement.answered == 0 && plan.founding.formed {
-        // Nobody answers us: what was seen last is the best there is, and `Available` says Unknown.
+    if plan.agreement.leader.is_none() && plan.agreement.answered == 0 && plan.founding.formed && observed.runs() {
+        // Nobody of those that run answers us: what was seen last is the best there is, and `Available` says Unknown.
         status.smap.version = previous.smap.version;
         status.electorate.clone_from(&previous.electorate);
     }
@@ -74,7 +75,30 @@ pub fn deleting(observed: &Observed, deletion: &Deletion) -> AISClusterStatus {
     status.observed_generation = observed.cluster.metadata.generation;
     status.conditions = conditions::deleting(observed, deletion);
     status.phase = Some("Deleting".to_owned());
+    for (role, told) in [(Role::Gateway, &mut status.gateways), (Role::Target, &mut status.targets)] {
+        (told.replicas, told.ready) = (count(observed.pods_of(role).count()), ready(observed, role));
+        told.updated = told.updated.min(told.replicas);
+        if let Some((_, wanted)) = told.summary.split_once('/') {
+            told.summary = format!("{}/{wanted}", told.ready);
+        }
+    }
+    status.nodes.retain(|node| observed.pod(&node.pod).is_some());
+    if !observed.runs() {
+        // It may take long until the volumes are gone, and nobody leads meanwhile.
+        nobody_leads(&mut status.primary);
+        status.electorate.clear();
+        let members = status.smap.members;
+        status.smap = SmapStatus { members, summary: format!("0/{members}"), ..SmapStatus::default() };
+    }
     status
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn ready(observed: &Observed, role: Role) -> i64 {
+    count(observed.pods_of(role).filter(|p| p.ready && !p.deleting).count())
 }
 
 fn version(observed: &Observed, plan: &Plan) -> Option<String> {
@@ -123,10 +147,9 @@ fn electorate(plan: &Plan) -> Vec<VoterStatus> {
 }
 
 fn role(valid: &Valid, observed: &Observed, plan: &Plan, role: Role) -> RoleStatus {
-    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     let wanted = plan.replicas.members(role);
     let revision = observed.sets.get(&role).map(|s| s.revision.as_str()).unwrap_or_default();
-    let ready = count(observed.pods_of(role).filter(|p| p.ready && !p.deleting).count());
+    let ready = ready(observed, role);
     RoleStatus {
         replicas: count(observed.pods_of(role).count()),
         ready,

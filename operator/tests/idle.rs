@@ -5,6 +5,7 @@ mod common;
 
 use ais_operator::apply::Write;
 use ais_operator::facts::Kind;
+use ais_operator::plan::plan;
 use common::{World, round_trip};
 use serde_json::json;
 
@@ -35,6 +36,22 @@ fn a_settled_cluster_costs_no_write() {
             assert!(pass.events().is_empty() && pass.plan.primary.transfer.is_none() && pass.plan.poke.is_empty());
         }
     }
+}
+
+/// Found by an audit: 200 clusters that one operator found when it began were looked at in step for ever.
+#[test]
+fn clusters_at_rest_are_not_looked_at_in_step() {
+    let mut world = World::settled(json!({}));
+    let valid = world.pass().valid;
+    let mut pace = |uid: String| {
+        world.observed.cluster.metadata.uid = Some(uid);
+        plan(&valid, &world.observed).requeue
+    };
+    let paces: Vec<_> = (0..200).map(|n| pace(format!("6f1c0d3e-0000-4000-8000-{n:012}"))).collect();
+    assert!(paces.iter().all(|pace| (16_000..=24_000).contains(&pace.as_millis())), "{paces:?}");
+    let within = |second: u64| paces.iter().filter(|pace| pace.as_secs() == second).count();
+    assert!((16..24).all(|second| (1..50).contains(&within(second))), "{paces:?}");
+    assert_eq!(pace("a".to_owned()), pace("a".to_owned()), "a pace of its own, and no dice");
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 mod sim;
 
 use ais_operator::apply::{Write, final_writes};
-use ais_operator::facts::{ClaimKind, Kind};
+use ais_operator::facts::{ClaimFact, ClaimKind, Kind};
 use ais_operator::names::Role;
 use ais_operator::perform::TransferOutcome;
 use ais_operator::plan::deletion::deletion;
@@ -230,6 +230,11 @@ fn a_stop_is_announced_before_the_first_pod_goes() {
     assert_eq!(pass.condition("Degraded").0, "False");
     assert_eq!(pass.status.phase.as_deref(), Some("Stopped"));
     assert_eq!(pass.status.gateways.summary, "0/3");
+    // Found by an audit: for weeks `kubectl get` showed who had led last, and voters that were connected.
+    let memory = &pass.status.primary;
+    assert_eq!((&memory.current, &memory.current_node_id, &memory.since, memory.epoch), (&None, &None, &None, None));
+    assert_eq!((pass.status.electorate.len(), pass.status.smap.version), (0, None));
+    assert_eq!(pass.status.smap.summary, "0/5");
     assert_eq!(world.observed.discovery.as_ref().unwrap().peers.len(), 5, "the members stay");
     let rest = world.after(86_400).step();
     assert!(rest.writes.is_empty() && rest.condition("Degraded").0 == "False");
@@ -355,7 +360,14 @@ fn delete_removes_the_claims_of_this_cluster_only_and_waits_for_them() {
     assert_eq!((plan.notes[0].reason, plan.claims.len()), ("DataDeletionConfirmed", 6));
     assert!(!plan.release);
     let status = status::deleting(&world.observed, &plan);
-    assert!(status.conditions.iter().any(|c| c.type_ == "Degraded" && c.reason == "DeletionStuck"));
+    let told = |kind: &str| status.conditions.iter().find(|c| c.type_ == kind).map(|c| (&*c.status, &*c.reason));
+    assert_eq!(told("Degraded"), Some(("True", "DeletionStuck")));
+    // Found by an audit: it was Available, with a primary, until its last volume was gone.
+    for kind in ["Ready", "Available", "HighlyAvailable"] {
+        assert_eq!(told(kind), Some(("False", "Deleting")), "{kind}");
+    }
+    assert_eq!((&status.primary.current, status.electorate.len(), status.nodes.len()), (&None, 0, 0));
+    assert_eq!((&*status.gateways.summary, &*status.targets.summary, &*status.smap.summary), ("0/3", "0/2", "0/5"));
     let uids: Vec<_> = world.observed.claims.iter().map(|c| c.uid.clone()).collect();
     for write in final_writes(&plan) {
         let Write::DeleteClaim { uid, .. } = write else { panic!("{write:?}") };
@@ -398,6 +410,38 @@ fn volumes_grow_and_then_the_set_is_made_anew() {
     let pass = world.step();
     assert_eq!(pass.condition("StorageResized"), ("True".into(), "AsAsked".into()));
     assert!(pass.writes.is_empty());
+}
+
+/// Found by an audit: a claim that a drained target had left was resized for ever, and one without a volume, which the
+/// API server refuses to grow, was told as a class that does not expand and kept the set from being made anew.
+#[test]
+fn only_volumes_of_members_grow() {
+    let mut world = World::settled(json!({}));
+    let claim = |world: &World, name: &str| world.observed.claims.iter().find(|c| c.name == name).unwrap().clone();
+    let left = ClaimFact { name: "data-demo-target-7".into(), ordinal: 7, ..claim(&world, "data-demo-target-1") };
+    world.observed.claims.push(left);
+    let pending = "data-demo-target-1";
+    let set = |world: &mut World, name: &str, capacity: Option<&str>| {
+        let claim = world.observed.claims.iter_mut().find(|c| c.name == name).unwrap();
+        claim.capacity = capacity.map(str::to_owned);
+    };
+    set(&mut world, pending, None);
+    world.set_spec(json!({"targets": {"storage": {"size": "2Gi"}}}));
+    let pass = world.step();
+    let asked: Vec<&str> = pass.plan.storage.resizes.iter().map(|r| r.claim.as_str()).collect();
+    assert_eq!(asked, ["data-demo-target-0"]);
+    set(&mut world, "data-demo-target-0", Some("2Gi"));
+    assert_eq!(world.step().plan.storage.orphaned.len(), 1, "the set is made anew all the same");
+    world.step();
+    let pass = world.step();
+    assert_eq!((pass.condition("StorageResized").1.as_str(), pass.writes.len()), ("AsAsked", 0));
+    // Each when its time comes: a volume is bound, a target comes back to the one it left.
+    set(&mut world, pending, Some("1Gi"));
+    assert_eq!(world.step().plan.storage.resizes.len(), 1);
+    set(&mut world, pending, Some("2Gi"));
+    world.set_spec(json!({"targets": {"replicas": 8}}));
+    world.step();
+    assert_eq!(claim(&world, "data-demo-target-7").requested, "2Gi");
 }
 
 #[test]

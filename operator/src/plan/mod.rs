@@ -19,6 +19,8 @@ pub mod storage;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::events::Note;
 use crate::facts::Observed;
 use crate::names::Role;
@@ -32,6 +34,9 @@ use rollout::Rollout;
 use scale::Scale;
 use stop::Stop;
 use storage::Storage;
+
+/// How often a cluster at rest is looked at, about.
+const RESYNC: Duration = Duration::from_secs(20);
 
 /// How many replicas each role gets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -133,6 +138,7 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
     let scale =
         scale::scale(&scale::Situation { valid, observed, agreement: &agreement, formed: founding.formed, stopped });
     let replicas = replicas(&scale, &stop);
+    let storage = storage::storage(observed, &replicas);
     let scene = rollout::Scene { valid, observed, agreement: &agreement, replicas: &replicas };
     let mut rollout = rollout::decide(&scene);
     // One disruption at a time: who leaves for good goes before who only comes back as a newer one. It may be blocked
@@ -184,7 +190,7 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
         refound,
         replicas,
         order: stop.order.clone().or_else(|| scale.order.clone()),
-        storage: storage::storage(observed),
+        storage,
         scale,
         stop,
         marks,
@@ -243,13 +249,20 @@ fn marks(observed: &Observed, agreement: &Agreement, founding: &Founding, scale:
     marks
 }
 
-/// Converged clusters are looked at three times a minute; the stream of the nodes tells the rest.
+/// Clusters at rest are looked at three times a minute; the stream of the nodes tells the rest. Each has a pace of its
+/// own, a fifth more or less: otherwise all those that an operator found when it began would be looked at in one
+/// moment for ever.
+fn resync(uid: &str) -> Duration {
+    let first = Sha256::digest(uid).first().copied().unwrap_or_default();
+    RESYNC.mul_f64(0.8 + 0.4 * f64::from(first) / f64::from(u8::MAX)).min(primary::LOOK_PAUSE_MAX)
+}
+
 fn requeue(observed: &Observed, agreement: &Agreement, founding: &Founding, stop: &Stop) -> Duration {
     let calm = observed.pods.iter().all(|p| p.ready) && agreement.leader.is_some();
     match (founding.formed, calm) {
-        _ if stop.over => Duration::from_secs(20),
+        _ if stop.over => resync(observed.uid()),
         (false, _) => Duration::from_secs(2),
         (true, false) => Duration::from_secs(5),
-        (true, true) => Duration::from_secs(20),
+        (true, true) => resync(observed.uid()),
     }
 }

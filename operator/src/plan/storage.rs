@@ -11,7 +11,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::facts::{ClaimKind, Kind, Observed};
+use super::Replicas;
+use crate::facts::{ClaimFact, ClaimKind, Kind, Observed};
 use crate::names::Role;
 
 /// A claim that shall grow.
@@ -42,7 +43,7 @@ pub struct Storage {
 
 /// Decides.
 #[must_use]
-pub fn storage(observed: &Observed) -> Storage {
+pub fn storage(observed: &Observed, replicas: &Replicas) -> Storage {
     let mut storage = Storage::default();
     for role in Role::ALL {
         let mut ready = true;
@@ -51,7 +52,7 @@ pub fn storage(observed: &Observed) -> Storage {
             let made = template(observed, role, kind);
             let grows = made.as_deref().is_some_and(|made| is_less(made, &wanted));
             larger |= grows;
-            ready &= claims(observed, &mut storage, (role, kind), &wanted);
+            ready &= claims(observed, &mut storage, (role, kind, replicas.members(role)), &wanted);
             storage.sizes.insert((role, kind), made.unwrap_or(wanted));
         }
         if let Some(set) = observed.sets.get(&role).filter(|s| larger && ready && !s.deleting) {
@@ -80,10 +81,19 @@ fn template(observed: &Observed, role: Role, kind: ClaimKind) -> Option<String> 
     claim["spec"]["resources"]["requests"]["storage"].as_str().map(str::to_owned)
 }
 
-/// True if all claims of this kind ask for the wanted size.
-fn claims(observed: &Observed, storage: &mut Storage, of: (Role, ClaimKind), wanted: &str) -> bool {
+/// True if all claims of this kind that could be asked ask for the wanted size.
+///
+/// Those that a member left behind grow when it comes back, and nobody waits for them: without a pod no volume does.
+/// Those without a volume cannot be asked before they have one.
+fn claims(
+    observed: &Observed,
+    storage: &mut Storage,
+    (role, kind, members): (Role, ClaimKind, i32),
+    wanted: &str,
+) -> bool {
     let mut asked = true;
-    for claim in observed.claims.iter().filter(|c| (c.role, c.kind) == of && !c.deleting) {
+    let of_members = |c: &&ClaimFact| (c.role, c.kind) == (role, kind) && c.ordinal < members && !c.deleting;
+    for claim in observed.claims.iter().filter(of_members).filter(|c| c.capacity.is_some()) {
         if claim.capacity.as_deref().is_some_and(|c| is_less(c, wanted)) {
             storage.growing.push(claim.name.clone());
         }

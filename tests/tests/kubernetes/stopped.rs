@@ -41,6 +41,11 @@ pub(crate) fn stopped_and_back(bed: &mut Bed) -> Result<String> {
     );
     ensure!(condition(&stopped, "Degraded").is_some_and(|c| c.status == "False"), "Degraded while it is stopped");
     ensure!(stopped["spec"]["gateways"]["replicas"] == 3 && stopped["status"]["gateways"]["summary"] == "0/3");
+    let status = &stopped["status"];
+    ensure!(status["primary"].get("current").is_none(), "status names a primary: {}", status["primary"]);
+    ensure!(status["electorate"].as_array().is_none_or(Vec::is_empty), "connected voters: {}", status["electorate"]);
+    let row = product.kubectl.run(&["get", "aisc", NAME, "--no-headers", "-o", "wide"])?;
+    ensure!(!row.contains(&format!("{NAME}-gateway-")), "kubectl shows a primary: {row}");
     for role in ["gateway", "target"] {
         let set = product.kubectl.get(&format!("statefulset/{NAME}-{role}"))?;
         ensure!(set["spec"]["replicas"] == 0, "{role}s: {}", set["spec"]["replicas"]);

@@ -22,7 +22,7 @@ pub(super) const WORD: &str = "Failback";
 const FAILBACKS_MAX: usize = 3;
 const WINDOW: SignedDuration = SignedDuration::from_secs(3600);
 /// Passes come three times a minute at least: after a longer pause nobody knows what was in between.
-const LOOK_PAUSE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const LOOK_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// How long a gateway could have led, as this process saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]

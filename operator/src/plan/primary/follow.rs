@@ -1,5 +1,6 @@
 //! Keeps `current`, `since` and the history true, whoever moved the primary.
 
+use ais_crds::PrimaryStatus;
 use jiff::Timestamp;
 
 use super::record::{ended, record, seconds};
@@ -11,12 +12,9 @@ use crate::view::Leader;
 
 pub(super) fn follow_leader(s: &Situation<'_>, decision: &mut Decision) {
     let Some(leader) = &s.agreement.leader else {
-        // The nodes are silent towards us, not without a primary: what was known stays.
-        if s.agreement.answered > 0 {
-            decision.memory.current = None;
-            decision.memory.current_node_id = None;
-            decision.memory.since = None;
-            decision.memory.epoch = None;
+        // Nodes that run may be silent towards us and not without a primary: then what was known stays.
+        if s.agreement.answered > 0 || !s.observed.runs() {
+            nobody_leads(&mut decision.memory);
         }
         return;
     };
@@ -42,6 +40,11 @@ pub(super) fn follow_leader(s: &Situation<'_>, decision: &mut Decision) {
     decision.memory.current = Some(leader.node_id.clone());
     decision.memory.current_node_id = Some(leader.node_id.clone());
     decision.memory.epoch = Some(epoch(leader));
+}
+
+/// What status says while there is no primary.
+pub(crate) fn nobody_leads(memory: &mut PrimaryStatus) {
+    (memory.current, memory.current_node_id, memory.since, memory.epoch) = (None, None, None, None);
 }
 
 /// Status is there but never named a primary. Without any status it may just be lost: then nothing is told.

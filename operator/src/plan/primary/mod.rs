@@ -21,7 +21,9 @@ mod follow;
 mod record;
 
 pub use automatic::Hold;
+pub(crate) use automatic::LOOK_PAUSE_MAX;
 pub use errand::Errand;
+pub(crate) use follow::nobody_leads;
 
 use std::time::Duration;
 
