@@ -296,13 +296,17 @@ where
 }
 
 /// A cluster, of which nothing but its metadata is known.
-type Meta = PartialObjectMeta<AISCluster>;
+pub type Meta = PartialObjectMeta<AISCluster>;
 
 fn meta(cluster: &ObjectRef<AISCluster>) -> ObjectRef<Meta> {
     ObjectRef::new(&cluster.name).within(cluster.namespace.as_deref().unwrap_or_default())
 }
 
-async fn reconcile(cluster: Arc<Meta>, ctx: Arc<Context>) -> Result<Action, Error> {
+/// One pass, and the end of a deletion that it could not see to.
+///
+/// # Errors
+/// As [`pass`].
+pub async fn reconcile(cluster: Arc<Meta>, ctx: Arc<Context>) -> Result<Action, Error> {
     let key = (cluster.namespace().unwrap_or_default(), cluster.name_any());
     let began = Instant::now();
     let uid = cluster.uid();
@@ -455,6 +459,9 @@ async fn delete(ctx: &Arc<Context>, writer: &Writer, key: &ClusterKey, observed:
     if let Err(error) = writer.status(observed, &status, false).await {
         tracing::warn!(%error, "status of a cluster that goes");
     }
+    ctx.metrics.conditions(&key.0, &key.1, &status.conditions);
+    // That nobody is served is what was asked for; that it does not end is not.
+    ctx.metrics.stopped(&key.0, &key.1, true);
     let before = observed.cluster.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
     let mut notes = deletion.notes.clone();
     notes.extend(conditions::notes(&before, &status.conditions));

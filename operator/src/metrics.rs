@@ -107,7 +107,7 @@ impl Metrics {
         );
         let help = "A stored object that this operator cannot decode";
         registry.register("aisop_unreadable", help, inner.unreadable.clone());
-        let help = "spec.state of a cluster is Stopped: that nobody is served is what was asked for";
+        let help = "A cluster is to be stopped or deleted: that nobody is served is what was asked for";
         registry.register("aisop_stopped", help, inner.stopped.clone());
         registry.register("aisop_is_leader", "This instance holds the lease", inner.is_leader.clone());
         Self(Arc::new(inner))
@@ -171,7 +171,7 @@ impl Metrics {
         }
     }
 
-    /// `spec.state` says Stopped, or not.
+    /// The cluster is to be stopped or deleted, or not.
     pub fn stopped(&self, namespace: &str, cluster: &str, asked: bool) {
         let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
         self.0.stopped.get_or_create(&labels).set(i64::from(asked));

@@ -7,6 +7,10 @@ mod common;
 #[allow(dead_code)]
 #[path = "faulty/daemon.rs"]
 mod daemon;
+#[path = "passes/drained.rs"]
+mod drained;
+#[path = "passes/gone.rs"]
+mod gone;
 
 use std::sync::Arc;
 
@@ -24,13 +28,16 @@ use serde_json::{Value, json};
 
 /// An operator that has just started.
 fn operator(api: &Api) -> Arc<Context> {
-    let (hub, _triggers) = Hub::new();
+    operator_with(api, Hub::new().0, &mut Registry::default())
+}
+
+fn operator_with(api: &Api, hub: Arc<Hub>, registry: &mut Registry) -> Arc<Context> {
     Arc::new(Context::new(
         api.client(),
         World::new(json!({})).observed.defaults,
         Caller::http().unwrap(),
         hub,
-        Metrics::new(&mut Registry::default()),
+        Metrics::new(registry),
         Teller::new(api.client(), "test".into()),
         Tenure::unbounded(),
     ))

@@ -1,10 +1,13 @@
-//! An API server in a few lines: objects by plural and name, apply and patches as merges, lists by label. It refuses
-//! what a test wants refused.
+//! An API server in a few lines: objects by plural and name, apply and patches as merges, lists by label, a watch of
+//! what is of no namespace. It refuses what a test wants refused.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use axum::body::Body as Answer;
 use axum::http::{Method, Request, Response, StatusCode};
+use futures::StreamExt as _;
+use futures::channel::mpsc::{UnboundedSender, unbounded};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -23,6 +26,10 @@ type Refusal = (Key, u16, String);
 struct Store {
     objects: BTreeMap<Key, Value>,
     refusals: Vec<Refusal>,
+    /// Plurals that cannot be listed, and with what HTTP status.
+    hidden: BTreeMap<String, u16>,
+    /// Plural and stream of every watch.
+    watches: Vec<(String, UnboundedSender<String>)>,
     /// Method, plural and name of every write, in order.
     written: Vec<String>,
     /// Plural and label selector of every list.
@@ -64,6 +71,7 @@ impl Api {
             let object = json!({
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": {"name": pod.name, "namespace": "ns", "uid": pod.uid, "labels": labels},
+                "spec": {"containers": [], "nodeName": pod.node},
                 "status": {
                     "podIP": pod.ip,
                     "conditions": [{"type": "Ready", "status": if pod.ready { "True" } else { "False" }}],
@@ -103,7 +111,16 @@ impl Api {
         let mut store = self.0.lock().unwrap();
         store.version += 1;
         object["metadata"]["resourceVersion"] = json!(store.version.to_string());
+        store.announce("MODIFIED", plural, &object);
         store.objects.insert(key(plural, name), object);
+    }
+
+    /// Takes an object away, whatever holds it.
+    pub(crate) fn remove(&self, plural: &str, name: &str) {
+        let mut store = self.0.lock().unwrap();
+        if let Some(object) = store.objects.remove(&key(plural, name)) {
+            store.announce("DELETED", plural, &object);
+        }
     }
 
     pub(crate) fn get(&self, plural: &str, name: &str) -> Value {
@@ -122,9 +139,15 @@ impl Api {
         self.0.lock().unwrap().refusals.push((key(plural, name), status, message.to_owned()));
     }
 
+    /// Nobody may list objects of this kind from now on.
+    pub(crate) fn hide(&self, plural: &str, status: u16) {
+        self.0.lock().unwrap().hidden.insert(plural.to_owned(), status);
+    }
+
     /// Nothing is refused any more.
     pub(crate) fn allow(&self) {
-        self.0.lock().unwrap().refusals.clear();
+        let mut store = self.0.lock().unwrap();
+        (store.refusals, store.hidden) = Default::default();
     }
 
     /// Writes since the last question.
@@ -143,15 +166,22 @@ impl Api {
         store.events.iter().map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
     }
 
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    async fn answer(&self, request: Request<Body>) -> Response<Answer> {
         let (parts, body) = request.into_parts();
         let url = reqwest::Url::parse("http://api").unwrap().join(&parts.uri.to_string()).unwrap();
         let selector = url.query_pairs().find(|(name, _)| name == "labelSelector").map(|(_, text)| text.into_owned());
         let body = body.collect_bytes().await.unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let segments: Vec<&str> = url.path_segments().unwrap().collect();
-        let Some(at) = segments.iter().position(|s| *s == "namespaces") else { return failure(404, "no such thing") };
         let mut store = self.0.lock().unwrap();
+        let Some(at) = segments.iter().position(|s| *s == "namespaces") else {
+            let told = |name: &str| url.query_pairs().find(|(n, _)| n == name).map(|(_, text)| text.into_owned());
+            return match (segments.last().copied(), told("watch")) {
+                (Some(plural @ "nodes"), None) => store.list(plural, ""),
+                (Some(plural @ "nodes"), Some(_)) => store.watch(plural, &told("resourceVersion").unwrap()),
+                _ => failure(404, "no such thing"),
+            };
+        };
         match (segments[at + 2], segments.get(at + 3).copied()) {
             ("events", _) => {
                 store.events.push(body.clone());
@@ -166,18 +196,39 @@ impl Api {
 }
 
 impl Store {
-    fn list(&mut self, plural: &str, selector: &str) -> Response<Body> {
+    fn list(&mut self, plural: &str, selector: &str) -> Response<Answer> {
         self.listed.push((plural.to_owned(), selector.to_owned()));
+        if let Some(status) = self.hidden.get(plural) {
+            return failure(*status, "not now");
+        }
         let items: Vec<&Value> = self
             .objects
             .iter()
             .filter(|((of, _), object)| of == plural && matches(&object["metadata"]["labels"], selector))
             .map(|(_, object)| object)
             .collect();
-        success(&json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items}))
+        let metadata = json!({"resourceVersion": self.version.to_string()});
+        success(&json!({"apiVersion": "v1", "kind": "List", "metadata": metadata, "items": items}))
     }
 
-    fn object(&mut self, method: &Method, key: Key, part: Option<&str>, body: &Value) -> Response<Body> {
+    /// Everything that changed since, and whatever changes from now on.
+    fn watch(&mut self, plural: &str, since: &str) -> Response<Answer> {
+        let since: u64 = since.parse().unwrap();
+        let (sender, lines) = unbounded();
+        self.watches.push((plural.to_owned(), sender));
+        let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+        let missed = self.objects.iter().filter(|((of, _), object)| of == plural && version(object) > since);
+        missed.for_each(|(_, object)| self.announce("MODIFIED", plural, object));
+        Response::new(Answer::from_stream(lines.map(Ok::<_, std::convert::Infallible>)))
+    }
+
+    fn announce(&self, what: &str, plural: &str, object: &Value) {
+        for (_, watch) in self.watches.iter().filter(|(of, _)| of == plural) {
+            let _ = watch.unbounded_send(format!("{}\n", json!({"type": what, "object": object})));
+        }
+    }
+
+    fn object(&mut self, method: &Method, key: Key, part: Option<&str>, body: &Value) -> Response<Answer> {
         if *method == Method::GET {
             return self.objects.get(&key).map_or_else(|| failure(404, "not found"), success);
         }
@@ -226,11 +277,11 @@ pub(crate) fn matches(labels: &Value, selector: &str) -> bool {
     all
 }
 
-fn success(object: &Value) -> Response<Body> {
-    Response::new(Body::from(object.to_string().into_bytes()))
+fn success(object: &Value) -> Response<Answer> {
+    Response::new(Answer::from(object.to_string()))
 }
 
-fn failure(code: u16, message: &str) -> Response<Body> {
+fn failure(code: u16, message: &str) -> Response<Answer> {
     let reason = if code == 404 { "NotFound" } else { "Invalid" };
     let status = json!({
         "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
