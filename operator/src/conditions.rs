@@ -4,6 +4,7 @@ use ais_crds::AISClusterStatus;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use crate::bounds::cut;
 use crate::desired;
 use crate::events::Note;
 use crate::facts::Observed;
@@ -15,7 +16,9 @@ use crate::validate::{Invalid, Valid};
 use crate::view::majority;
 
 /// The API server repeats whole objects in its words.
-const MESSAGE_CHARS_MAX: usize = 500;
+const REFUSAL_CHARS_MAX: usize = 500;
+/// Some name every pod of a large cluster.
+const MESSAGE_CHARS_MAX: usize = 2000;
 
 /// How long a node may be away before a person should look.
 const MISSING_S: i64 = 60;
@@ -99,7 +102,7 @@ pub(crate) fn invalid(observed: &Observed, why: &Invalid) -> Vec<Condition> {
 /// The API server refused an object. Whatever is worse keeps its reason.
 pub(crate) fn not_applied(observed: &Observed, conditions: &mut [Condition], why: &str) {
     let reason = "ApplyFailed";
-    let message: String = why.chars().take(MESSAGE_CHARS_MAX).collect();
+    let message: String = why.chars().take(REFUSAL_CHARS_MAX).collect();
     let holds = |kind: &str| conditions.iter().any(|c| c.type_ == kind && c.status == "True");
     let mut verdicts = Vec::new();
     if !holds("Degraded") {
@@ -128,7 +131,7 @@ fn stamp(observed: &Observed, verdicts: Vec<Verdict>) -> Vec<Condition> {
                 type_: v.kind.to_owned(),
                 status: v.status.to_owned(),
                 reason: v.reason.to_owned(),
-                message: v.message,
+                message: cut(v.message, MESSAGE_CHARS_MAX),
                 last_transition_time: before.map_or(Time(now), |c| c.last_transition_time.clone()),
                 observed_generation: observed.cluster.metadata.generation,
             }

@@ -2,6 +2,7 @@
 
 pub mod apis;
 pub mod apply;
+pub mod bounds;
 pub mod check;
 pub mod cli;
 pub mod conditions;

@@ -9,6 +9,7 @@ use ais_meta::settings::Values;
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 
+use crate::bounds::{TEXT_CHARS_MAX, cut};
 use crate::plan::config::ConfigOutcome;
 use crate::plan::order::Order;
 use crate::tls::client as tls;
@@ -156,7 +157,7 @@ impl Caller {
     /// [`CallError`]
     pub async fn view(&self, node: &Node) -> Result<NodeView, CallError> {
         let body = self.call(node, Method::GET, "/v1/ha/view", READ_TIMEOUT).await?;
-        serde_json::from_slice(&body).map_err(|e| CallError::Body(e.to_string()))
+        serde_json::from_slice(&body).map_err(|e| unreadable(&e))
     }
 
     /// Ends back-offs and makes a node read its discovery file.
@@ -273,8 +274,13 @@ impl Caller {
             return Ok(body);
         }
         let text: ErrorBody = serde_json::from_slice(&body).unwrap_or_default();
-        Err(CallError::Status { status, message: text.message.chars().take(300).collect() })
+        Err(CallError::Status { status, message: cut(text.message, TEXT_CHARS_MAX) })
     }
+}
+
+/// The words of the parser repeat what it found, which may be the whole answer.
+fn unreadable(error: &serde_json::Error) -> CallError {
+    CallError::Body(cut(error.to_string(), TEXT_CHARS_MAX))
 }
 
 fn outcome(answer: Result<Vec<u8>, CallError>) -> TransferOutcome {
@@ -325,7 +331,7 @@ impl ViewStream {
         loop {
             while let Some(event) = take_event(&mut self.buffer) {
                 if let Some(data) = view_data(&event) {
-                    return serde_json::from_str(&data).map(Some).map_err(|e| CallError::Body(e.to_string()));
+                    return serde_json::from_str(&data).map(Some).map_err(|e| unreadable(&e));
                 }
             }
             let chunk = tokio::time::timeout(STREAM_SILENCE, self.response.chunk())

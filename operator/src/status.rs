@@ -15,7 +15,6 @@ use crate::plan::rollout::State;
 use crate::validate::{Invalid, Valid};
 
 const NODES_MAX: usize = 512;
-const REASON_CHARS_MAX: usize = 200;
 
 /// Status of a cluster that can be built.
 #[must_use]
@@ -224,9 +223,7 @@ fn nodes(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<NodeStatus> {
 fn node_reason(observed: &Observed, name: &str, exists: bool) -> String {
     match observed.reports.get(name) {
         _ if !exists => "no pod".to_owned(),
-        Some(report) => report
-            .view()
-            .map_or_else(|| "does not answer".to_owned(), |v| v.reason.chars().take(REASON_CHARS_MAX).collect()),
+        Some(report) => report.view().map_or_else(|| "does not answer".to_owned(), |v| v.reason.clone()),
         None => "starting".to_owned(),
     }
 }

@@ -1,8 +1,10 @@
 //! What nodes say of themselves (`GET /v1/ha/view`), and what a majority of them agrees on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+use crate::bounds::bounded;
 
 /// Order of committed states.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -183,10 +185,12 @@ impl Report {
     /// What was answered at a pod's address. That may be another pod's by now: what it says is not this one's word.
     #[must_use]
     pub fn of(pod: &str, view: NodeView) -> Self {
-        if view.node_id == pod {
-            Self::Live(Box::new(view))
-        } else {
-            Self::Lost(format!("{:.80} answers at its address", view.node_id))
+        if view.node_id != pod {
+            return Self::Lost(format!("{:.80} answers at its address", view.node_id));
+        }
+        match bounded(view) {
+            Ok(view) => Self::Live(Box::new(view)),
+            Err(why) => Self::Lost(why.to_owned()),
         }
     }
 
@@ -256,7 +260,8 @@ pub fn majority(voters: usize) -> usize {
 }
 
 /// Finds the newest reign that a majority of its own electorate acknowledges. A deposed primary that
-/// does not know it yet loses by its lower epoch, and a new one counts only once a majority follows.
+/// does not know it yet loses by its lower epoch, and a new one counts only once a majority follows. Who votes is not
+/// for one node alone to say, see [`is_outvoted`].
 #[must_use]
 pub fn agree(uuid: &str, reports: &Reports) -> Agreement {
     let mut agreement = Agreement::default();
@@ -298,6 +303,9 @@ fn leader(own: &[&NodeView], reign: (u64, u64), primary: &str) -> Option<Leader>
     if newest.electorate.is_empty() || acknowledged < majority(newest.electorate.len()) {
         return None;
     }
+    if is_outvoted(own, &followers, acknowledged) {
+        return None;
+    }
     let itself = followers.iter().find(|v| v.node_id == primary);
     Some(Leader {
         node_id: primary.to_owned(),
@@ -308,6 +316,27 @@ fn leader(own: &[&NodeView], reign: (u64, u64), primary: &str) -> Option<Leader>
         electorate: newest.electorate.clone(),
         acknowledged,
         members: itself.map(|v| v.members.clone()).unwrap_or_default(),
+    })
+}
+
+/// A node that claims an epoch, and an electorate of itself to prove it, has the majority of that. It is not believed
+/// while more voters stand by another electorate, whoever leads or does not lead them, and too few of those acknowledge
+/// the claim. An electorate changes by one voter at a time with a majority of it, so a true reign takes them along.
+///
+/// # Caveats
+/// While nobody else answers, a node's own word is all there is: a cluster may have one voter.
+fn is_outvoted(own: &[&NodeView], followers: &[&&NodeView], acknowledged: usize) -> bool {
+    let mut backers: BTreeMap<BTreeSet<&str>, usize> = BTreeMap::new();
+    for view in own {
+        let names: BTreeSet<&str> = view.electorate.iter().map(|v| v.node_id.as_str()).collect();
+        if names.contains(view.node_id.as_str()) {
+            *backers.entry(names).or_default() += 1;
+        }
+    }
+    let follow = |id: &&&str| followers.iter().any(|v| v.node_id == **id);
+    backers.iter().any(|(names, backers)| {
+        let needed = majority(names.len());
+        *backers >= needed && *backers > acknowledged && names.iter().filter(follow).count() < needed
     })
 }
 
