@@ -28,6 +28,12 @@ use ais_operator::server::{self, Ready};
 use ais_operator::tenure::{self, Tenure, Terms};
 use ais_operator::tls::Lifetimes;
 
+/// How long passes that are under way may go on when the process ends: less than Kubernetes gives it, and the lease is
+/// to be released after it.
+const LAST_PASSES: Duration = Duration::from_secs(10);
+/// The same, of answers of its own HTTP servers.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
+
 /// Operator of AISCluster resources.
 #[derive(Parser)]
 #[command(version)]
@@ -209,15 +215,26 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         // Two must never act: no orderly end, the process goes.
         () = lease.lost() => true,
         () = tenure.ended() => true,
+        // A pass that waits for somebody is over as in a crash; whoever comes next begins with what is there.
+        () = stopped_for(&stop, LAST_PASSES) => false,
     };
     metrics.leader(false);
     anyhow::ensure!(!lost, "the lease was lost");
     lease.release().await;
     stop.cancel();
-    for server in [metrics_server, health_server] {
-        server.await.context("server")?.context("server")?;
-    }
-    Ok(())
+    let servers = async {
+        for server in [metrics_server, health_server] {
+            server.await.context("server")?.context("server")?;
+        }
+        anyhow::Ok(())
+    };
+    // Whoever still reads its answer then reads no more of it.
+    tokio::time::timeout(LAST_ANSWERS, servers).await.unwrap_or(Ok(()))
+}
+
+async fn stopped_for(stop: &CancellationToken, time: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(time).await;
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

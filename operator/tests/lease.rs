@@ -8,6 +8,8 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ais_operator::lease::Lease;
+use ais_operator::tenure::{Terms, client};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
@@ -33,6 +35,8 @@ enum Mood {
     Refuses,
     /// Reads are answered.
     HangsOnWrites,
+    /// Reads are answered, and so is the end of the lease.
+    RefusesRenewals,
 }
 
 /// An API server of which nothing but one lease answers.
@@ -41,16 +45,35 @@ struct Api {
     lease: Mutex<Option<Value>>,
     /// Renewals of the lease since it is held.
     renewals: watch::Sender<Option<u32>>,
+    /// Renewals that were refused.
+    refused: watch::Sender<u32>,
 }
 
 impl Api {
     async fn start(mood: Mood) -> (Arc<Self>, String) {
-        let api = Arc::new(Self { mood, lease: Mutex::default(), renewals: watch::Sender::new(None) });
+        let api = Arc::new(Self {
+            mood,
+            lease: Mutex::default(),
+            renewals: watch::Sender::new(None),
+            refused: watch::Sender::new(0),
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = axum::Router::new().fallback(answer).with_state(Arc::clone(&api));
         tokio::spawn(async move { axum::serve(listener, router).await });
         (api, url)
+    }
+
+    /// Who holds the lease.
+    fn holder(&self) -> Option<String> {
+        Some(self.lease.lock().unwrap().as_ref()?["spec"]["holderIdentity"].as_str()?.to_owned())
+    }
+
+    fn renews(&self, body: &[u8]) -> bool {
+        let sent: Value = serde_json::from_slice(body).unwrap_or_default();
+        let renews = self.renewals.borrow().is_some() && !sent["spec"]["renewTime"].is_null();
+        self.refused.send_modify(|count| *count += u32::from(renews));
+        renews
     }
 
     fn take(&self, method: &Method, body: &[u8]) -> Option<Value> {
@@ -78,6 +101,7 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
         _ if !parts.uri.path().contains("/leases") => std::future::pending().await,
         Mood::Hangs if held => std::future::pending().await,
         Mood::HangsOnWrites if held && writes => std::future::pending().await,
+        Mood::RefusesRenewals if api.renews(&body) => status(StatusCode::SERVICE_UNAVAILABLE),
         Mood::Refuses if held => status(StatusCode::SERVICE_UNAVAILABLE),
         _ => api.take(&parts.method, &body).map_or_else(|| status(StatusCode::NOT_FOUND), |v| Json(v).into_response()),
     }
@@ -128,4 +152,34 @@ async fn an_operator_that_cannot_renew_its_lease_ends_and_one_that_can_does_not(
     let mut renewals = api.renewals.subscribe();
     timeout(BOUND, renewals.wait_for(|count| count.is_some_and(|c| c >= 4))).await.unwrap().unwrap();
     assert!(healthy.try_wait().unwrap().is_none(), "it ended although its lease was renewed");
+}
+
+/// Enough for a pause of the renewals that is longer than an exit may take.
+const REFUSED: u32 = 5;
+
+/// Found by a review: the release waited in the growing pauses of failed renewals, and was given up.
+#[tokio::test]
+async fn a_lease_whose_renewals_failed_is_free_at_the_end_all_the_same() {
+    let (api, url) = Api::start(Mood::RefusesRenewals).await;
+    let config = kube::Config::new(url.parse().unwrap());
+    let client = client(config, &Terms::default()).unwrap();
+    let mut lease = Lease::compete(client, "default", "aiscluster-operator", "one").await.unwrap();
+    timeout(BOUND, lease.acquired()).await.unwrap().unwrap();
+    assert_eq!(api.holder().as_deref(), Some("one"));
+    let mut refused = api.refused.subscribe();
+    timeout(BOUND, refused.wait_for(|count| *count >= REFUSED)).await.unwrap().unwrap();
+    lease.release().await;
+    assert_eq!(api.holder(), None);
+}
+
+/// Another instance took it over meanwhile: it is not taken away from that one.
+#[tokio::test]
+async fn a_lease_that_another_holds_stays_its() {
+    let (api, url) = Api::start(Mood::Well).await;
+    let client = client(kube::Config::new(url.parse().unwrap()), &Terms::default()).unwrap();
+    let mut lease = Lease::compete(client, "default", "aiscluster-operator", "one").await.unwrap();
+    timeout(BOUND, lease.acquired()).await.unwrap().unwrap();
+    merge(api.lease.lock().unwrap().as_mut().unwrap(), &json!({"spec": {"holderIdentity": "two"}}));
+    lease.release().await;
+    assert_eq!(api.holder().as_deref(), Some("two"));
 }
