@@ -357,6 +357,8 @@ pub struct VolumeFact {
     pub cluster_id: Option<String>,
     /// It is marked as of a founded cluster.
     pub formed: bool,
+    /// When its claim was made.
+    pub created: Option<Timestamp>,
     /// Uid of the claim.
     pub uid: String,
     /// It is being deleted.
@@ -374,6 +376,7 @@ impl VolumeFact {
             name,
             cluster_id: labels.get(LABEL_CLUSTER_ID).cloned(),
             formed: labels.get(LABEL_FORMED).is_some_and(|v| v == "true"),
+            created: claim.metadata.creation_timestamp.as_ref().map(|t| t.0),
             uid: claim.metadata.uid.clone().unwrap_or_default(),
             deleting: claim.metadata.deletion_timestamp.is_some(),
         })

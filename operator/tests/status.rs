@@ -10,6 +10,7 @@ use ais_operator::plan::founding::founding_size;
 use ais_operator::validate::{UuidSource, validate};
 use ais_operator::view::{NodeView, Report};
 use common::{Pass, World};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 fn is(pass: &Pass, kind: &str, status: &str, reason: &str) {
@@ -114,6 +115,32 @@ fn founding_is_told_once_also_when_formed_is_seen_before_the_primary() {
     world.observed.reports = reports;
     assert_eq!(world.step().events(), ["ClusterFormed"]);
     assert!(world.step().events().is_empty());
+}
+
+/// Found by a review: a founder that lost the primary at once made its cluster an adopted one.
+#[test]
+fn founding_is_told_once_in_any_epoch_and_an_adoption_is_none() {
+    let first = |spec: serde_json::Value, epoch: u64, volume_age_s: i64| {
+        let mut world = World::new(spec);
+        let made = world.observed.now;
+        world.observed.cluster.metadata.creation_timestamp = Some(Time(made));
+        world.step();
+        world.start_pods();
+        for volume in &mut world.observed.volumes {
+            volume.created = Some(made - jiff::SignedDuration::from_secs(volume_age_s));
+        }
+        world.lead("demo-gateway-1", epoch);
+        let told = world.step().events();
+        world.lead("demo-gateway-0", epoch + 1);
+        assert_eq!(world.step().events(), ["PrimaryElected"]);
+        assert_eq!(world.step().status.primary.history.len(), 2);
+        told
+    };
+    for epoch in [1, 2, 3, 4, 50] {
+        assert_eq!(first(json!({}), epoch, 0), ["ClusterFormed"], "epoch {epoch}");
+        assert_eq!(first(json!({"clusterID": "given-cluster"}), epoch, -5), ["ClusterFormed"], "epoch {epoch}");
+        assert_eq!(first(json!({"clusterID": "given-cluster"}), epoch, 60), ["PrimaryElected"], "epoch {epoch}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::{Decision, Situation, epoch};
 use crate::events::Note;
 use crate::facts::Observed;
 use crate::names::Role;
+use crate::validate::derive_uuid;
 use crate::view::Leader;
 
 pub(super) fn follow_leader(s: &Situation<'_>, decision: &mut Decision) {
@@ -52,9 +53,9 @@ fn first_of_its_life(observed: &Observed) -> bool {
     observed.cluster.status.as_ref().is_some_and(|st| st.cluster_id.is_some() && st.primary.last_transition.is_none())
 }
 
-/// Epoch 1 is the founding; its founder may have to tell it again, in epoch 2. Later ones were adopted.
+/// Whoever founds may lose the primary before anybody hears of it: the epoch does not tell a founding from an adoption.
 fn first_leader(s: &Situation<'_>, decision: &mut Decision, leader: &Leader) {
-    if leader.reign.1 <= 2 {
+    if is_founded_here(s) {
         let message =
             format!("founded cluster {} with primary {}; Smap v{}", s.valid.uuid, leader.node_id, leader.smap_version);
         decision.notes.push(Note::normal("ClusterFormed", "Found", message));
@@ -65,6 +66,18 @@ fn first_leader(s: &Situation<'_>, decision: &mut Decision, leader: &Leader) {
         decision.notes.push(Note::normal("PrimaryElected", "Elect", message));
         record(decision, ended(s, leader, "", "Start"));
     }
+}
+
+/// By the resource that its uuid is made of. One that is given by `spec.clusterID` does not say: state volumes that are
+/// older than the resource hold a cluster that was there before.
+fn is_founded_here(s: &Situation<'_>) -> bool {
+    let cluster = &s.observed.cluster;
+    if s.valid.uuid == derive_uuid(s.observed.uid(), s.valid.founding_attempt) {
+        return true;
+    }
+    let made = cluster.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    let older = s.observed.volumes.iter().any(|v| v.created.zip(made).is_some_and(|(volume, made)| volume < made));
+    cluster.spec.cluster_id.as_ref() == Some(&s.valid.uuid) && !older
 }
 
 /// While nobody led, status named nobody; the ConfigMap still has the last one.
