@@ -20,8 +20,8 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +49,9 @@ use crate::tenure::Tenure;
 use crate::tls::{TlsFacts, trust};
 use crate::validate::{Invalid, validate};
 use crate::{conditions, desired, status, unreadable};
+
+pub use crate::wakes::Meta;
+use crate::wakes::{again, asks, goes_on};
 
 /// An object that cannot be read is looked at again by itself; a change of it is seen at once.
 const UNREADABLE_AGAIN: Duration = Duration::from_secs(300);
@@ -260,7 +263,11 @@ async fn watch(ctx: Arc<Context>, (namespace, triggers): Part, concurrency: u16,
     let ours = watcher::Config::default().labels(&selector_text(&made_by)).page_size(50);
     let members = watcher::Config::default().labels(&Names::members_text(&made_by)).page_size(50);
     // Only the metadata is decoded, of clusters as well: one that does not decode must not hide the others.
-    Controller::new(scoped::<Meta>(&client, namespace.as_deref()), watcher::Config::default())
+    let (known, into) = reflector::store();
+    let clusters = watcher(scoped::<Meta>(&client, namespace.as_deref()), watcher::Config::default());
+    // Most passes write status: that is no reason for another one.
+    let asked = clusters.reflect(into).applied_objects().predicate_filter(asks, Default::default());
+    Controller::for_stream(asked, known)
         .with_config(Config::default().concurrency(concurrency).debounce(Duration::from_millis(50)))
         // What an object says is read in the pass itself.
         .owns(scoped::<PartialObjectMeta<StatefulSet>>(&client, namespace.as_deref()), ours.clone())
@@ -294,9 +301,6 @@ where
         None => Api::all(client.clone()),
     }
 }
-
-/// A cluster, of which nothing but its metadata is known.
-pub type Meta = PartialObjectMeta<AISCluster>;
 
 fn meta(cluster: &ObjectRef<AISCluster>) -> ObjectRef<Meta> {
     ObjectRef::new(&cluster.name).within(cluster.namespace.as_deref().unwrap_or_default())
@@ -381,11 +385,14 @@ pub async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Re
     };
     let plan = plan(&valid, &observed);
     ctx.remember(key, Some(&plan.primary));
+    let goes_on = goes_on(observed.cluster.status.as_ref(), &status);
+    let mut wrote = false;
     let mut status = status::status(&valid, &observed, &plan);
     let mut failed = None;
     if !observed.cluster.spec.paused {
         writer.finalizer(&observed.cluster, true).await?;
         let wanted = desired::build(&valid, &observed, &plan);
+        wrote = !due.is_empty();
         let mut due = writes(&observed, &wanted, &plan.marks, &ctx.memo);
         due.extend(volume_writes(&observed, &plan));
         ctx.leads()?;
@@ -419,7 +426,7 @@ pub async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Re
         let order = plan.order.as_ref().filter(|_| failed.is_none());
         act(ctx, key, &observed, &plan, order, transfer);
     }
-    failed.map_or(Ok(Action::requeue(plan.requeue)), |error| Err(error.into()))
+    failed.map_or(Ok(Action::requeue(again(plan.requeue, goes_on, wrote))), |error| Err(error.into()))
 }
 
 fn count(metrics: &Metrics, transition: &Transition) {

@@ -29,3 +29,4 @@ pub mod tls;
 pub mod unreadable;
 pub mod validate;
 pub mod view;
+pub mod wakes;

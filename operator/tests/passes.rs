@@ -13,6 +13,7 @@ mod drained;
 mod gone;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ais_operator::controller::{Context, Error, pass};
 use ais_operator::events::Teller;
@@ -23,6 +24,7 @@ use ais_operator::tenure::Tenure;
 use api::Api;
 use common::World;
 use daemon::Daemon;
+use kube::runtime::controller::Action;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
@@ -230,3 +232,23 @@ async fn pods_of_access_gateways_are_not_read() {
     }
     assert_eq!(condition(&scene.api, "Ready"), is("True", "Ready"));
 }
+/// Own writes of status wake nobody, and volume claims are not watched: what goes on with them asks for the next pass.
+#[tokio::test]
+async fn a_pass_that_wrote_is_followed_at_once_and_one_at_rest_is_not() {
+    let scene = Scene::settled().await;
+    let (api, ctx) = (&scene.api, operator(&scene.api));
+    let again = async || pass(&ctx, &("ns".into(), "demo".into()), None).await.unwrap();
+    again().await;
+    api.written();
+    assert_eq!(again().await, Action::requeue(Duration::from_secs(20)));
+    assert_eq!(api.written(), Vec::<String>::new());
+
+    api.edit("aisclusters", "demo", &json!({"spec": {"targets": {"storage": {"size": "2Gi"}}}}));
+    assert_eq!(again().await, Action::requeue(Duration::from_secs(1)));
+    assert!(api.written().contains(&"PATCH persistentvolumeclaims/data-demo-target-0".into()));
+
+    // An ask is in status before anybody is called, and the call follows from a fresh look.
+    api.edit("aisclusters", "demo", &json!({"spec": {"primary": {"preferred": [G1]}}}));
+    assert_eq!(again().await, Action::requeue(Duration::from_millis(100)));
+}
+
