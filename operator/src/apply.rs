@@ -220,6 +220,14 @@ fn delete(pod: &Removal) -> Write {
     Write::DeletePod { name: pod.name.clone(), uid: pod.uid.clone(), reason: pod.reason }
 }
 
+/// The primary's label, on and off. Pure.
+#[must_use]
+pub fn label_writes(marks: &Marks) -> Vec<Write> {
+    let value = |leads: bool| if leads { json!("primary") } else { Value::Null };
+    let label = |leads: bool| json!({"metadata": {"labels": {LABEL_ROLE: value(leads)}}});
+    marks.primary.iter().map(|(pod, leads)| Write::MarkPod(pod.clone(), label(*leads))).collect()
+}
+
 /// What must be written. Pure.
 #[must_use]
 pub fn writes(observed: &Observed, wanted: &[Wanted], marks: &Marks, memo: &Memo) -> Vec<Write> {
@@ -242,10 +250,7 @@ pub fn writes(observed: &Observed, wanted: &[Wanted], marks: &Marks, memo: &Memo
             writes.push(Write::Prune(key.clone()));
         }
     }
-    for (pod, leads) in &marks.primary {
-        let value = if *leads { json!("primary") } else { Value::Null };
-        writes.push(Write::MarkPod(pod.clone(), json!({"metadata": {"labels": {LABEL_ROLE: value}}})));
-    }
+    writes.extend(label_writes(marks));
     for (pod, digest) in &marks.discovery {
         let patch = json!({"metadata": {"annotations": {ANNOTATION_DISCOVERY: digest}}});
         writes.push(Write::MarkPod(pod.clone(), patch));

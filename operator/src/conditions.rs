@@ -24,7 +24,7 @@ const MESSAGE_CHARS_MAX: usize = 2000;
 const MISSING_S: i64 = 60;
 
 /// One condition without its times.
-struct Verdict {
+pub(crate) struct Verdict {
     kind: &'static str,
     status: &'static str,
     reason: &'static str,
@@ -40,7 +40,7 @@ pub(crate) fn all(valid: &Valid, observed: &Observed, plan: &Plan, status: &AISC
     let available = if plan.stop.asked { stopped("Available", plan) } else { available(observed, plan, status) };
     let missing = missing(plan, status);
     let degraded = degraded(observed, plan, &missing);
-    let converged = converged(valid, observed, plan, status);
+    let converged = converged(&valid.uuid, observed, plan, status);
     let behind = behind(valid, observed, plan);
     let ready = ready(plan, &available, &degraded, &converged, behind, &missing);
     let verdicts = vec![
@@ -87,16 +87,38 @@ fn beside(observed: &Observed, verdicts: Vec<Verdict>) -> Vec<Condition> {
     conditions
 }
 
-/// Conditions of a cluster that is not touched.
-pub(crate) fn invalid(observed: &Observed, why: &Invalid) -> Vec<Condition> {
+/// Conditions of a cluster whose spec is refused: what its nodes do goes on; what was said about specs before stays.
+pub(crate) fn refused(
+    applied: &Observed,
+    plan: &Plan,
+    status: &AISClusterStatus,
+    why: &Invalid,
+    certificates: Verdict,
+) -> Vec<Condition> {
+    let unborn = !plan.founding.formed && applied.pods.is_empty();
+    let (serves, spare) = if plan.stop.over {
+        (stopped("Available", plan), stopped("HighlyAvailable", plan))
+    } else if unborn {
+        (verdict("Available", false, why.reason, why.message.clone()), highly_available(plan, status))
+    } else {
+        (available(applied, plan, status), highly_available(plan, status))
+    };
+    let degraded = match &plan.agreement.split {
+        Some(split) => verdict("Degraded", true, "SplitBrainSuspected", split.clone()),
+        None => verdict("Degraded", true, why.reason, why.message.clone()),
+    };
     let verdicts = vec![
         verdict("Ready", false, why.reason, why.message.clone()),
+        serves,
         verdict("Progressing", false, why.reason, "nothing is changed"),
-        verdict("Degraded", true, why.reason, why.message.clone()),
-        certificates(observed),
-        paused(observed),
+        spare,
+        degraded,
+        verdict("PrimaryPreferred", plan.primary.preferred, plan.primary.reason, plan.primary.message.clone()),
+        converged(status.cluster_id.as_deref().unwrap_or_default(), applied, plan, status),
+        certificates,
+        paused(applied),
     ];
-    beside(observed, verdicts)
+    beside(applied, verdicts)
 }
 
 /// The API server refused an object. Whatever is worse keeps its reason.
@@ -357,7 +379,7 @@ fn is_long_away(observed: &Observed, pod: &str) -> bool {
     since.is_none_or(|at| observed.now.duration_since(at) >= SignedDuration::from_secs(MISSING_S))
 }
 
-fn converged(valid: &Valid, observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> Verdict {
+fn converged(uuid: &str, observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> Verdict {
     let kind = "MembershipConverged";
     if plan.agreement.leader.is_none() {
         return verdict(kind, false, "NoPrimary", "there is no committed cluster map to compare with");
@@ -366,8 +388,7 @@ fn converged(valid: &Valid, observed: &Observed, plan: &Plan, status: &AISCluste
     for node in &status.nodes {
         match observed.reports.get(&node.pod).and_then(|r| r.view()) {
             None => unreachable.push(node.pod.as_str()),
-            Some(v)
-                if v.cluster_uuid.as_deref() == Some(&valid.uuid) && Some(v.smap_version) == status.smap.version => {}
+            Some(v) if v.cluster_uuid.as_deref() == Some(uuid) && Some(v.smap_version) == status.smap.version => {}
             Some(_) => diverged.push(node.pod.as_str()),
         }
     }
@@ -420,7 +441,7 @@ fn storage(plan: &Plan) -> Verdict {
     verdict(kind, false, "Resizing", format!("not as large as asked for yet: {}", resizing.join(", ")))
 }
 
-fn certificates(observed: &Observed) -> Verdict {
+pub(crate) fn certificates(observed: &Observed) -> Verdict {
     let (holds, reason, message) = crate::tls::verdict(observed);
     verdict("CertificatesValid", holds, reason, message)
 }

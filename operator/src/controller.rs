@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::apis::Apis;
-use crate::apply::{ApplyError, Memo, Writer, final_writes, volume_writes, writes};
+use crate::apply::{ApplyError, Memo, Writer, final_writes, label_writes, volume_writes, writes};
 use crate::events::{Note, Teller};
 use crate::facts::{Defaults, Observed, SecretFact};
 use crate::hub::{ClusterKey, Hub};
@@ -44,14 +44,15 @@ use crate::plan::deletion::{deletion, is_overdue};
 use crate::plan::order::Order;
 use crate::plan::primary::{Decision, Hold, Transfer};
 use crate::plan::{Plan, plan};
+use crate::refused::refused;
 use crate::scope::{Part, Scope};
 use crate::tenure::Tenure;
 use crate::tls::{TlsFacts, trust};
 use crate::validate::{Invalid, validate};
+use crate::wakes::{again, asks, goes_on};
 use crate::{conditions, desired, status, unreadable};
 
 pub use crate::wakes::Meta;
-use crate::wakes::{again, asks, goes_on};
 
 /// An object that cannot be read is looked at again by itself; a change of it is seen at once.
 const UNREADABLE_AGAIN: Duration = Duration::from_secs(300);
@@ -378,23 +379,20 @@ pub async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Re
     }
     let valid = match validate(&observed) {
         Ok(valid) => valid,
-        Err(why) => {
-            ctx.remember(key, None);
-            return refuse(ctx, &writer, &observed, &why).await;
-        }
+        Err(why) => return refuse(ctx, &writer, &observed, &why).await,
     };
     let plan = plan(&valid, &observed);
     ctx.remember(key, Some(&plan.primary));
-    let goes_on = goes_on(observed.cluster.status.as_ref(), &status);
-    let mut wrote = false;
     let mut status = status::status(&valid, &observed, &plan);
     let mut failed = None;
+    let goes_on = goes_on(observed.cluster.status.as_ref(), &status);
+    let mut wrote = false;
     if !observed.cluster.spec.paused {
         writer.finalizer(&observed.cluster, true).await?;
         let wanted = desired::build(&valid, &observed, &plan);
-        wrote = !due.is_empty();
         let mut due = writes(&observed, &wanted, &plan.marks, &ctx.memo);
         due.extend(volume_writes(&observed, &plan));
+        wrote = !due.is_empty();
         ctx.leads()?;
         match writer.perform(&observed, &due, &ctx.memo).await {
             Err(ApplyError::Foreign(kind, name)) => {
@@ -444,15 +442,26 @@ async fn tell(ctx: &Context, observed: &Observed, notes: &[Note]) {
     }
 }
 
-/// Says why nothing is touched.
+/// Says why nothing is touched, and what is true all the same.
 async fn refuse(ctx: &Context, writer: &Writer, observed: &Observed, why: &Invalid) -> Result<Action, Error> {
-    let status = status::invalid(observed, why);
-    let before = observed.cluster.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
-    writer.status(observed, &status, false).await?;
     let cluster = &observed.cluster;
-    ctx.metrics.conditions(&cluster.namespace().unwrap_or_default(), &cluster.name_any(), &status.conditions);
-    tell(ctx, observed, &conditions::notes(&before, &status.conditions)).await;
-    Ok(Action::requeue(Duration::from_secs(20)))
+    let key = (cluster.namespace().unwrap_or_default(), cluster.name_any());
+    ctx.remember(&key, None);
+    let refused = refused(observed, why);
+    let goes_on = goes_on(cluster.status.as_ref(), &refused.status);
+    let mut marked = Ok(());
+    if !cluster.spec.paused {
+        ctx.leads()?;
+        marked = writer.perform(observed, &label_writes(&refused.marks), &ctx.memo).await;
+    }
+    writer.status(observed, &refused.status, false).await?;
+    tell(ctx, observed, &refused.notes).await;
+    ctx.metrics.cluster(&key.0, &key.1, refused.preferred, refused.status.smap.version);
+    ctx.metrics.conditions(&key.0, &key.1, &refused.status.conditions);
+    ctx.metrics.stopped(&key.0, &key.1, refused.stopped);
+    refused.finished.iter().for_each(|t| count(&ctx.metrics, t));
+    marked?;
+    Ok(Action::requeue(again(refused.requeue, goes_on, false)))
 }
 
 /// One pass over a cluster that goes. What fails on the way delays the end, by the time-out at most with Retain.

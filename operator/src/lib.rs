@@ -21,6 +21,7 @@ pub mod overlay;
 pub mod pauses;
 pub mod perform;
 pub mod plan;
+pub mod refused;
 pub mod scope;
 pub mod server;
 pub mod status;

@@ -12,7 +12,7 @@ use crate::plan::Plan;
 use crate::plan::deletion::Deletion;
 use crate::plan::primary::nobody_leads;
 use crate::plan::rollout::State;
-use crate::validate::{Invalid, Valid};
+use crate::validate::Valid;
 
 const NODES_MAX: usize = 512;
 
@@ -46,16 +46,6 @@ pub fn status(valid: &Valid, observed: &Observed, plan: &Plan) -> AISClusterStat
     }
     status.conditions = conditions::all(valid, observed, plan, &status);
     status.phase = Some(phase(observed, plan, &status).to_owned());
-    status
-}
-
-/// Status of a cluster that is not touched: what was, and why.
-#[must_use]
-pub fn invalid(observed: &Observed, why: &Invalid) -> AISClusterStatus {
-    let mut status = observed.cluster.status.clone().unwrap_or_default();
-    status.observed_generation = observed.cluster.metadata.generation;
-    status.conditions = conditions::invalid(observed, why);
-    status.phase = Some("Degraded".to_owned());
     status
 }
 

@@ -103,6 +103,29 @@ pub fn validate(observed: &Observed) -> Result<Valid, Invalid> {
     })
 }
 
+/// What is known of a cluster whatever its spec asks for; the uuid is empty if nobody can say it.
+#[must_use]
+pub fn standing(observed: &Observed) -> Valid {
+    let names = observed.names();
+    let spec = &observed.cluster.spec;
+    let (uuid, uuid_source) = match (recorded(observed), uuid(observed)) {
+        (Some(recorded), _) => (recorded.to_owned(), UuidSource::Recorded),
+        (None, Ok(known)) => known,
+        (None, Err(_)) => (String::new(), UuidSource::Recorded),
+    };
+    Valid {
+        gateways: Placement::default(),
+        targets: Placement::default(),
+        access: Placement::default(),
+        overlay: overlay::read(spec.config.as_ref(), &spec.ha),
+        tls_secret: names.tls_secret(&spec.tls),
+        names,
+        uuid,
+        uuid_source,
+        founding_attempt: refound::founding_attempt(observed),
+    }
+}
+
 /// Nodes that nobody accepts must not come up; those that are there are left alone, and `CertificatesValid` tells.
 fn tls_secret(observed: &Observed, names: &Names) -> Result<Option<String>, Invalid> {
     let Some(secret) = names.tls_secret(&observed.cluster.spec.tls) else { return Ok(None) };
@@ -115,6 +138,11 @@ fn tls_secret(observed: &Observed, names: &Names) -> Result<Option<String>, Inva
     }
 }
 
+/// Uuid that an earlier pass recorded.
+fn recorded(observed: &Observed) -> Option<&str> {
+    observed.primary_map.as_ref().map(|m| m.cluster_uuid.as_str()).filter(|u| !u.is_empty())
+}
+
 /// One order: retained volumes, what was recorded, `spec.clusterID`, derived.
 fn uuid(observed: &Observed) -> Result<(String, UuidSource), Invalid> {
     if refound::begins_anew(observed) {
@@ -123,8 +151,7 @@ fn uuid(observed: &Observed) -> Result<(String, UuidSource), Invalid> {
     let mut found: Vec<&str> = observed.volumes.iter().filter_map(|v| v.cluster_id.as_deref()).collect();
     found.sort_unstable();
     found.dedup();
-    let recorded = observed.primary_map.as_ref().map(|m| m.cluster_uuid.as_str()).filter(|u| !u.is_empty());
-    match (found.as_slice(), recorded) {
+    match (found.as_slice(), recorded(observed)) {
         ([one], Some(other)) if *one != other => Err(Invalid {
             reason: "ForeignVolumes",
             message: format!("state volumes hold records of cluster {one}, this cluster is {other}"),

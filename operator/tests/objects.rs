@@ -97,7 +97,7 @@ fn free_parts_are_checked_and_foreign_owners_respected() {
     let why = ais_operator::validate::validate(&world.observed).unwrap_err();
     assert_eq!(why.reason, "SpecInvalid");
     assert!(why.message.contains("spec.targets.template.affinity"));
-    let status = ais_operator::status::invalid(&world.observed, &why);
+    let status = ais_operator::refused::refused(&world.observed, &why).status;
     assert!(status.conditions.iter().any(|c| c.type_ == "Degraded" && c.status == "True" && c.reason == "SpecInvalid"));
     world = World::settled(json!({}));
     let live = world.observed.live.get_mut(&(Kind::Service, "demo-gateway".to_owned())).unwrap();

@@ -252,7 +252,7 @@ fn marks(observed: &Observed, agreement: &Agreement, founding: &Founding, scale:
 /// Clusters at rest are looked at three times a minute; the stream of the nodes tells the rest. Each has a pace of its
 /// own, a fifth more or less: otherwise all those that an operator found when it began would be looked at in one
 /// moment for ever.
-fn resync(uid: &str) -> Duration {
+pub(crate) fn resync(uid: &str) -> Duration {
     let first = Sha256::digest(uid).first().copied().unwrap_or_default();
     RESYNC.mul_f64(0.8 + 0.4 * f64::from(first) / f64::from(u8::MAX)).min(primary::LOOK_PAUSE_MAX)
 }

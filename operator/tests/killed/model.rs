@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ais_crds::{AISClusterStatus, DeletionPolicy};
-use ais_operator::apply::{Memo, Write, final_writes};
+use ais_operator::apply::{Memo, Write, final_writes, label_writes};
 use ais_operator::facts::{ClaimFact, ClaimKind, Kind, PodFact, VolumeFact};
 use ais_operator::names::{FINALIZER, Role};
 use ais_operator::plan::deletion::deletion;
 use ais_operator::plan::order::Order;
+use ais_operator::refused::refused;
 use ais_operator::status;
 use ais_operator::validate::validate;
 use ais_operator::view::{Member, NodeView, Report, Stamp, Voter, majority};
@@ -192,9 +193,11 @@ impl Model {
             }
             return steps;
         }
-        let refused = validate(observed).err();
-        if let Some(why) = refused {
-            return self.status(&status::invalid(observed, &why));
+        if let Err(why) = validate(observed) {
+            let refused = refused(observed, &why);
+            let mut steps: Vec<Step> = label_writes(&refused.marks).into_iter().map(Step::Write).collect();
+            steps.extend(self.status(&refused.status));
+            return steps;
         }
         let pass = self.world.pass();
         let mut steps: Vec<Step> = (!held).then_some(Step::Finalizer(true)).into_iter().collect();

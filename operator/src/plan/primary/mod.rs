@@ -121,35 +121,47 @@ pub fn at_hand(observed_spec: &PrimarySpec, memory: Option<&PrimaryStatus>) -> b
 /// Decides.
 #[must_use]
 pub fn decide(s: &Situation<'_>) -> Decision {
-    let memory = s.observed.cluster.status.as_ref().map(|st| st.primary.clone()).unwrap_or_default();
-    let mut decision = Decision { memory, ..Decision::default() };
-    follow::follow_leader(s, &mut decision);
-    let spec = &s.observed.cluster.spec.primary;
-    let key = request_key(spec);
-    if !s.formed {
-        settle(&mut decision, key);
-        decision.memory.preferred = spec.preferred.first().cloned();
-        conclude(&mut decision, spec.preferred.is_empty(), "Founding", "the cluster is being founded");
-        if spec.preferred.is_empty() {
-            decision.reason = "NoPreference";
-        }
-        return decision;
-    }
-    if decision.memory.attempt.is_some() && !attempt::judge(s, &mut decision) {
-        return decision;
-    }
-    let choice = choose(s, spec);
-    decision.memory.preferred = choice.as_ref().ok().or(spec.preferred.first()).cloned();
-    describe(s, &mut decision, &choice);
+    let (mut decision, choice) = look(s);
+    let Some(choice) = choice else { return decision };
     if s.observed.cluster.spec.paused {
         if !decision.preferred {
             conclude(&mut decision, false, "Paused", "spec.paused is set");
         }
         return decision;
     }
-    take_turns(s, &mut decision, &choice, key);
+    take_turns(s, &mut decision, &choice, request_key(&s.observed.cluster.spec.primary));
     decision.errand_done = errand::is_done(s, &decision);
     decision
+}
+
+/// What is true whatever the spec asks for: who leads, what became of a move under way. None begins.
+#[must_use]
+pub fn follow(s: &Situation<'_>) -> Decision {
+    look(s).0
+}
+
+/// The same, and the gateway that should lead; without it nothing else may be decided now.
+fn look(s: &Situation<'_>) -> (Decision, Option<Result<String, Closed>>) {
+    let memory = s.observed.cluster.status.as_ref().map(|st| st.primary.clone()).unwrap_or_default();
+    let mut decision = Decision { memory, ..Decision::default() };
+    follow::follow_leader(s, &mut decision);
+    let spec = &s.observed.cluster.spec.primary;
+    if !s.formed {
+        settle(&mut decision, request_key(spec));
+        decision.memory.preferred = spec.preferred.first().cloned();
+        conclude(&mut decision, spec.preferred.is_empty(), "Founding", "the cluster is being founded");
+        if spec.preferred.is_empty() {
+            decision.reason = "NoPreference";
+        }
+        return (decision, None);
+    }
+    if decision.memory.attempt.is_some() && !attempt::judge(s, &mut decision) {
+        return (decision, None);
+    }
+    let choice = choose(s, spec);
+    decision.memory.preferred = choice.as_ref().ok().or(spec.preferred.first()).cloned();
+    describe(s, &mut decision, &choice);
+    (decision, Some(choice))
 }
 
 /// One of those who want a move gets to try; a waiting ask keeps its place.
