@@ -28,6 +28,8 @@ pub(crate) struct Bed {
     pub(crate) progress: Progress,
     /// Every version of the resource since before it was there.
     pub(crate) versions: Option<Watched>,
+    /// The same of the clusters beside it.
+    pub(crate) beside: Option<Watched>,
     pub(crate) clients: Option<Clients>,
     /// The cluster that roll-outs are tried on, as the last case left it.
     pub(crate) rolled: Option<Side>,
@@ -58,13 +60,13 @@ impl Bed {
         product::import(&testbed, &programs)?;
         testbed.create_volumes(product.volumes(), product::VOLUME_GIB)?;
         progress.line("image imported, volumes made");
-        Ok(Self { testbed, product, progress, versions: None, clients: None, rolled: None, whole: false })
+        Ok(Self { testbed, product, progress, versions: None, beside: None, clients: None, rolled: None, whole: false })
     }
 
     /// Nothing is left; after a failure the logs are.
     pub(crate) fn down(self, well: bool) -> Result<()> {
-        let Self { testbed, product, versions, clients, rolled, progress, whole: _ } = self;
-        drop((product, versions, rolled));
+        let Self { testbed, product, versions, beside, clients, rolled, progress, whole: _ } = self;
+        drop((product, versions, beside, rolled));
         if let Some(clients) = clients {
             // They were in the middle of something: their history is nobody's.
             drop((clients.load.stop(), clients.views.stop()));

@@ -18,6 +18,7 @@ mod hardening;
 mod held;
 mod install;
 mod life;
+mod refused;
 mod rest;
 mod rights;
 mod rollout;
@@ -75,6 +76,8 @@ const CASES: &[Case] = &[
     ("rollout_stops_at_a_broken_image", rollout::stops_at_a_broken_image),
     ("rollout_supervised", rollout::supervised),
     ("rollout_outlives_the_operator", rollout::outlives_the_operator),
+    ("rollout_to_more_voters", rollout::to_more_voters),
+    ("refused_and_followed", refused::by_the_server_and_by_the_operator),
     ("config_overlay", spec::config_overlay),
     ("access_gateways", spec::access_gateways),
     ("networking_and_monitoring", spec::networking_and_monitoring),

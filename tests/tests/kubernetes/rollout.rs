@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::bed::{Bed, LONG, history};
 use crate::held::acting_operator;
-use crate::side::Side;
+use crate::side::{Side, patient};
 
 const GATEWAYS: usize = 3;
 const TARGETS: usize = 3;
@@ -242,4 +242,39 @@ pub(crate) fn outlives_the_operator(bed: &mut Bed) -> Result<String> {
         "{GATEWAYS}+{TARGETS} in {took:.1?} although {} were killed, {unplanned} elections; {judged}",
         killed.join(" and ")
     ))
+}
+
+/// A write waits for its gateway to be given up, and for a hand-over, but never for an election.
+const MORE_VOTERS_GAP: Duration = Duration::from_secs(8);
+
+/// The number of voters is in the template: the primary of the old one cannot let more vote, and its pod is the last.
+pub(crate) fn to_more_voters(bed: &mut Bed) -> Result<String> {
+    let mut ha = patient();
+    ha["voters"] = json!(3);
+    let size = json!({"gateways": {"replicas": GATEWAYS}, "targets": {"replicas": TARGETS}, "ha": ha});
+    let mut side = Side::make(bed, "voters", json!({"spec": size}))?;
+    side.clients()?;
+    let (pods, before) = (Pods::watch(&side.product)?, elected(&side.product)?);
+    let begin = Instant::now();
+    side.product.patch(&json!({"spec": {"ha": {"voters": 5}}}))?;
+    side.product.voters_max = 5;
+    let product = &side.product;
+    let resource = wait_completed(product)?;
+    let took = begin.elapsed();
+    pods.ensure_replaced_once(&product.pod_names()?)?;
+    let votes = voters(&resource);
+    ensure!(votes.len() == 5, "{votes:?} vote");
+    for view in product.settle_all()? {
+        ensure!(view.electorate.len() == 5, "{} knows {} voters", view.node_id, view.electorate.len());
+    }
+    let unplanned = elected(product)? - before;
+    let counted = &rollout(&resource)["moves"];
+    ensure!(*counted == 1 || unplanned > 0, "status counts {counted} moves");
+    let judged = side.judge_within(WRITES, MORE_VOTERS_GAP)?;
+    side.down()?;
+    Ok(format!("{} after {took:.1?}, {unplanned} elections; {judged}", votes.join(" ")))
+}
+
+fn voters(resource: &Value) -> Vec<&str> {
+    resource["status"]["electorate"].as_array().into_iter().flatten().filter_map(|v| v["pod"].as_str()).collect()
 }

@@ -20,6 +20,8 @@ pub(crate) fn newcomer(bed: &mut Bed) -> Result<String> {
     product.make_namespace()?;
     let by_name = format!("metadata.name={NAME}");
     bed.versions = Some(Watched::start(&product.kubectl, &["aisc", "--field-selector", &by_name])?);
+    let elsewhere = format!("metadata.namespace!={}", product.namespace);
+    bed.beside = Some(Watched::start(&product.admin, &["aisc", "--all-namespaces", "--field-selector", &elsewhere])?);
     let begin = Instant::now();
     product.kubectl.apply(&product.manifest())?;
     let resource = product.wait_ready(&bed.progress)?;
