@@ -45,7 +45,7 @@ use crate::plan::order::Order;
 use crate::plan::primary::{Decision, Hold, Transfer};
 use crate::plan::{Plan, plan};
 use crate::refused::refused;
-use crate::scope::{Part, Scope};
+use crate::scope::{Part, Scope, scoped};
 use crate::tenure::Tenure;
 use crate::tls::{TlsFacts, trust};
 use crate::validate::{Invalid, validate};
@@ -291,16 +291,6 @@ async fn watch(ctx: Arc<Context>, (namespace, triggers): Part, concurrency: u16,
             }
         })
         .await;
-}
-
-fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
 }
 
 fn meta(cluster: &ObjectRef<AISCluster>) -> ObjectRef<Meta> {

@@ -10,6 +10,7 @@ use futures::channel::mpsc;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Client};
 
 /// Clusters that are waiting for a pass, of one namespace. When full nothing is lost: they are polled too.
 const QUEUE: usize = 1024;
@@ -58,6 +59,18 @@ impl Scope {
             futures::future::ready(())
         }));
         parts
+    }
+}
+
+/// Objects of one namespace, or of all.
+#[must_use]
+pub fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
     }
 }
 
