@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ais_ha::{Halt, Millis, RecoverRefused, Reply, Sender, Transferred, View};
-use ais_meta::{Address, Addresses, Change, Kind, NodeId, Outcome, RequestId, Stamp};
+use ais_meta::{Address, Addresses, Basis, Change, Kind, NodeId, Outcome, RequestId, Stamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
@@ -56,6 +56,7 @@ pub(crate) enum Command {
     Propose {
         client_id: Option<String>,
         change: Change,
+        basis: Option<Basis>,
         done: oneshot::Sender<Proposed>,
     },
     Transfer {
@@ -140,11 +141,13 @@ impl Handle {
         Some(self.primary_since_ms.load(Ordering::Relaxed)).filter(|ms| *ms > 0)
     }
 
-    /// Proposes a mutation and waits for its end (protocol.md rule 13: parked over a failover).
-    pub async fn propose(&self, client_id: Option<String>, change: Change) -> Proposed {
+    /// Proposes a mutation and waits for its end (protocol.md rule 13: parked over a failover). `basis`: what the
+    /// rights of who asks for it were judged by, unless they never change; it is refused as
+    /// [`ais_meta::Refusal::Outdated`] where that has changed.
+    pub async fn propose(&self, client_id: Option<String>, change: Change, basis: Option<Basis>) -> Proposed {
         let (done, end) = oneshot::channel();
         let id = client_id.clone().unwrap_or_default();
-        if self.commands.try_send(Command::Propose { client_id, change, done }).is_err() {
+        if self.commands.try_send(Command::Propose { client_id, change, basis, done }).is_err() {
             return Proposed::Busy;
         }
         // Only a runner that ended at once drops the channel; it tells those it knows of before.

@@ -238,6 +238,12 @@ impl App {
         self.wait(|view| view.published.is_some()).await
     }
 
+    /// Waits a moment for the State of this stamp.
+    async fn catch_up(&self, stamp: Stamp) {
+        // Whoever goes on without it learns that again.
+        drop(self.wait(|view| view.published.as_ref().is_some_and(|state| state.stamp() >= stamp)).await);
+    }
+
     async fn wait(&self, enough: impl Fn(&View) -> bool) -> Result<Arc<State>, ApiError> {
         let mut views = self.handle.view();
         let found = tokio::time::timeout(START_WAIT, views.wait_for(|view| enough(view))).await;

@@ -320,7 +320,7 @@ impl Runner {
 
     fn command(&mut self, command: Command, discovery: &discovery::Watch) {
         match command {
-            Command::Propose { client_id, change, done } => {
+            Command::Propose { client_id, change, basis, done } => {
                 let Some(request) = client_id.map(RequestId::Client).or_else(|| self.node.request_id()) else {
                     drop(done.send(Proposed::Busy));
                     return;
@@ -328,7 +328,7 @@ impl Runner {
                 let waiters = self.waiting.mutations.entry(request.clone()).or_default();
                 waiters.push(done);
                 if waiters.len() == 1 {
-                    self.step(Input::Propose { request, change });
+                    self.step(Input::Propose { request, change, basis });
                 }
             }
             Command::Transfer { to, expected_primary, expected_epoch, done } => {

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ais_meta::{
-    Addresses, BootId, Change, ClusterUuid, Delta, Kind, Node as Member, NodeId, Outcome, RequestId, Stamp, State,
-    Voter, VoterId,
+    Addresses, Basis, BootId, Change, ClusterUuid, Delta, Kind, Node as Member, NodeId, Outcome, RequestId, Stamp,
+    State, Voter, VoterId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -234,6 +234,9 @@ pub enum Input {
         request: RequestId,
         /// The mutation.
         change: Change,
+        /// What its caller's rights were judged by. When that has changed where the mutation comes to be applied, it is
+        /// refused as [`ais_meta::Refusal::Outdated`]. `None`: rights that do not change.
+        basis: Option<Basis>,
     },
     /// Hand the primary's role to this node; valid at any gateway. Ends in one [`Action::Transferred`].
     Transfer {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ais_meta::{
-    Change, ClusterUuid, Delta, Digest, Electorate, Full, Node as Member, NodeId, Outcome, RequestId, Stamp, Voter,
-    VoterId,
+    Basis, Change, ClusterUuid, Delta, Digest, Electorate, Full, Node as Member, NodeId, Outcome, RequestId, Stamp,
+    Voter, VoterId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -143,6 +143,9 @@ pub enum Message {
         low: u64,
         /// The mutation.
         change: Change,
+        /// What its caller's rights were judged by; `None`: by nothing that changes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        basis: Option<Basis>,
     },
     /// To a forward.
     Forwarded {

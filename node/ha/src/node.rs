@@ -316,7 +316,7 @@ impl Node {
             }
             Input::Persisted { token, took_ms } => self.on_persisted(token, took_ms),
             Input::PersistFailed { why } => self.on_persist_failed(why),
-            Input::Propose { request, change } => self.on_propose(request, change),
+            Input::Propose { request, change, basis } => self.park(request, change, basis, false),
             Input::Transfer { nonce, to, expected_primary, expected_epoch } => {
                 self.on_transfer(nonce, to, expected_primary, expected_epoch);
             }

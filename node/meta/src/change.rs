@@ -98,6 +98,18 @@ pub enum Change {
     },
 }
 
+/// What the rights of a change's caller were judged by, at the gateway that admitted it. It may wait there for a primary,
+/// and be on its way for long: the change is made only in a State in which the same would be judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Basis {
+    /// Version of the configuration: whether clients need tokens, and which ones.
+    pub config_version: u64,
+    /// Version of the revoked tokens.
+    pub tokens_version: u64,
+    /// Access mask of the bucket that the change is to, if there was one.
+    pub access: Option<u64>,
+}
+
 /// What to do to members (http-api.md 2.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -205,4 +217,8 @@ pub enum Refusal {
     /// The State is at a bound.
     #[error("{0}")]
     Full(String),
+    /// Its caller's rights were judged by what holds no more ([`Basis`]): to be judged again. Never recorded, and the
+    /// change will not be made under that judgement.
+    #[error("what the caller's rights were judged by has changed")]
+    Outdated,
 }

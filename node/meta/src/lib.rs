@@ -27,7 +27,7 @@ pub mod settings;
 pub mod state;
 
 pub use bucket::{Bucket, BucketName};
-pub use change::{Change, MemberAction, MemberOptions, Outcome, Refusal};
+pub use change::{Basis, Change, MemberAction, MemberOptions, Outcome, Refusal};
 pub use id::{BootId, ClusterUuid, DiskId, NodeId, RequestId, Stamp, VoterId};
 pub use node::{Address, Addresses, Kind, Node, Voter};
 pub use state::{Delta, Digest, Draft, Electorate, Full, State, StateError};

@@ -21,7 +21,7 @@ use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::bucket::{Bucket, BucketName};
-use crate::change::MemberAction;
+use crate::change::{Basis, Change, MemberAction};
 use crate::id::{ClusterUuid, DiskId, NodeId, Stamp, VoterId};
 use crate::node::{Kind, Node, Voter};
 
@@ -292,6 +292,18 @@ impl State {
     #[must_use]
     pub fn clients(&self) -> &OrdMap<String, Client> {
         &self.clients
+    }
+
+    /// What the rights of this change's caller are judged by here.
+    #[must_use]
+    pub fn basis(&self, change: &Change) -> Basis {
+        let to = match change {
+            Change::DestroyBucket { name } | Change::SetBucketProps { name, .. } => Some(name),
+            Change::RenameBucket { from, .. } => Some(from),
+            _ => None,
+        };
+        let access = to.and_then(|name| self.buckets.get(name)).map(|bucket| bucket.access);
+        Basis { config_version: self.config.version, tokens_version: self.tokens.version, access }
     }
 
     /// The membership transaction in progress.

@@ -420,3 +420,30 @@ fn a_state_that_could_not_be_handed_over_takes_no_more_buckets() {
         changed(&changed(&told, Change::DestroyBucket { name: bucket("a") }), set_config(&[("log.level", "warn")]));
     assert_eq!(smaller.bytes(), sum(&smaller));
 }
+
+#[test]
+fn rights_are_judged_by_the_configuration_the_tokens_and_the_mask_of_the_bucket() {
+    let state = changed(&genesis(), create("a"));
+    let destroy = |name: &str| Change::DestroyBucket { name: bucket(name) };
+    let rename = |to: &str| Change::RenameBucket { from: bucket("a"), to: bucket(to) };
+    let mask =
+        |access: &str| Change::SetBucketProps { name: bucket("a"), set: values(&[("access", access)]), reset: false };
+    let moved = |by: Change, change: Change| changed(&state, by).basis(&change) != state.basis(&change);
+    // Whether a change of the first kind on its way in is a reason to judge the second one again.
+    let table = [
+        (set_config(&[("log.level", "warn")]), create("b"), true),
+        (revoke(&[(1, 100)], 10), create("b"), true),
+        (create("c"), create("b"), false),
+        (create("c"), destroy("a"), false),
+        (mask("1"), destroy("a"), true),
+        (mask("1"), rename("b"), true),
+        (mask("1"), mask("2"), true),
+        (mask("1"), create("b"), false),
+        (destroy("a"), destroy("a"), true),
+        (create("b"), destroy("b"), true),
+        (create("b"), create("b"), false),
+    ];
+    for (by, change, expected) in table {
+        assert_eq!(moved(by.clone(), change.clone()), expected, "{by:?} before {change:?}");
+    }
+}

@@ -92,7 +92,7 @@ impl World {
             self.admin.asked.insert(n, self.now);
         }
         self.admin.waiting.insert(request.clone(), ask);
-        self.input(via, Input::Propose { request, change });
+        self.input(via, Input::Propose { request, change, basis: None });
         true
     }
 
@@ -144,7 +144,11 @@ impl World {
             self.admin.waiting.insert(request.clone(), Ask::Member(action, 0));
             self.input(
                 primary,
-                Input::Propose { request, change: Change::Membership { action, nodes: vec![node], options } },
+                Input::Propose {
+                    request,
+                    change: Change::Membership { action, nodes: vec![node], options },
+                    basis: None,
+                },
             );
         }
         false

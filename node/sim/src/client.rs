@@ -163,7 +163,8 @@ impl World {
         busy.maybe = true;
         self.clients.waiting.insert(request.clone(), client);
         self.clients.all[client].busy = Some(busy);
-        self.input(gateway, Input::Propose { request, change });
+        let basis = self.served(gateway).map(|state| state.basis(&change));
+        self.input(gateway, Input::Propose { request, change, basis });
     }
 
     pub(crate) fn on_reply(&mut self, node: usize, request: &RequestId, reply: &Reply) -> Verdict {
@@ -192,6 +193,11 @@ impl World {
                 Ok(())
             }
             Reply::Settled { outcome: Outcome::Refused(Refusal::Full(_)), .. } => Ok(()),
+            Reply::Settled { outcome: Outcome::Refused(Refusal::Outdated), .. } => {
+                // The client's gateway would judge again; this one does not, and no copy on its way may be made.
+                self.counts.saw(Seen::Outdated);
+                if only && create { self.record.never(name) } else { Ok(()) }
+            }
             // An administrator gave up what made it.
             Reply::Settled { outcome: Outcome::Refused(_), stamp } if stamp.incarnation > 0 => Ok(()),
             Reply::Settled { outcome: Outcome::Refused(why), .. } => {
@@ -272,6 +278,7 @@ impl World {
             Input::Propose {
                 request,
                 change: Change::CreateBucket { name: name.clone(), created_ns: self.wall_ns(), props: BTreeMap::new() },
+                basis: None,
             },
         );
         Some(name)

@@ -96,6 +96,8 @@ seen! {
     /// Rule 13.
     Unavailable "503" 5
     /// Rule 13.
+    Outdated "judged by what has changed" 5
+    /// Rule 13.
     Unknown "504" 5
     /// Rule 12.
     FreshRead "fresh read" 2000

@@ -83,7 +83,7 @@ fn messages() -> Vec<Message> {
         Message::Appended { round: 1, stamp, digest },
         Message::Resign { successor: Some(voter().id) },
         Message::Token(token),
-        Message::Forward { request: request.clone(), low: 1, change },
+        Message::Forward { request: request.clone(), low: 1, basis: Some(base.basis(&change)), change },
         Message::Forwarded { request: request.clone(), reply: ForwardReply::Settled { outcome: Outcome::Done, stamp } },
         Message::Forwarded { request, reply: ForwardReply::NotPrimary { primary: Some(voter()) } },
         Message::TransferAsk { nonce: 1, to: voter().id.node, expected_primary: None, expected_epoch: Some(3) },

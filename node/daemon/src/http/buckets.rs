@@ -119,14 +119,6 @@ async fn find(app: &App, caller: &Caller, name: &BucketName, wanted: Rights) -> 
     }
 }
 
-/// Whether the caller may change a bucket. One that is not known here has no mask; the primary says whether it exists.
-fn may(app: &App, caller: &Caller, name: &BucketName, wanted: Rights) -> Result<(), ApiError> {
-    app.granted(caller, name, wanted)?;
-    let view = app.view();
-    let bucket = view.published.as_ref().and_then(|state| state.buckets().get(name).cloned());
-    bucket.map_or(Ok(()), |bucket| unmasked(caller, &bucket, wanted))
-}
-
 /// `POST /v1/buckets/NAME`: `create-bck`, `move-bck`.
 pub(super) async fn post(
     State(app): State<Arc<App>>,
@@ -143,7 +135,6 @@ pub(super) async fn post(
 }
 
 async fn create(app: &App, call: &Call, name: BucketName, value: &Value) -> Result<Response, ApiError> {
-    app.granted(&call.caller, &name, Rights::CREATE_BUCKET)?;
     let props = properties(value)?;
     let change = Change::CreateBucket { name, created_ns: now_ns(), props };
     settle(app, call, change).await
@@ -175,8 +166,6 @@ fn target(app: &App, params: &Params) -> Result<BucketName, ApiError> {
 async fn rename(app: &App, call: &Call, from: BucketName) -> Result<Response, ApiError> {
     absent::force(&call.params)?;
     let to = target(app, &call.params)?;
-    app.granted(&call.caller, &to, Rights::MOVE_BUCKET)?;
-    may(app, &call.caller, &from, Rights::MOVE_BUCKET)?;
     let change = Change::RenameBucket { from, to };
     mutate(app, call, change, |settled| {
         let mut response = text(jobs::renamed(settled.stamp));
@@ -197,7 +186,6 @@ pub(super) async fn delete(
     if action != "destroy-bck" {
         return Err(absent::action(&action));
     }
-    may(&app, &call.caller, &name, Rights::DESTROY_BUCKET)?;
     settle(&app, &call, Change::DestroyBucket { name }).await
 }
 
@@ -218,9 +206,6 @@ pub(super) async fn patch(
     if set.is_empty() && !reset {
         return Err(ApiError::bad("set-bprops names no property"));
     }
-    let opens = reset || set.contains_key("access");
-    let wanted = if opens { Rights::PATCH.and(Rights::SET_ACL) } else { Rights::PATCH };
-    may(&app, &call.caller, &name, wanted)?;
     let change = Change::SetBucketProps { name, set, reset };
     settle(&app, &call, change).await
 }

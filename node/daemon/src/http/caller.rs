@@ -5,15 +5,17 @@
 
 use std::sync::Arc;
 
-use ais_meta::{Bucket, BucketName, Kind, State};
+use ais_meta::settings::{CLUSTER, Values};
+use ais_meta::{Bucket, BucketName, Change, ClusterUuid, Kind, State};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 
 use super::App;
 use super::error::ApiError;
+use super::mutate::Call;
 use crate::auth::rights::mask_allows;
-use crate::auth::{self, Authority, Claims, Rights, TokenError};
+use crate::auth::{self, Authority, Claims, REQUIRED, Rights, TokenError};
 use crate::clock;
 
 /// Who calls.
@@ -151,12 +153,66 @@ impl App {
 
     /// Whether the caller has these rights on a bucket, as far as its token says.
     pub(super) fn granted(&self, caller: &Caller, name: &BucketName, wanted: Rights) -> Result<(), ApiError> {
-        let Caller::Token(claims) = caller else { return Ok(()) };
         let view = self.view();
         let uuid = view.uuid.as_ref().ok_or_else(|| ApiError::not_ready(&view))?;
-        let allowed = claims.grants.allow(uuid, Some(name), wanted);
-        if allowed { Ok(()) } else { Err(denied(claims, &name.to_string(), wanted)) }
+        granted(caller, uuid, name, wanted)
     }
+
+    /// Whether the caller may have this change made, beyond what the path wants. Goes by the token and by what
+    /// [`State::basis`] holds, and by nothing else of the State: the change counts in any State of that basis.
+    pub(super) fn may_change(&self, state: &State, call: &Call, change: &Change) -> Result<(), ApiError> {
+        let (caller, uuid) = (&call.caller, state.uuid());
+        // A bucket that is not known here has no mask; the primary says whether it exists.
+        let may = |name: &BucketName, wanted: Rights| {
+            granted(caller, uuid, name, wanted)?;
+            state.buckets().get(name).map_or(Ok(()), |bucket| unmasked(caller, bucket, wanted))
+        };
+        match change {
+            Change::CreateBucket { name, .. } => granted(caller, uuid, name, Rights::CREATE_BUCKET),
+            Change::DestroyBucket { name } => may(name, Rights::DESTROY_BUCKET),
+            Change::SetBucketProps { name, set, reset } => {
+                let opens = *reset || set.contains_key("access");
+                may(name, if opens { Rights::PATCH.and(Rights::SET_ACL) } else { Rights::PATCH })
+            }
+            Change::RenameBucket { from, to } => {
+                granted(caller, uuid, to, Rights::MOVE_BUCKET)?;
+                may(from, Rights::MOVE_BUCKET)
+            }
+            Change::SetConfig { set, .. } => self.may_close(state, call, set),
+            _ => Ok(()),
+        }
+    }
+
+    /// Turning tokens on shuts everybody out who has none: whoever does it must hold one that lets him in again.
+    fn may_close(&self, state: &State, call: &Call, set: &Values) -> Result<(), ApiError> {
+        let asked = set.get(REQUIRED).and_then(|text| CLUSTER.check(REQUIRED, text).ok());
+        if Authority::is_required(state) || asked.as_deref() != Some("true") {
+            return Ok(());
+        }
+        let refused = |why: String| ApiError::new(StatusCode::UNAUTHORIZED, why).tcode("ErrInvalidToken");
+        if let Some(why) = self.authority.unusable() {
+            return Err(refused(format!("enabling client authentication requires a key for tokens: {why}")));
+        }
+        if matches!(call.caller, Caller::Member) {
+            // Signed with the cluster's secret, which needs no token to come in again.
+            return Ok(());
+        }
+        let claims =
+            auth::extract(&call.headers).map_err(unauthorized).and_then(|token| self.judge_under(state, token));
+        let invalid = |e: ApiError| {
+            refused(format!("enabling client authentication requires a valid token [err: {}]", e.message))
+        };
+        if claims.map_err(invalid)?.grants.admin {
+            return Ok(());
+        }
+        Err(refused("enabling client authentication requires a token with an 'admin' claim".to_owned()))
+    }
+}
+
+fn granted(caller: &Caller, uuid: &ClusterUuid, name: &BucketName, wanted: Rights) -> Result<(), ApiError> {
+    let Caller::Token(claims) = caller else { return Ok(()) };
+    let allowed = claims.grants.allow(uuid, Some(name), wanted);
+    if allowed { Ok(()) } else { Err(denied(claims, &name.to_string(), wanted)) }
 }
 
 /// Whether a bucket's own access mask lets it pass; it binds clients without tokens too.

@@ -85,6 +85,7 @@ impl ApiError {
             Refusal::Busy(_) => (StatusCode::CONFLICT, "ErrBusy"),
             Refusal::Invalid(_) | Refusal::Setting(_) => (StatusCode::BAD_REQUEST, ""),
             Refusal::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, ""),
+            Refusal::Outdated => (StatusCode::SERVICE_UNAVAILABLE, ""),
         };
         Self { stamp: Some(stamp), ..Self::new(status, refusal.to_string()).tcode(tcode) }
     }

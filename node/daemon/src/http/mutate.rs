@@ -1,6 +1,6 @@
 //! A client's mutation: from the request to the end of it (protocol.md rule 13).
 
-use ais_meta::{Change, Outcome, Stamp};
+use ais_meta::{Change, Outcome, Refusal, Stamp};
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
@@ -14,6 +14,8 @@ use super::{App, REQUEST_ID, done, reverse};
 use crate::clock;
 use crate::handle::Proposed;
 
+/// How often a mutation is judged before its client is told to come again: what rights go by changes seldom.
+const JUDGED_MAX: usize = 4;
 /// Longest id that a client may give its mutation.
 const REQUEST_ID_MAX: usize = 64;
 
@@ -73,7 +75,8 @@ pub(super) async fn settle(app: &App, call: &Call, change: Change) -> Result<Res
     mutate(app, call, change, |settled| done(Some(settled.stamp))).await
 }
 
-/// Proposes, waits for the end, and answers: what `reply` makes of success, or why not.
+/// Proposes, waits for the end, and answers: what `reply` makes of success, or why not. It is the caller's right where
+/// the change is applied that counts: when what was judged by here is not so there, judges again.
 pub(super) async fn mutate(
     app: &App,
     call: &Call,
@@ -81,9 +84,27 @@ pub(super) async fn mutate(
     reply: impl FnOnce(Settled) -> Response,
 ) -> Result<Response, ApiError> {
     let id = client_id(&call.headers)?;
-    let state = app.formed().await?;
-    app.still(&state, &call.caller, call.wanted(app), &call.headers)?;
-    match app.handle.propose(id, change).await {
+    for _ in 0..JUDGED_MAX {
+        let state = app.formed().await?;
+        app.still(&state, &call.caller, call.wanted(app), &call.headers)?;
+        app.may_change(&state, call, &change)?;
+        // Whoever signs with the cluster's secret needs no other right.
+        let basis = (!matches!(call.caller, Caller::Member)).then(|| state.basis(&change));
+        match app.handle.propose(id.clone(), change.clone(), basis).await {
+            Proposed::Settled { outcome: Outcome::Refused(Refusal::Outdated), stamp } => app.catch_up(stamp).await,
+            end => return answer(app, call, end, reply).await,
+        }
+    }
+    Err(ApiError::unavailable("the rights that the change needs changed again and again meanwhile; it was not made"))
+}
+
+async fn answer(
+    app: &App,
+    call: &Call,
+    end: Proposed,
+    reply: impl FnOnce(Settled) -> Response,
+) -> Result<Response, ApiError> {
+    match end {
         Proposed::Settled { outcome: Outcome::Done, stamp } => Ok(reply(Settled { stamp, began: None })),
         Proposed::Settled { outcome: Outcome::Began(id), stamp } => Ok(reply(Settled { stamp, began: Some(id) })),
         Proposed::Settled { outcome: Outcome::Refused(refusal), stamp } => Err(ApiError::refused(&refusal, stamp)),

@@ -6,15 +6,12 @@ use std::sync::Arc;
 use ais_meta::Change;
 use ais_meta::settings::CLUSTER;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json;
 
-use super::caller::Caller;
 use super::error::ApiError;
 use super::mutate::{Call, Settled, mutate};
 use super::{App, absent, json as reply};
-use crate::auth::{Authority, REQUIRED};
 
 /// Parameters of the query that are no settings.
 const NOT_SETTINGS: [&str; 3] = ["transient", "frc", "force"];
@@ -47,7 +44,6 @@ pub(super) async fn change(
     if set.is_empty() && !reset {
         return Err(ApiError::bad("set-config names no key"));
     }
-    guard(app, call, &set)?;
     let late: Vec<&str> = if reset { waiting(app) } else { CLUSTER.needs_restart(&set) };
     let answer = |settled: Settled| {
         let version = app.view().published.as_ref().map_or(0, |state| state.config().version);
@@ -63,29 +59,4 @@ fn waiting(app: &App) -> Vec<&'static str> {
     let view = app.view();
     let set = view.published.as_ref().map(|state| state.config().settings.clone()).unwrap_or_default();
     CLUSTER.needs_restart(&set)
-}
-
-/// Turning tokens on shuts everybody out who has none: whoever does it must hold one that lets him in again.
-fn guard(app: &App, call: &Call, set: &BTreeMap<String, String>) -> Result<(), ApiError> {
-    let view = app.view();
-    let on_already = view.published.as_ref().is_some_and(|state| Authority::is_required(state));
-    let asked = set.get(REQUIRED).and_then(|text| CLUSTER.check(REQUIRED, text).ok());
-    if on_already || asked.as_deref() != Some("true") {
-        return Ok(());
-    }
-    let refused = |why: String| ApiError::new(StatusCode::UNAUTHORIZED, why).tcode("ErrInvalidToken");
-    if let Some(why) = app.authority.unusable() {
-        return Err(refused(format!("enabling client authentication requires a key for tokens: {why}")));
-    }
-    if matches!(call.caller, Caller::Member) {
-        // Signed with the cluster's secret, which needs no token to come in again.
-        return Ok(());
-    }
-    let claims = app
-        .token(&call.headers)
-        .map_err(|e| refused(format!("enabling client authentication requires a valid token [err: {}]", e.message)))?;
-    if claims.grants.admin {
-        return Ok(());
-    }
-    Err(refused("enabling client authentication requires a token with an 'admin' claim".to_owned()))
 }

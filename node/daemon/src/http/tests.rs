@@ -8,12 +8,14 @@ mod maps;
 mod sockets;
 mod sweep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 
 use ais_ha::register::Term;
 use ais_ha::{Genesis, Sender, Transferred};
-use ais_meta::{Address, Addresses, BootId, Change, ClusterUuid, DiskId, Node, Outcome, RequestId, Voter, VoterId};
+use ais_meta::{
+    Address, Addresses, Basis, BootId, Change, ClusterUuid, DiskId, Node, Outcome, Refusal, RequestId, Voter, VoterId,
+};
 use axum::http::{HeaderMap, Method, Request};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -72,6 +74,8 @@ pub(super) struct Script {
     pub(super) transferred: Option<Transferred>,
     /// Answer to a pull.
     pub(super) fresh: bool,
+    /// Published while proposals are on their way, one each.
+    pub(super) meanwhile: VecDeque<State>,
     /// Published by a pull.
     pub(super) news: Option<Arc<State>>,
     pub(super) asked: Vec<String>,
@@ -138,9 +142,12 @@ pub(super) fn config(id: &str, kind: Kind, secret: Option<&str>) -> Config {
 fn obey(script: &Mutex<Script>, view: &watch::Sender<Arc<View>>, command: Command) {
     let mut script = script.lock().unwrap();
     match command {
-        Command::Propose { client_id, change, done } => {
+        Command::Propose { client_id, change, basis, done } => {
             script.asked.push(format!("{client_id:?} {change:?}"));
-            let answer = script.proposed.clone().unwrap_or_else(|| settle(view, client_id, &change));
+            if let Some(state) = script.meanwhile.pop_front() {
+                view.send_modify(|view| Arc::make_mut(view).published = Some(Arc::new(state)));
+            }
+            let answer = script.proposed.clone().unwrap_or_else(|| settle(view, client_id, &change, basis));
             drop(done.send(answer));
         }
         Command::Transfer { to, expected_primary, expected_epoch, done } => {
@@ -163,8 +170,16 @@ fn obey(script: &Mutex<Script>, view: &watch::Sender<Arc<View>>, command: Comman
     }
 }
 
-fn settle(view: &watch::Sender<Arc<View>>, client_id: Option<String>, change: &Change) -> Proposed {
+fn settle(
+    view: &watch::Sender<Arc<View>>,
+    client_id: Option<String>,
+    change: &Change,
+    basis: Option<Basis>,
+) -> Proposed {
     let state = view.borrow().published.clone().unwrap();
+    if basis.is_some_and(|basis| basis != state.basis(change)) {
+        return Proposed::Settled { outcome: Outcome::Refused(Refusal::Outdated), stamp: state.stamp() };
+    }
     let mut draft = state.draft(state.stamp().next());
     let outcome = draft.change(change);
     if let Some(id) = client_id {

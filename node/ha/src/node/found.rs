@@ -443,12 +443,12 @@ impl Node {
         if let Role::Leading(lead) = &self.role {
             if lead.established() {
                 // A primary whose run is newer than its Smap entry says so itself.
-                self.park(request, change, true);
+                self.park(request, change, None, true);
             }
             return;
         }
         if let Some(to) = self.ask_whom() {
-            self.tell(&to, Message::Forward { request, low, change });
+            self.tell(&to, Message::Forward { request, low, change, basis: None });
         }
     }
 

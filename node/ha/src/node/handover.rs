@@ -279,7 +279,7 @@ impl Node {
             Role::Follower if !leaving && self.believed_primary().is_some() && self.requests.is_empty() => {
                 let request = self.requests.internal_id();
                 let node = self.me.id.node.clone();
-                self.park(request, Change::Leave { node }, true);
+                self.park(request, Change::Leave { node }, None, true);
                 if let Some(stop) = &mut self.stop {
                     stop.leaving = true;
                 }

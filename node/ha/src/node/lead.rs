@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ais_meta::state::Draft;
-use ais_meta::{Change, Delta, Digest, Full, NodeId, Outcome, RequestId, Stamp, State, VoterId};
+use ais_meta::{Basis, Change, Delta, Digest, Full, NodeId, Outcome, Refusal, RequestId, Stamp, State, VoterId};
 
 use super::follow::electable_in;
 use super::handover::Transfer;
@@ -28,8 +28,17 @@ pub(super) struct Asked {
     pub(super) request: RequestId,
     pub(super) low: u64,
     pub(super) change: Change,
+    /// What its caller's rights were judged by.
+    pub(super) basis: Option<Basis>,
     /// The gateway to answer; `None`: ourselves.
     pub(super) from: Option<NodeId>,
+}
+
+impl Asked {
+    /// Its caller's rights were judged by what is not so here.
+    fn is_outdated(&self, state: &State) -> bool {
+        self.basis.is_some_and(|basis| basis != state.basis(&self.change))
+    }
 }
 
 struct Waiter {
@@ -520,7 +529,7 @@ impl Node {
         let mut draft = lead.tip.draft(lead.tip.stamp().next());
         draft.at(self.config.started_unix_s.saturating_add(up_s));
         let stamp = lead.commit_stamp();
-        let (mut asked, mut known) = (Vec::new(), Vec::new());
+        let (mut asked, mut known, mut outdated) = (Vec::new(), Vec::new(), Vec::new());
         while asked.len() < BATCH_MAX
             && let Some(a) = lead.queue.pop_front()
         {
@@ -529,6 +538,7 @@ impl Node {
                     asked.push((a, outcome));
                 }
                 Some(outcome) => known.push((a, outcome)),
+                None if a.is_outdated(draft.state()) => outdated.push((a, Outcome::Refused(Refusal::Outdated))),
                 None => {
                     let outcome = draft.change(&a.change);
                     draft.settle(&a.request, a.low, outcome.clone());
@@ -536,17 +546,31 @@ impl Node {
                 }
             }
         }
-        for (a, outcome) in known {
-            let waiter = Waiter { request: a.request, from: a.from, outcome };
-            let publishing = Publishing { stamp, until: self.now, members: BTreeSet::new(), waiters: vec![waiter] };
-            lead.publishing.push_back(publishing);
-        }
         self.edit_members(&mut draft, &me.id);
         self.edit_transaction(&mut draft);
-        if draft.is_edited() {
+        let edited = draft.is_edited();
+        // What they are outdated by is committed before they hear of it: then no copy on its way can be applied.
+        if edited {
+            asked.extend(outdated)
+        } else {
+            known.extend(outdated)
+        }
+        self.answer_known(stamp, known);
+        if edited {
             self.write(draft, asked);
         }
         self.release();
+    }
+
+    /// Answers what the committed State settles.
+    fn answer_known(&mut self, stamp: Stamp, known: Vec<(Asked, Outcome)>) {
+        let until = self.now;
+        let Some(lead) = self.lead() else { return };
+        for (a, outcome) in known {
+            let waiter = Waiter { request: a.request, from: a.from, outcome };
+            let publishing = Publishing { stamp, until, members: BTreeSet::new(), waiters: vec![waiter] };
+            lead.publishing.push_back(publishing);
+        }
     }
 
     /// Leads no more: whoever waits is told to ask the next primary under the same id.

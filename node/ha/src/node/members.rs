@@ -78,7 +78,8 @@ impl Node {
         };
         join.queued = true;
         let change = Change::Join { node: Box::new(join.node.clone()) };
-        let asked = Asked { request: join.request.clone(), low: join.low, change, from: Some(join.from.clone()) };
+        let (request, from) = (join.request.clone(), Some(join.from.clone()));
+        let asked = Asked { request, low: join.low, change, basis: None, from };
         if lead.queue.len() < QUEUE_MAX {
             lead.queue.push_back(asked);
         }

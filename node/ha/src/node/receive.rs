@@ -60,7 +60,7 @@ impl Node {
             Message::Stopping => self.live.ending(&from),
             Message::Remembered { of, run, promised, accepted } => self.on_remembered(&of, run, promised, accepted),
             Message::Forwarded { request, reply } => self.on_forwarded(&from, request, reply),
-            Message::Forward { request, low, change } => self.on_forward(from, request, low, change),
+            Message::Forward { request, low, change, basis } => self.on_forward(from, request, low, change, basis),
             Message::Body { full } if !self.genesis.is_formed() => self.on_told(&full),
             message if self.genesis.is_formed() => self.member_message(from, epoch, message),
             _ => {}

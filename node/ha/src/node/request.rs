@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ais_meta::{Change, NodeId, RequestId, Stamp, VoterId};
+use ais_meta::{Basis, Change, NodeId, RequestId, Stamp, VoterId};
 
 use super::lead::{Asked, QUEUE_MAX};
 use super::members::reaches;
@@ -21,6 +21,7 @@ const PULL_MS_MAX: u64 = 1000;
 
 struct Parked {
     change: Change,
+    basis: Option<Basis>,
     until: Millis,
     /// To which primary's epoch it was sent last, and when.
     sent: Option<(u64, Millis)>,
@@ -107,11 +108,7 @@ impl Requests {
 }
 
 impl Node {
-    pub(super) fn on_propose(&mut self, request: RequestId, change: Change) {
-        self.park(request, change, false);
-    }
-
-    pub(super) fn park(&mut self, request: RequestId, change: Change, internal: bool) {
+    pub(super) fn park(&mut self, request: RequestId, change: Change, basis: Option<Basis>, internal: bool) {
         if let RequestId::Gateway { seq, .. } = &request {
             self.requests.given.remove(seq);
         }
@@ -120,7 +117,7 @@ impl Node {
             return;
         }
         let until = self.now + self.requests.park_ms;
-        let parked = Parked { change, until, sent: None, ever_sent: false, not_before: 0, internal };
+        let parked = Parked { change, basis, until, sent: None, ever_sent: false, not_before: 0, internal };
         self.requests.parked.insert(request, parked);
     }
 
@@ -144,21 +141,21 @@ impl Node {
             let mut out = Vec::new();
             for (request, p) in self.requests.parked.iter_mut().filter(|(_, p)| due(p)) {
                 (p.sent, p.ever_sent, p.not_before) = (Some((epoch, now)), true, 0);
-                out.push((request.clone(), p.change.clone()));
+                out.push((request.clone(), p.change.clone(), p.basis));
             }
-            for (request, change) in out {
-                self.forward(&to, request, low, change);
+            for (request, change, basis) in out {
+                self.forward(&to, request, low, change, basis);
             }
         }
         self.advance_pulls();
     }
 
-    fn forward(&mut self, to: &NodeId, request: RequestId, low: u64, change: Change) {
+    fn forward(&mut self, to: &NodeId, request: RequestId, low: u64, change: Change, basis: Option<Basis>) {
         if *to == self.me.id.node {
-            self.enqueue(Asked { request, low, change, from: None });
+            self.enqueue(Asked { request, low, change, basis, from: None });
             self.write_next();
         } else {
-            self.tell(to, Message::Forward { request, low, change });
+            self.tell(to, Message::Forward { request, low, change, basis });
         }
     }
 
@@ -173,7 +170,14 @@ impl Node {
         }
     }
 
-    pub(super) fn on_forward(&mut self, from: Sender, request: RequestId, low: u64, change: Change) {
+    pub(super) fn on_forward(
+        &mut self,
+        from: Sender,
+        request: RequestId,
+        low: u64,
+        change: Change,
+        basis: Option<Basis>,
+    ) {
         let leads = matches!(&self.role, Role::Leading(l) if l.established() && l.transfer.is_none());
         if !leads && matches!(change, Change::Join { .. }) {
             // An initial voter that missed the word asks to join; it does not vote, so nobody can lead before it knows.
@@ -182,7 +186,7 @@ impl Node {
         match change {
             Change::Join { node } if leads => self.on_join(&from, request, low, *node),
             change => {
-                self.enqueue(Asked { request, low, change, from: Some(from.id.node) });
+                self.enqueue(Asked { request, low, change, basis, from: Some(from.id.node) });
                 self.write_next();
             }
         }

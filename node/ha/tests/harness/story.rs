@@ -216,7 +216,9 @@ impl World {
         let own = || RequestId::Client(client.unwrap_or_default().to_owned());
         let node = self.machine(gateway).node.as_mut().unwrap();
         let request = if client.is_some() { own() } else { node.request_id().unwrap() };
-        self.feed(gateway, Input::Propose { request, change });
+        // As the shell does: judged by what is published here.
+        let basis = self.view(gateway).published.map(|state| state.basis(&change));
+        self.feed(gateway, Input::Propose { request, change, basis });
     }
 
     fn transfer(&mut self, via: &str, to: &str, rest: &[&str]) {
