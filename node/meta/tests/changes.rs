@@ -414,6 +414,10 @@ fn a_state_that_could_not_be_handed_over_takes_no_more_buckets() {
     let full = with_bytes(&small, room);
     let props = Change::SetBucketProps { name: bucket("a"), set: values(&[("mirror.copies", "3")]), reset: false };
     assert!(matches!(refusal(&full, &props), Refusal::Full(_)));
+    let mask =
+        |access: &str| Change::SetBucketProps { name: bucket("a"), set: values(&[("access", access)]), reset: false };
+    changed(&with_bytes(&changed(&small, mask("1")), room), mask("2"));
+    changed(&full, Change::RenameBucket { from: bucket("a"), to: bucket("b") });
     // What makes room, or has a bound of its own, goes on.
     let told = changed(&full, revoke(&[(1, 100)], 10));
     let smaller =

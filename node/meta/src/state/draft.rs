@@ -12,11 +12,9 @@ use serde::Serialize;
 use super::record::{self, Bmd, Client, Config, Head, Origin, Rmd, Smap, Tokens};
 use super::{Delta, FORMAT, State, StateError};
 use crate::Extra;
-use crate::bucket::BucketName;
 use crate::change::{Change, Outcome, Refusal};
 use crate::id::{ClusterUuid, DiskId, NodeId, RequestId, Stamp, VoterId};
 use crate::node::{Node, Voter};
-use crate::settings::Values;
 
 /// Version jump of the Smap at a new primary, AIStore's.
 const TAKEOVER_JUMP: u64 = 100;
@@ -203,12 +201,9 @@ impl Draft {
         }
     }
 
-    /// Makes room for a bucket with these properties.
-    fn grow(&mut self, name: &BucketName, props: &Values) -> Result<(), Refusal> {
-        // A bucket's own fields, and what frames each property.
-        let of = |values: &Values| values.iter().map(|(name, value)| name.len() + value.len() + 10).sum::<usize>();
-        let bytes = 256 + 2 * (name.namespace.len() + name.name.len()) + of(props);
-        if self.base.bytes() + self.grown + bytes > BYTES_MAX {
+    /// Makes room for so many bytes more.
+    fn grow(&mut self, bytes: usize) -> Result<(), Refusal> {
+        if bytes > 0 && self.base.bytes() + self.grown + bytes > BYTES_MAX {
             let text = format!("the metadata of all buckets takes {} MiB already; destroy some first", BYTES_MAX >> 20);
             return Err(Refusal::Full(text));
         }

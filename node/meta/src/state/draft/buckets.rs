@@ -26,6 +26,12 @@ fn lawful(name: &BucketName) -> Result<(), Refusal> {
     BucketName::new(&name.namespace, &name.name).map(drop).map_err(|e| Refusal::Invalid(e.to_string()))
 }
 
+/// Bytes of a bucket, at most: its own fields, its name in the entry and in the key, and what frames each property.
+fn footprint(name: &BucketName, props: &Values) -> usize {
+    let props: usize = props.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
+    256 + 2 * (name.namespace.len() + name.name.len()) + props
+}
+
 impl Draft {
     pub(super) fn create_bucket(&mut self, name: &BucketName, created_ns: i64, props: &Values) -> Result<(), Refusal> {
         lawful(name)?;
@@ -36,7 +42,7 @@ impl Draft {
             return Err(Refusal::Full(format!("there are {BUCKETS_MAX} buckets already; destroy some first")));
         }
         let props = self.checked_props(self.inherited(), props)?;
-        self.grow(name, &props)?;
+        self.grow(footprint(name, &props))?;
         let mut bucket = Bucket {
             name: name.clone(),
             bid: self.work.next_bid | 1 << 63,
@@ -71,7 +77,7 @@ impl Draft {
         let props = self.checked_props(base, set)?;
         bucket.take_props(props.clone());
         if bucket != *old {
-            self.grow(name, &props)?;
+            self.grow(footprint(name, &props).saturating_sub(footprint(name, &old.given_props())))?;
             self.work.buckets.insert(name.clone(), Arc::new(bucket));
             self.bump_bmd(name);
         }
@@ -87,6 +93,8 @@ impl Draft {
         if self.work.buckets.contains_key(to) {
             return Err(Refusal::BucketExists(to.clone()));
         }
+        let none = Values::new();
+        self.grow(footprint(to, &none).saturating_sub(footprint(from, &none)))?;
         if let Some(bucket) = self.work.buckets.remove(from) {
             let bucket = Bucket { name: to.clone(), ..(*bucket).clone() };
             self.work.buckets.insert(to.clone(), Arc::new(bucket));
