@@ -8,6 +8,7 @@ use ais_meta::{Address, Addresses, Basis, Change, Kind, NodeId, Outcome, Request
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
+use crate::unproven::Unproven;
 
 /// Commands that may wait for the core; beyond it, callers are told that the node is busy.
 pub const COMMANDS_MAX: usize = 4096;
@@ -88,6 +89,7 @@ pub struct Handle {
     halt: watch::Receiver<Option<Halt>>,
     identity: Arc<Identity>,
     primary_since_ms: Arc<AtomicU64>,
+    unproven: Arc<Unproven>,
 }
 
 /// The runner's ends of a [`Handle`].
@@ -97,6 +99,7 @@ pub(crate) struct Ends {
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) halt: watch::Sender<Option<Halt>>,
     pub(crate) primary_since_ms: Arc<AtomicU64>,
+    pub(crate) unproven: Arc<Unproven>,
 }
 
 impl Handle {
@@ -106,6 +109,7 @@ impl Handle {
         let (stop_in, stop) = watch::channel(false);
         let (halt, halt_out) = watch::channel(None);
         let primary_since_ms = Arc::new(AtomicU64::new(0));
+        let unproven = Arc::new(Unproven::default());
         let handle = Self {
             commands: commands_in,
             view: view_out,
@@ -113,8 +117,9 @@ impl Handle {
             halt: halt_out,
             identity: Arc::new(identity),
             primary_since_ms: Arc::clone(&primary_since_ms),
+            unproven: Arc::clone(&unproven),
         };
-        (handle, Ends { commands, view, stop, halt, primary_since_ms })
+        (handle, Ends { commands, view, stop, halt, primary_since_ms, unproven })
     }
 
     /// The node as it looks from outside the core; changes are awaited on the receiver.
@@ -146,12 +151,16 @@ impl Handle {
     /// [`ais_meta::Refusal::Outdated`] where that has changed.
     pub async fn propose(&self, client_id: Option<String>, change: Change, basis: Option<Basis>) -> Proposed {
         let (done, end) = oneshot::channel();
-        let id = client_id.clone().unwrap_or_default();
-        if self.commands.try_send(Command::Propose { client_id, change, basis, done }).is_err() {
-            return Proposed::Busy;
+        let id = client_id.clone();
+        let end = match self.commands.try_send(Command::Propose { client_id, change, basis, done }) {
+            Err(_) => Proposed::Busy,
+            // Only a runner that ended at once drops the channel; it tells those it knows of before.
+            Ok(()) => end.await.unwrap_or_else(|_| Proposed::Unknown { id: id.clone().unwrap_or_default() }),
+        };
+        match id {
+            Some(id) => self.unproven.told(&id, end),
+            None => end,
         }
-        // Only a runner that ended at once drops the channel; it tells those it knows of before.
-        end.await.unwrap_or(Proposed::Unknown { id })
     }
 
     /// Hands the primary's role to a gateway.
@@ -230,5 +239,57 @@ pub(crate) fn proposed(request: &RequestId, reply: Reply) -> Proposed {
         Reply::Settled { outcome, stamp } => Proposed::Settled { outcome, stamp },
         Reply::Unavailable => Proposed::Unavailable,
         Reply::Unknown => Proposed::Unknown { id: request.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ais_meta::BucketName;
+
+    fn handle() -> (Handle, Ends) {
+        let at = Address { host: "127.0.0.1".into(), port: 1 };
+        let id = ais_meta::VoterId::new("g1".parse().unwrap(), ais_meta::DiskId(1));
+        let identity = Identity {
+            sender: Sender { id, run: 1, boot: ais_meta::BootId(1) },
+            kind: Kind::Gateway,
+            addresses: Addresses { public: at.clone(), control: at.clone(), peer: at },
+            version: "",
+            started_unix_ms: 0,
+            voters_max: 5,
+        };
+        let view = View {
+            role: ais_ha::RoleName::Follower,
+            reason: String::new(),
+            uuid: None,
+            genesis: ais_ha::Genesis::Unformed,
+            accepted: None,
+            promised: ais_ha::register::Term::new(0, 1),
+            primary: None,
+            epoch: 1,
+            ready: false,
+            stopping: false,
+            disk_ok: true,
+            members: Default::default(),
+            peers: Default::default(),
+            published: None,
+        };
+        Handle::new(identity, view)
+    }
+
+    #[tokio::test]
+    async fn an_id_whose_fate_is_unknown_stays_so_when_the_core_takes_no_more() {
+        let (handle, mut ends) = handle();
+        let change = || Change::DestroyBucket { name: "b".parse::<BucketName>().unwrap() };
+        let propose = |id: &str| handle.propose(Some(id.to_owned()), change(), None);
+        let unknown = || Proposed::Unknown { id: "x".to_owned() };
+        let core = async {
+            let Some(Command::Propose { done, .. }) = ends.commands.recv().await else { panic!("another command") };
+            done.send(unknown()).unwrap();
+        };
+        assert_eq!(tokio::join!(propose("x"), core).0, unknown());
+        drop(ends);
+        assert_eq!(propose("x").await, unknown());
+        assert_eq!(propose("y").await, Proposed::Busy);
     }
 }

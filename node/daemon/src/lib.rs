@@ -39,3 +39,4 @@ pub mod recover;
 pub mod runner;
 pub mod status;
 pub mod tls;
+mod unproven;

@@ -26,6 +26,7 @@ use crate::hooks::Hooks;
 use crate::keyring::Keyring;
 use crate::peers::{self, Greeting, Peers};
 use crate::tls::Tls;
+use crate::unproven::Unproven;
 
 /// Members that administrators may have named; the way in needs one.
 const INTRODUCED_MAX: usize = 16;
@@ -119,6 +120,7 @@ pub fn start(setup: Setup) -> io::Result<(Handle, JoinHandle<()>)> {
                 answers: Answers::default(),
                 view: ends.view,
                 primary_since_ms: ends.primary_since_ms,
+                unproven: ends.unproven,
                 leaderless_since: None,
                 lists: (BTreeMap::new(), news.book),
                 introduced: BTreeMap::new(),
@@ -182,6 +184,7 @@ struct Runner {
     answers: Answers,
     view: watch::Sender<Arc<View>>,
     primary_since_ms: Arc<AtomicU64>,
+    unproven: Arc<Unproven>,
     leaderless_since: Option<Instant>,
     /// Peers as the core and as the discovery file name them.
     lists: (BTreeMap<NodeId, Address>, BTreeMap<NodeId, Address>),
@@ -276,8 +279,13 @@ impl Runner {
             Action::Persist(persist) => self.writer.submit(persist),
             Action::Send { to, packet } => self.peers.send(&to, packet),
             Action::Reply { request, reply } => {
+                let mut end = proposed(&request, reply);
+                if let RequestId::Client(id) = &request {
+                    // Here, where also those are noted whose callers went away.
+                    end = self.unproven.told(id, end);
+                }
                 for done in self.waiting.mutations.remove(&request).unwrap_or_default() {
-                    self.answers.hold(done, proposed(&request, reply.clone()));
+                    self.answers.hold(done, end.clone());
                 }
             }
             Action::Transferred { nonce, result } => {

@@ -111,7 +111,11 @@ async fn answer(
         // The core has ended, this process is about to: the client must not notice.
         Proposed::Busy | Proposed::Unavailable if app.handle.ended() => reverse::relay(app, call).await,
         Proposed::Unavailable => {
-            let text = "nobody leads; the change was not proposed and will not take effect";
+            // Of another call under the client's id, through another gateway, nothing is known here.
+            let text = match client_id(&call.headers)? {
+                None => "nobody leads; the change was not proposed and will not take effect",
+                Some(_) => "nobody leads; this call did not propose the change (an earlier one under its id may have)",
+            };
             Err(ApiError::unavailable(text).with("reason", json!(app.view().reason)))
         }
         Proposed::Unknown { id } => {
