@@ -84,6 +84,8 @@ pub(super) struct Lead {
     pub(super) seats: BTreeMap<VoterId, Millis>,
     pub(super) transfer: Option<Transfer>,
     pub(super) farewells: Farewells,
+    /// The transaction that members are told of, by the State that began it, and since when.
+    pub(super) telling: Option<(Stamp, Millis)>,
     /// Committed at the last heartbeat: who has that is caught up.
     pub(super) mark: Stamp,
 }
@@ -166,6 +168,7 @@ impl Node {
             seats: BTreeMap::new(),
             transfer: None,
             farewells: Farewells::default(),
+            telling: None,
             mark: Stamp::default(),
         };
         self.role = Role::Leading(Box::new(lead));

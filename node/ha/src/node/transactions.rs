@@ -15,6 +15,9 @@ use crate::quorum;
 /// How long a node that left the Smap is still sent the State that says so.
 const FAREWELL_MS: u64 = 5000;
 
+/// How long a transaction waits for members that are heard and do not publish it.
+const KNOWN_MS_MAX: u64 = 30_000;
+
 /// How long a cluster without a primary that is being stopped waits for its end.
 const WINDING_DOWN_MS: u64 = 60_000;
 
@@ -54,7 +57,15 @@ impl Node {
             return;
         }
         // One that this very draft begins is nobody's yet.
-        if draft.state().transaction() != Some(&txn) || !self.is_known_to_all(&txn, lead) {
+        if draft.state().transaction() != Some(&txn) {
+            return;
+        }
+        let told = lead.telling.filter(|(began, _)| *began == txn.began).unwrap_or((txn.began, self.now));
+        let waits = self.now < told.1 + KNOWN_MS_MAX && !self.is_known_to_all(&txn, lead);
+        if let Some(lead) = self.lead() {
+            lead.telling = Some(told);
+        }
+        if waits {
             return;
         }
         if self.holds_needed_seats(&txn, draft.state()) {
