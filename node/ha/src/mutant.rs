@@ -40,11 +40,15 @@ pub enum Mutant {
     AnyBoundFounds,
     /// A redial that timed out counts as dead evidence.
     TimeoutIsEvidence,
+    /// A lease lasts as long as each node's own timers say, whatever the primary's States do.
+    LeaseByOwnTimers,
+    /// A recovery is told before it is on the disk.
+    RecoveryTold,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::VotesNotPersisted,
         Self::AcceptKeepsPromise,
         Self::MajorityOfResponders,
@@ -62,6 +66,8 @@ impl Mutant {
         Self::EpochReused,
         Self::AnyBoundFounds,
         Self::TimeoutIsEvidence,
+        Self::LeaseByOwnTimers,
+        Self::RecoveryTold,
     ];
 
     /// Whether the switch is on.

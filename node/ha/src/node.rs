@@ -226,7 +226,7 @@ impl Node {
         if let Some(holder) = register.voted_for().filter(|v| **v != me.id) {
             // Heartbeats are forgotten over a restart: wait one lease, as if one had come just now (rule 8).
             let theirs = hard.accepted.as_ref().filter(|s| s.primary() == holder).map(|s| s.head());
-            let lease_ms = theirs.map_or(0, |head| head.lease_ms).max(config.timers.lease_ms);
+            let lease_ms = config.timers.lease_under(theirs);
             let run = theirs.map(|head| head.run);
             lease = Lease { holder: Some(holder.clone()), run, until: now.saturating_add(lease_ms), ..lease };
         }

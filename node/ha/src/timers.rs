@@ -1,9 +1,10 @@
 //! Timers under the cluster's configuration (`ha.*_ms`).
 
 use ais_meta::settings::timers::problems;
-use ais_meta::state::Config as ClusterConfig;
+use ais_meta::state::{Config as ClusterConfig, Head};
 
 use crate::io::Timers;
+use crate::mutant::Mutant;
 
 impl Timers {
     fn fields(&mut self) -> [(&'static str, &mut u64); 11] {
@@ -41,6 +42,12 @@ impl Timers {
     pub fn under(&self, config: &ClusterConfig) -> Self {
         let mut mixed = self.clone().overridden(config);
         if mixed.fit_together() { mixed } else { Self::default().overridden(config) }
+    }
+
+    /// How long a lease this node gives a primary: no shorter than that one counts it, by its State's head.
+    pub(crate) fn lease_under(&self, primary: Option<&Head>) -> u64 {
+        let theirs = primary.filter(|_| !Mutant::LeaseByOwnTimers.on()).map_or(0, |head| head.lease_ms);
+        theirs.max(self.lease_ms)
     }
 }
 

@@ -14,7 +14,14 @@ use models::{Found, founding, register, search};
 const SECONDS: u64 = 120;
 
 /// About time, which the models do not have. The first needs the simulator; the others break a story.
-const TIMED: [Mutant; 3] = [Mutant::LeaseFromReply, Mutant::ResumesAfterResign, Mutant::TimeoutIsEvidence];
+const TIMED: [Mutant; 5] = [
+    Mutant::LeaseFromReply,
+    Mutant::ResumesAfterResign,
+    Mutant::TimeoutIsEvidence,
+    Mutant::LeaseByOwnTimers,
+    Mutant::RecoveryTold,
+];
+
 /// The smallest search in which the defect does harm. Unless said otherwise only the chain of committed States and the
 /// stamps are judged: the defect must not be found merely because it is one.
 fn hunt(mutant: Mutant) -> Found {
@@ -52,7 +59,11 @@ fn hunt(mutant: Mutant) -> Found {
         Mutant::AnyBoundFounds => {
             return search(founding::Bounds { nodes: 3, crashes: 1, wipes: 0, rivals: false, relists: false }, SECONDS);
         }
-        Mutant::LeaseFromReply | Mutant::ResumesAfterResign | Mutant::TimeoutIsEvidence => {
+        Mutant::LeaseFromReply
+        | Mutant::ResumesAfterResign
+        | Mutant::TimeoutIsEvidence
+        | Mutant::LeaseByOwnTimers
+        | Mutant::RecoveryTold => {
             unreachable!("about time")
         }
     };

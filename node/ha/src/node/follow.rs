@@ -195,8 +195,8 @@ impl Node {
         if self.register.promised() == self.term(epoch) && self.register.voted_for() == Some(&from.id) {
             // Never shorter than the primary counts it, whose process may have other timers. It counts nothing of this
             // node before this node has a State of its epoch.
-            let theirs = self.accepted.as_ref().filter(|s| *s.primary() == from.id).map_or(0, |s| s.head().lease_ms);
-            let lease_ms = theirs.max(self.config.timers.lease_ms);
+            let theirs = self.accepted.as_ref().filter(|s| *s.primary() == from.id);
+            let lease_ms = self.config.timers.lease_under(theirs.map(|s| s.head()));
             self.lease.extend(from, epoch, self.now.saturating_add(lease_ms));
         }
     }

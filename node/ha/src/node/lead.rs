@@ -262,7 +262,7 @@ impl Node {
         let Some(lead) = self.lead().filter(|l| l.epoch == epoch) else {
             return;
         };
-        if stamp.epoch == epoch {
+        if stamp.epoch == epoch || Mutant::LeaseByOwnTimers.on() {
             lead.rounds.answer(&from.id, round, now);
         }
         lead.hear(&from.id, now);
@@ -336,7 +336,7 @@ impl Node {
             return;
         };
         // Only who has a State of this epoch on disk knows how long a lease this primary counts.
-        if holds && accepted.epoch == epoch {
+        if holds && (accepted.epoch == epoch || Mutant::LeaseByOwnTimers.on()) {
             lead.rounds.answer(&from.id, round, now);
         }
         lead.hear(&from.id, now);

@@ -11,6 +11,7 @@ use ais_meta::{Change, DiskId, Stamp, State, Voter};
 
 use super::{Leader, Node, Role};
 use crate::io::{Action, Message, Packet, RecoverRefused, Sender};
+use crate::mutant::Mutant;
 use crate::pacemaker::Lease;
 use crate::quorum;
 use crate::register::{INCARNATION_SLOTS, Term, next_incarnation};
@@ -75,7 +76,7 @@ impl Node {
 
     /// A recovery of this node's own that its disk does not hold yet.
     pub(super) fn is_recovery_secret(&self) -> bool {
-        self.recovery.is_some() && self.durable.promised.incarnation < self.incarnation
+        !Mutant::RecoveryTold.on() && self.recovery.is_some() && self.durable.promised.incarnation < self.incarnation
     }
 
     /// Whatever this process was in the lower incarnation is over: leads, leases and waits.
