@@ -131,6 +131,21 @@ fn a_torn_tail_is_cut_off_before_the_next_append() {
     assert_eq!(opened(&dir.state()).hard.accepted, Some(four.state));
 }
 
+/// After a failed sync the system takes the pages for clean: a process that only syncs what it read would answer with
+/// what the disk never got.
+#[test]
+fn what_a_start_reads_is_written_again_before_it_counts() {
+    let dir = Dir::new();
+    filled(&dir.state());
+    let state = path(&dir.state(), FileKind::State);
+    let before = fs::read(&state).unwrap();
+    let long_ago = std::time::UNIX_EPOCH + Duration::from_secs(1);
+    fs::File::options().write(true).open(&state).unwrap().set_modified(long_ago).unwrap();
+    drop(opened(&dir.state()));
+    assert_ne!(fs::metadata(&state).unwrap().modified().unwrap(), long_ago, "it was only synced");
+    assert_eq!(fs::read(&state).unwrap(), before);
+}
+
 #[test]
 fn a_vote_cut_short_leaves_the_one_before() {
     let dir = Dir::new();

@@ -299,7 +299,8 @@ pub fn open(directory: &Path, wanted: &Wanted<'_>) -> Result<Opened, DiskError> 
     hard.remembered = remembered.filter(|r| join.as_ref() == Some(&r.uuid));
     let run = found.vote.record.run + 1;
     let mut vote = VoteFile::open(directory, found.vote).map_err(writing())?;
-    let state = StateFile::open(directory, found.state).map_err(writing())?;
+    let read = files.state.filter(|_| !fresh && set_aside.is_none()).unwrap_or_default();
+    let state = StateFile::open(directory, &read, found.state).map_err(writing())?;
     let record = Record { run, ..vote.durable().clone() };
     vote.write(&record).map_err(writing())?;
     let store =

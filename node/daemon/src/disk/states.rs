@@ -62,17 +62,21 @@ impl StateFile {
         })
     }
 
-    /// Opens the file whose bytes were read by [`parse`], and cuts off what a crash left.
+    /// Opens the file, cuts off what a crash left, and makes durable what was `read` of it and given to [`parse`];
+    /// nothing, if this process wrote it.
     ///
     /// # Errors
     /// IO.
-    pub fn open(directory: &Path, parsed: Parsed) -> io::Result<Self> {
+    pub fn open(directory: &Path, read: &[u8], parsed: Parsed) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(directory.join(FileKind::State.name()))?;
         if parsed.torn_bytes > 0 {
             file.set_len(parsed.length)?;
         }
-        // The process before may have ended between a write and its sync; what we read must be durable before we
-        // answer with it.
+        // What we read must be durable before we answer with it. The process before may have ended between a write and
+        // its sync; or the sync failed, and the system dropped the error with the page: it takes for clean what the disk
+        // never got, and no sync of ours would say so. All of it is written again, in place, which needs no room.
+        let length = usize::try_from(parsed.length).map_err(io::Error::other)?;
+        file.write_all_at(read.get(..length).unwrap_or_default(), 0)?;
         file.sync_all()?;
         let recent = parsed.accepted.iter().chain(&parsed.committed).map(|s| (s.stamp(), Arc::clone(s))).collect();
         Ok(Self {
