@@ -4,6 +4,7 @@
 //! given time to reach all members: `old, new`, then `new, old`, then `new`. Connections move to the first key as it
 //! changes and end when theirs is not accepted any more.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +114,9 @@ impl Keyring {
     /// Follows the file for as long as the runtime lives. What does not read changes nothing.
     pub fn follow(&self, runtime: &runtime::Handle) {
         let Some(path) = self.file.clone() else { return };
+        if let Some(why) = exposed(&path) {
+            tracing::warn!(path = %path.display(), "the secrets {why}");
+        }
         let keyring = self.clone();
         runtime.spawn(async move {
             let mut problem = None;
@@ -137,6 +141,20 @@ impl Keyring {
                 }
             }
         });
+    }
+}
+
+/// Why others than the owner and its group may know the secrets, or replace them. Not refused: a volume of Kubernetes
+/// shows a Secret with mode 0644 unless told otherwise, and only to the containers that mount it.
+fn exposed(path: &Path) -> Option<&'static str> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    let mounted = path.parent().is_some_and(|directory| directory.join("..data").exists());
+    match mode {
+        _ if mode & 0o022 != 0 => Some("can be replaced by others than the owner of their file: give it mode 0600"),
+        _ if mode & 0o004 != 0 && !mounted => {
+            Some("can be read by everybody on this machine: give their file mode 0600")
+        }
+        _ => None,
     }
 }
 
@@ -185,5 +203,23 @@ mod tests {
         assert!(ring.is_first(&Psk::from_secret(new.as_bytes())) && ring.psks().len() == 2);
         assert!(!format!("{keyring:?}").contains(new));
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_or_write_is_told_of_and_a_mounted_secret_is_not() {
+        let directory = std::env::temp_dir().join(format!("ais-exposed-{:016x}", getrandom::u64().unwrap()));
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join("secret");
+        std::fs::write(&path, "a-secret-of-a-cluster").unwrap();
+        let mut told = |mode| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            exposed(&path).is_some()
+        };
+        assert_eq!([0o600, 0o440, 0o640].map(&mut told), [false; 3]);
+        assert_eq!([0o644, 0o604, 0o660, 0o666].map(&mut told), [true; 4]);
+        std::fs::create_dir(directory.join("..data")).unwrap();
+        assert_eq!([0o644, 0o440].map(&mut told), [false; 2], "as Kubernetes mounts it");
+        assert!(told(0o666));
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

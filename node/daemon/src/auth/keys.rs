@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use jsonwebtoken::DecodingKey;
+use subtle::ConstantTimeEq;
 
 use super::token::Key;
 use crate::config::{Config, Hidden, key_file};
@@ -119,7 +120,8 @@ fn public_key(text: &str) -> Result<Key, String> {
 pub(super) fn is_digest_of(key: &Key, theirs: &str) -> Option<bool> {
     let Key::Secret(key) = key else { return None };
     let own = super::hex_sha256(key.try_get_as_bytes().ok()?);
-    Some(own == theirs.to_ascii_lowercase())
+    // Anybody may ask: how long it takes must not say how much of a guess is right.
+    Some(own.as_bytes().ct_eq(theirs.to_ascii_lowercase().as_bytes()).into())
 }
 
 /// Whether `theirs` is the same public key, in whatever form.
