@@ -407,7 +407,8 @@ pub async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Re
     ctx.metrics.cluster(&key.0, &key.1, plan.primary.preferred, status.smap.version);
     ctx.metrics.conditions(&key.0, &key.1, &status.conditions);
     ctx.metrics.stopped(&key.0, &key.1, plan.stop.asked);
-    plan.primary.finished.iter().for_each(|t| count(&ctx.metrics, t));
+    ctx.metrics.formed(&key.0, &key.1, status.formed);
+    plan.primary.finished.iter().for_each(|t| count(&ctx.metrics, key, t));
     if !observed.cluster.spec.paused {
         ctx.leads()?;
         // Nobody is taken out of the cluster for a change that cannot be carried out.
@@ -417,12 +418,12 @@ pub async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Re
     failed.map_or(Ok(Action::requeue(again(plan.requeue, goes_on, wrote))), |error| Err(error.into()))
 }
 
-fn count(metrics: &Metrics, transition: &Transition) {
+fn count(metrics: &Metrics, key: &ClusterKey, transition: &Transition) {
     let seconds = match (&transition.started_at, &transition.finished_at) {
         (Some(from), Some(to)) => Some(to.0.duration_since(from.0).as_secs_f64()),
         _ => None,
     };
-    metrics.transition(&transition.reason, &transition.result, seconds);
+    metrics.transition(&key.0, &key.1, &transition.reason, &transition.result, seconds);
 }
 
 async fn tell(ctx: &Context, observed: &Observed, notes: &[Note]) {
@@ -449,7 +450,8 @@ async fn refuse(ctx: &Context, writer: &Writer, observed: &Observed, why: &Inval
     ctx.metrics.cluster(&key.0, &key.1, refused.preferred, refused.status.smap.version);
     ctx.metrics.conditions(&key.0, &key.1, &refused.status.conditions);
     ctx.metrics.stopped(&key.0, &key.1, refused.stopped);
-    refused.finished.iter().for_each(|t| count(&ctx.metrics, t));
+    ctx.metrics.formed(&key.0, &key.1, refused.status.formed);
+    refused.finished.iter().for_each(|t| count(&ctx.metrics, &key, t));
     marked?;
     Ok(Action::requeue(again(refused.requeue, goes_on, false)))
 }

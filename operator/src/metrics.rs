@@ -1,7 +1,7 @@
 //! What the operator counts (`/metrics`).
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -24,8 +24,10 @@ struct ConditionLabels {
     condition: String,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
 struct TransitionLabels {
+    namespace: String,
+    cluster: String,
     reason: String,
     result: String,
 }
@@ -45,14 +47,30 @@ struct StepLabel {
     step: String,
 }
 
+/// Ends of moves that the alert rules ask for. They begin at 0 with their cluster: of a series that begins with its first
+/// event PromQL's `increase` does not see that event.
+const FROM_ZERO: [(&str, &str); 5] = [
+    ("Failover", "Succeeded"),
+    ("Failback", "Failed"),
+    ("Rollout", "Failed"),
+    ("ScaleDown", "Failed"),
+    ("Drain", "Failed"),
+];
+
+/// What is told of clusters: a family cannot be asked.
+#[derive(Debug, Default)]
+struct Told {
+    conditions: BTreeSet<ConditionLabels>,
+    transitions: BTreeSet<TransitionLabels>,
+}
+
 #[derive(Debug)]
 struct Inner {
     transitions: Family<TransitionLabels, Counter>,
     transition_seconds: Histogram,
     preferred: Family<ClusterLabels, Gauge>,
     conditions: Family<ConditionLabels, Gauge>,
-    /// Which conditions of which cluster are told of: a family cannot be asked.
-    told: Mutex<BTreeSet<ConditionLabels>>,
+    told: Mutex<Told>,
     smap_version: Family<ClusterLabels, Gauge>,
     reconciles: Family<ResultLabel, Counter>,
     reconcile_errors: Family<StepLabel, Counter>,
@@ -60,6 +78,7 @@ struct Inner {
     writes: Family<KindLabel, Counter>,
     unreadable: Family<ClusterLabels, Gauge>,
     stopped: Family<ClusterLabels, Gauge>,
+    formed: Family<ClusterLabels, Gauge>,
     is_leader: Gauge,
 }
 
@@ -85,6 +104,7 @@ impl Metrics {
             writes: Family::default(),
             unreadable: Family::default(),
             stopped: Family::default(),
+            formed: Family::default(),
             is_leader: Gauge::default(),
         };
         let help = "Changes of a primary, and requests that ended without one";
@@ -92,7 +112,7 @@ impl Metrics {
         let help = "Time from the start of a planned move to its proof";
         registry.register("aisop_primary_transition_seconds", help, inner.transition_seconds.clone());
         registry.register("aisop_primary_preferred", "The preferred gateway leads", inner.preferred.clone());
-        let help = "Conditions of a cluster: 1 for True, 0 for False and Unknown";
+        let help = "Conditions of a cluster: 1 for True, 0 for False, -1 for Unknown";
         registry.register("aisop_condition", help, inner.conditions.clone());
         registry.register("aisop_smap_version", "Version of the cluster map", inner.smap_version.clone());
         let help = "Passes over a cluster; again: somebody else changed it meanwhile, which is no error";
@@ -109,6 +129,7 @@ impl Metrics {
         registry.register("aisop_unreadable", help, inner.unreadable.clone());
         let help = "A cluster is to be stopped or deleted: that nobody is served is what was asked for";
         registry.register("aisop_stopped", help, inner.stopped.clone());
+        registry.register("aisop_formed", "The cluster was founded, once and for ever", inner.formed.clone());
         registry.register("aisop_is_leader", "This instance holds the lease", inner.is_leader.clone());
         Self(Arc::new(inner))
     }
@@ -130,12 +151,27 @@ impl Metrics {
     }
 
     /// One change of a primary; `seconds` for a planned one.
-    pub fn transition(&self, reason: &str, result: &str, seconds: Option<f64>) {
-        let labels = TransitionLabels { reason: reason.to_owned(), result: result.to_owned() };
-        self.0.transitions.get_or_create(&labels).inc();
+    pub fn transition(&self, namespace: &str, cluster: &str, reason: &str, result: &str, seconds: Option<f64>) {
+        self.ends(namespace, cluster, reason, result).inc();
         if let Some(seconds) = seconds {
             self.0.transition_seconds.observe(seconds);
         }
+    }
+
+    fn ends(&self, namespace: &str, cluster: &str, reason: &str, result: &str) -> Counter {
+        let labels = TransitionLabels {
+            namespace: namespace.to_owned(),
+            cluster: cluster.to_owned(),
+            reason: reason.to_owned(),
+            result: result.to_owned(),
+        };
+        let counter = self.0.transitions.get_or_create_owned(&labels);
+        self.told().transitions.insert(labels);
+        counter
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.0.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// State of a cluster.
@@ -145,19 +181,34 @@ impl Metrics {
         if let Some(version) = smap_version {
             self.0.smap_version.get_or_create(&labels).set(version);
         }
+        for (reason, result) in FROM_ZERO {
+            self.ends(namespace, cluster, reason, result);
+        }
+    }
+
+    /// The cluster was founded, or not yet.
+    pub fn formed(&self, namespace: &str, cluster: &str, formed: bool) {
+        let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
+        self.0.formed.get_or_create(&labels).set(i64::from(formed));
     }
 
     /// Conditions of a cluster.
     pub fn conditions(&self, namespace: &str, cluster: &str, conditions: &[Condition]) {
-        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told();
         for condition in conditions {
+            let value = match condition.status.as_str() {
+                "True" => 1,
+                "False" => 0,
+                // Not known is not False: nobody is woken for it.
+                _ => -1,
+            };
             let labels = ConditionLabels {
                 namespace: namespace.to_owned(),
                 cluster: cluster.to_owned(),
                 condition: condition.type_.clone(),
             };
-            self.0.conditions.get_or_create(&labels).set(i64::from(condition.status == "True"));
-            told.insert(labels);
+            self.0.conditions.get_or_create(&labels).set(value);
+            told.conditions.insert(labels);
         }
     }
 
@@ -179,16 +230,26 @@ impl Metrics {
 
     /// A cluster is gone.
     pub fn forget(&self, namespace: &str, cluster: &str) {
-        self.0.told.lock().unwrap_or_else(PoisonError::into_inner).retain(|labels| {
+        let mut told = self.told();
+        told.conditions.retain(|labels| {
             let gone = labels.namespace == namespace && labels.cluster == cluster;
             if gone {
                 self.0.conditions.remove(labels);
             }
             !gone
         });
+        told.transitions.retain(|labels| {
+            let gone = labels.namespace == namespace && labels.cluster == cluster;
+            if gone {
+                self.0.transitions.remove(labels);
+            }
+            !gone
+        });
+        drop(told);
         let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
         self.0.preferred.remove(&labels);
         self.0.stopped.remove(&labels);
+        self.0.formed.remove(&labels);
         self.0.smap_version.remove(&labels);
     }
 

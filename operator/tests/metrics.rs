@@ -35,11 +35,12 @@ fn the_manual_lists_every_metric() {
     metrics.write("ConfigMap");
     metrics.reconciled("ok", 0.1);
     metrics.failed("apply");
-    metrics.transition("Failback", "Succeeded", Some(0.1));
+    metrics.transition("ns", "demo", "Failback", "Succeeded", Some(0.1));
     metrics.cluster("ns", "demo", true, Some(1));
     metrics.conditions("ns", "demo", &[condition("Ready", "True")]);
     metrics.unreadable("ns", "other", true);
     metrics.stopped("ns", "demo", false);
+    metrics.formed("ns", "demo", true);
     metrics.leader(true);
     let text = text(&registry);
     let registered = include_str!("../src/metrics.rs").matches("registry.register(").count();
@@ -63,22 +64,58 @@ fn the_manual_lists_every_metric() {
     assert!(manual == wanted || std::env::var_os("UPDATE_EXPECT").is_some(), "docs/metrics.md is stale:\n{table}");
 }
 
+fn samples(registry: &Registry, metric: &str) -> Vec<String> {
+    let (text, begin) = (text(registry), format!("{metric}{{"));
+    let mut all: Vec<_> = text.lines().filter(|line| line.starts_with(&begin)).map(str::to_owned).collect();
+    all.sort();
+    all
+}
+
 #[test]
 fn conditions_go_with_their_cluster() {
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
     metrics.conditions("ns", "one", &[condition("Ready", "True"), condition("Degraded", "Unknown")]);
     metrics.conditions("ns", "two", &[condition("Ready", "False")]);
-    let samples = |registry: &Registry| -> Vec<String> {
-        let text = text(registry);
-        let mut all: Vec<_> = text.lines().filter(|l| l.starts_with("aisop_condition{")).map(str::to_owned).collect();
-        all.sort();
-        all
-    };
-    let of = |cluster: &str, kind: &str, value: u8| {
+    let of = |cluster: &str, kind: &str, value: i8| {
         format!("aisop_condition{{namespace=\"ns\",cluster=\"{cluster}\",condition=\"{kind}\"}} {value}")
     };
-    assert_eq!(samples(&registry), [of("one", "Degraded", 0), of("one", "Ready", 1), of("two", "Ready", 0)]);
+    assert_eq!(
+        samples(&registry, "aisop_condition"),
+        [of("one", "Degraded", -1), of("one", "Ready", 1), of("two", "Ready", 0)]
+    );
     metrics.forget("ns", "one");
-    assert_eq!(samples(&registry), [of("two", "Ready", 0)]);
+    assert_eq!(samples(&registry, "aisop_condition"), [of("two", "Ready", 0)]);
+}
+
+/// One lost Kubernetes node under four primaries is one failover of each, not four of one.
+#[test]
+fn moves_are_counted_by_cluster_and_go_with_it() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    metrics.cluster("ns", "one", true, Some(1));
+    metrics.cluster("ns", "two", true, Some(1));
+    let begun = samples(&registry, "aisop_primary_transitions_total");
+    assert!(begun.len() == 10 && begun.iter().all(|line| line.ends_with("} 0")), "{begun:?}");
+    metrics.transition("ns", "one", "Failover", "Succeeded", None);
+    metrics.transition("ns", "one", "Failback", "Expired", None);
+    let of = |cluster: &str, value: u8| {
+        let labels = format!("namespace=\"ns\",cluster=\"{cluster}\",reason=\"Failover\",result=\"Succeeded\"");
+        format!("aisop_primary_transitions_total{{{labels}}} {value}")
+    };
+    let counted = samples(&registry, "aisop_primary_transitions_total");
+    assert!(counted.contains(&of("one", 1)) && counted.contains(&of("two", 0)), "{counted:?}");
+    metrics.forget("ns", "one");
+    let left = samples(&registry, "aisop_primary_transitions_total");
+    assert!(left.len() == 5 && left.contains(&of("two", 0)), "{left:?}");
+}
+
+#[test]
+fn whether_it_was_founded_goes_with_its_cluster() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    metrics.formed("ns", "one", false);
+    assert_eq!(samples(&registry, "aisop_formed"), ["aisop_formed{namespace=\"ns\",cluster=\"one\"} 0"]);
+    metrics.forget("ns", "one");
+    assert!(samples(&registry, "aisop_formed").is_empty());
 }

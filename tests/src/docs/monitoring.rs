@@ -142,6 +142,33 @@ mod tests {
         assert!(metrics("a{b").is_err());
     }
 
+    fn yaml(file: &str) -> Value {
+        serde_saphyr::from_str(&fs::read_to_string(chart().join(file)).unwrap()).unwrap()
+    }
+
+    /// An alert that no test lets fire may as well not be there; one that fires at rest is switched off.
+    #[test]
+    fn every_rule_is_seen_to_fire_and_to_rest() {
+        let (rules, cases) = (yaml("files/rules.yaml"), yaml("ci/rules-test.yaml"));
+        let groups = rules["groups"].as_array().unwrap().iter();
+        let alerts: BTreeSet<&str> =
+            groups.flat_map(|g| g["rules"].as_array().unwrap()).map(|rule| rule["alert"].as_str().unwrap()).collect();
+        let (mut fire, mut rest) = (BTreeSet::new(), BTreeSet::new());
+        for case in cases["tests"].as_array().unwrap() {
+            for asked in case["alert_rule_test"].as_array().unwrap() {
+                let name = asked["alertname"].as_str().unwrap();
+                assert!(alerts.contains(name), "no alert {name}");
+                if !asked["exp_alerts"].as_array().unwrap().is_empty() {
+                    fire.insert(name);
+                } else if case["name"] == "a cluster at rest" {
+                    rest.insert(name);
+                }
+            }
+        }
+        assert_eq!(fire, alerts, "left: seen to fire; right: all of them");
+        assert_eq!(rest, alerts, "left: seen to rest; right: all of them");
+    }
+
     /// What Prometheus itself makes of the rules, and when they fire.
     #[test]
     fn promtool_accepts_the_rules_and_they_fire() {
