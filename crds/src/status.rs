@@ -13,12 +13,12 @@ pub struct AISClusterStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready, Available, Progressing, HighlyAvailable, Degraded, PrimaryPreferred,
-    /// MembershipConverged, ConfigValid, RolloutPending, ScaleDownBlocked, StorageResized, Paused.
+    /// MembershipConverged, ConfigValid, CertificatesValid, RolloutPending, ScaleDownBlocked, StorageResized, Paused.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
-    /// One word for people: Creating, Running, SwitchingPrimary, Updating, Scaling, Stopping, Stopped, Degraded, Paused,
-    /// Deleting.
+    /// One word for people: Creating, Running, SwitchingPrimary, Updating, Scaling, Stopping, Stopped, Starting, Paused,
+    /// Deleting, and Degraded for whatever is not available or needs a person; conditions tell these two apart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// UUID of the cluster.
@@ -36,7 +36,7 @@ pub struct AISClusterStatus {
     pub endpoint: Option<String>,
     /// The primary gateway.
     pub primary: PrimaryStatus,
-    /// What takes several steps and is under way: the removal of a node, or the end of all pods.
+    /// What takes several steps and is under way: the removal of a node, the end of all pods, or their return.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<OperationStatus>,
     /// The cluster map.
@@ -123,7 +123,7 @@ pub struct PrimaryStatus {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OperationStatus {
-    /// ScaleDown or Stop.
+    /// ScaleDown, Stop, or Start (the pods of a stopped cluster come back).
     pub kind: String,
     /// The pod whose node is removed; empty if it is about all.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -226,6 +226,8 @@ fn phase(observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> &'stati
         if plan.stop.over { "Stopped" } else { "Stopping" }
     } else if !plan.founding.formed {
         "Creating"
+    } else if plan.stop.starting && !is("Degraded", "True") {
+        "Starting"
     } else if is("Degraded", "True") || !is("Available", "True") {
         "Degraded"
     } else if plan.primary.memory.target.is_some() {

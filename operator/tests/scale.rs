@@ -243,6 +243,7 @@ fn a_stop_is_announced_before_the_first_pod_goes() {
     let pass = world.step();
     assert_eq!(replicas(&world), [(3, 3), (2, 2)]);
     assert_eq!(pass.condition("Degraded").0, "False", "nobody was missed while it was stopped");
+    assert_eq!(pass.status.phase.as_deref(), Some("Starting"), "nobody is needed for it");
     world.start_pods();
     world.pod(G1).ready = false;
     assert_eq!(world.after(20).step().condition("Degraded").0, "False");
