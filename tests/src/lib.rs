@@ -4,6 +4,8 @@
 //! a docker daemon, and [`xtask`] is the command line a newcomer starts with. The crate stays light on purpose: it
 //! is the first thing `cargo xtask` compiles.
 
+#[cfg(test)]
+mod chart;
 pub mod client;
 pub mod cmd;
 #[cfg(test)]

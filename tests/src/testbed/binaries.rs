@@ -81,6 +81,11 @@ impl Binaries {
         })
     }
 
+    /// Helm alone, for what needs no Kubernetes.
+    pub fn helm_alone(progress: &Progress) -> Result<PathBuf> {
+        Ok(HELM.ensure(&cache_dir()?, progress)?.join("helm"))
+    }
+
     /// A program of Kubernetes by its name, such as `kubelet`.
     pub fn kubernetes(&self, program: &str) -> PathBuf {
         self.kubernetes.join(program)

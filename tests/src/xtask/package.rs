@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -52,10 +53,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// The user's own `helm`, or the one that is built for the test Kubernetes.
-fn helm(progress: &Progress) -> Result<PathBuf> {
+pub(crate) fn helm(progress: &Progress) -> Result<PathBuf> {
     match packages::find("helm") {
         Some(found) => Ok(found),
-        None => Ok(Binaries::ensure(progress)?.helm()),
+        None => Binaries::helm_alone(progress),
     }
 }
 
@@ -73,18 +74,26 @@ pub fn write(helm: &Path, out: &Path) -> Result<Vec<PathBuf>> {
 
 /// What `kubectl apply --server-side -f` takes: namespace, definition, operator with the default values.
 fn plain(helm: &Path, archive: &Path) -> Result<String> {
-    let home = std::env::temp_dir().join(format!("aiscluster-helm-{}", std::process::id()));
-    let mut cmd = Cmd::new(helm).args(["template", RELEASE]).arg(archive).args(["--namespace", OPERATOR_NAMESPACE]);
-    for (name, dir) in [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")] {
-        cmd = cmd.env(name, home.join(dir));
-    }
-    let rendered = cmd.arg("--skip-tests").run();
-    drop(fs::remove_dir_all(&home));
+    let rendered = template(helm, archive, &["--skip-tests"])?;
     let namespace = format!(
         "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {OPERATOR_NAMESPACE}\n  labels:\n    \
          pod-security.kubernetes.io/enforce: restricted\n"
     );
-    Ok(format!("{namespace}{}", rendered?))
+    Ok(format!("{namespace}{rendered}"))
+}
+
+/// `helm template`, without any trace in the user's home.
+pub(crate) fn template(helm: &Path, chart: &Path, more: &[&str]) -> Result<String> {
+    static RUN: AtomicU32 = AtomicU32::new(0);
+    let run = RUN.fetch_add(1, Ordering::Relaxed);
+    let home = std::env::temp_dir().join(format!("aiscluster-helm-{}-{run}", std::process::id()));
+    let mut cmd = Cmd::new(helm).args(["template", RELEASE]).arg(chart).args(["--namespace", OPERATOR_NAMESPACE]);
+    for (name, dir) in [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")] {
+        cmd = cmd.env(name, home.join(dir));
+    }
+    let rendered = cmd.args(more).run();
+    drop(fs::remove_dir_all(&home));
+    rendered
 }
 
 /// The chart's own version.
