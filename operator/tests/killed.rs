@@ -10,7 +10,7 @@ mod common;
 mod model;
 
 use ais_crds::ClusterState;
-use ais_operator::facts::{ClaimFact, ClaimKind};
+use ais_operator::facts::{ClaimFact, ClaimKind, Step};
 use ais_operator::names::{ANNOTATION_REFOUND, Role};
 use model::{Deaths, Model, Pods};
 use serde_json::json;
@@ -157,6 +157,24 @@ fn claim(name: &str, ordinal: i32) -> ClaimFact {
         requested: "1Gi".to_owned(),
         capacity: Some("1Gi".to_owned()),
     }
+}
+
+/// The member secret is replaced: at every step everybody accepts what everybody signs with, and no pod is restarted.
+#[test]
+fn while_the_member_secret_is_rotated() {
+    let rotate: Procedure = |deaths| {
+        let mut model = Model::settled(json!({}), deaths);
+        let (pods, old) = (model.pod_uids(), model.world.observed.secret.content.clone());
+        model.world.set_spec(json!({"auth": {"memberSecretRotation": "march"}}));
+        model.rest();
+        is_whole(&model);
+        assert_eq!(model.pod_uids(), pods);
+        let secret = &model.world.observed.secret;
+        assert_eq!((secret.request.as_str(), secret.step), ("march", Step::Done));
+        assert!(secret.content.lines().count() == 1 && secret.content != old);
+        model
+    };
+    assert!(dies_anywhere(rotate) > 8);
 }
 
 /// Volumes grow and the set is made anew: no pod notices.

@@ -1,6 +1,11 @@
 //! A server, its StatefulSet controller and kubelet, and nodes with disks, in a few lines; and an operator that takes
 //! its steps one by one and may die after any of them.
 
+#[path = "picture.rs"]
+mod picture;
+#[path = "secret.rs"]
+mod secret;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ais_crds::{AISClusterStatus, DeletionPolicy};
@@ -13,9 +18,9 @@ use ais_operator::refused::refused;
 use ais_operator::status;
 use ais_operator::validate::validate;
 use ais_operator::view::{Member, NodeView, Report, Stamp, Voter, majority};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::common::{UID, World, merge, round_trip};
+use crate::common::{World, round_trip};
 
 /// No procedure takes so many turns.
 const TURNS_MAX: usize = 400;
@@ -76,6 +81,8 @@ pub(crate) struct Model {
     life: usize,
     away: usize,
     disks: BTreeMap<String, Disk>,
+    /// What each node has read of the member secret, by the uid of its pod.
+    secrets: BTreeMap<String, String>,
     electorate: Vec<String>,
     primary: Option<String>,
     epoch: u64,
@@ -102,6 +109,7 @@ impl Model {
             life: 0,
             away: 0,
             disks: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             electorate: Vec::new(),
             primary: None,
             epoch: 0,
@@ -137,6 +145,7 @@ impl Model {
     /// A second; true if nothing happened.
     fn turn(&mut self) -> bool {
         self.world.after(1);
+        self.draw();
         self.see();
         let mut calm = true;
         if self.away > 0 {
@@ -225,6 +234,7 @@ impl Model {
             Step::Write(write) => {
                 self.judge(&write);
                 self.world.take(&write);
+                self.store(&write);
             }
             Step::Call(Order::Stopping(value)) => match self.primary.clone().filter(|p| self.leads(p)) {
                 Some(primary) => self.disk_of(&primary, |disk| disk.stopping = value),
@@ -272,6 +282,7 @@ impl Model {
         let uuids: BTreeSet<&str> = self.disks.values().filter(|d| d.formed).map(|d| d.uuid.as_str()).collect();
         assert!(uuids.len() <= 1, "records of several clusters: {uuids:?}");
         assert!(self.founded.len() <= 1, "founded again: {:?}", self.founded);
+        self.understand_each_other();
         if let (true, Some(map)) = (formed && self.exists, &observed.primary_map) {
             assert!(uuids.contains(map.cluster_uuid.as_str()), "{uuids:?} became {}", map.cluster_uuid);
         }
@@ -303,7 +314,7 @@ impl Model {
                 (claim.capacity, calm) = (Some(claim.requested.clone()), false);
             }
         }
-        calm & self.make_pods()
+        calm & self.make_pods() & self.read_secret()
     }
 
     fn end(&mut self, pod: &PodFact) {
@@ -505,6 +516,7 @@ impl Model {
             node_id: name.into(),
             disk_id: format!("disk-{name}"),
             cluster_uuid: uuid,
+            credentials: self.credentials(name),
             ..NodeView::default()
         };
         if !disk.formed {
@@ -548,26 +560,6 @@ impl Model {
         self.world.observed.cluster.metadata.deletion_timestamp = Some(now);
     }
 
-    /// Everything there is, without what tells only how long it took.
-    pub(crate) fn picture(&self) -> Value {
-        let o = &self.world.observed;
-        let mut status = serde_json::to_value(&o.cluster.status).unwrap();
-        timeless(&mut status);
-        let live: BTreeMap<String, &Value> = o.live.iter().map(|((k, n), v)| (format!("{k:?}/{n}"), v)).collect();
-        let sets = o.sets.iter().map(|(r, s)| json!([r.as_str(), s.replicas, s.replicas_asked, s.revision]));
-        let pods = o.pods.iter().map(|p| json!([p.name, p.ready, p.revision, p.labelled_primary, p.discovery]));
-        let claims = o.claims.iter();
-        let claims = claims.map(|c| json!([c.name, c.cluster_id, c.requested, c.capacity, c.removed, c.retained]));
-        let volumes = o.volumes.iter().map(|v| json!([v.name, v.cluster_id, v.formed]));
-        let mut picture = json!({
-            "exists": self.exists, "finalizers": o.cluster.metadata.finalizers, "live": live, "uid": UID,
-            "sets": sets.collect::<Vec<_>>(), "pods": pods.collect::<Vec<_>>(), "status": status,
-            "claims": claims.collect::<Vec<_>>(), "volumes": volumes.collect::<Vec<_>>(),
-        });
-        merge(&mut picture, &json!({"founded": self.founded, "electorate": self.electorate, "primary": self.primary}));
-        picture
-    }
-
     pub(crate) fn pod_uids(&self) -> Vec<String> {
         self.world.observed.pods.iter().map(|p| p.uid.clone()).collect()
     }
@@ -576,18 +568,5 @@ impl Model {
         let picture = self.picture();
         let life = (self.steps, self.life, &self.deaths);
         format!("{life:?} {} {} {}", picture["pods"], picture["claims"], picture["status"]["conditions"])
-    }
-}
-
-/// Times are those of the run, not of what came of it; and who led while no operator looked is in no history.
-fn timeless(value: &mut Value) {
-    const OF_THE_RUN: [&str; 4] = ["lastTransitionTime", "since", "history", "lastTransition"];
-    match value {
-        Value::Object(map) => {
-            map.retain(|key, _| !OF_THE_RUN.contains(&key.as_str()));
-            map.values_mut().for_each(timeless);
-        }
-        Value::Array(list) => list.iter_mut().for_each(timeless),
-        _ => {}
     }
 }
