@@ -50,6 +50,18 @@ impl ApplyError {
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Api { source, .. } if matches!(**source, kube::Error::Api(_)))
     }
+
+    /// For people: what was written, and the server's own sentence about it. Its whole answer says that twice.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self {
+            Self::Api { what, source } => match &**source {
+                kube::Error::Api(status) => format!("{what}: {}", status.message),
+                other => format!("{what}: {other}"),
+            },
+            Self::Foreign(..) => self.to_string(),
+        }
+    }
 }
 
 fn api_error(what: impl Into<String>) -> impl FnOnce(kube::Error) -> ApplyError {

@@ -391,7 +391,7 @@ pub async fn pass(ctx: &Arc<Context>, key: &ClusterKey, uid: Option<&str>) -> Re
             }
             // What the nodes do goes on, and is told, whatever the API server makes of one object.
             Err(error) if error.is_refusal() => {
-                status::not_applied(&observed, &mut status, &error.to_string());
+                status::not_applied(&observed, &mut status, &error.told());
                 failed = Some(error);
             }
             other => other?,

@@ -181,7 +181,8 @@ async fn a_refused_object_is_told_and_a_failover_is_followed() {
     assert_eq!(condition(&api, "Available"), is("True", "Available"));
     let status = api.get("aisclusters", "demo")["status"].clone();
     assert_eq!((&status["observedGeneration"], &status["primary"]["current"]), (&json!(2), &json!(G1)));
-    assert!(status["conditions"].to_string().contains("memory limit of 1Gi"), "{status}");
+    let degraded = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Degraded").unwrap();
+    assert_eq!(degraded["message"], format!("StatefulSet demo-gateway: {REFUSED}"));
     assert_eq!(scene.labelled(), [G1]);
     assert_eq!(
         api.events(),
