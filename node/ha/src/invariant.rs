@@ -145,6 +145,11 @@ impl World {
     /// I1, I4, I6, I11.
     pub fn wrote(&mut self, state: &State, parent: Option<Stamp>) -> Verdict {
         let stamp = state.stamp();
+        if (stamp.epoch, stamp.seq) == (1, 1) {
+            // Before I4, which a second founding breaks too: this names the cause.
+            i11(&self.founded, state)?;
+            self.founded.insert(state.uuid().clone(), state.digest());
+        }
         if let Some(fact) = self.states.get_mut(&stamp) {
             fact.parent = fact.parent.or(parent);
             let digest = fact.digest;
@@ -155,10 +160,6 @@ impl World {
         let voters = quorum::names(state.electorate());
         if let Some(before) = parent.and_then(|p| self.states.get(&p).map(|f| (p, f))) {
             i6(before.0, &before.1.voters, stamp, &voters)?;
-        }
-        if (stamp.epoch, stamp.seq) == (1, 1) {
-            i11(&self.founded, state)?;
-            self.founded.insert(state.uuid().clone(), state.digest());
         }
         self.states.insert(stamp, Fact { digest: state.digest(), writer, voters, parent });
         Ok(())

@@ -46,7 +46,9 @@ pub(crate) struct Clients {
     nonces: u64,
     waiting: BTreeMap<RequestId, usize>,
     reading: BTreeMap<u64, usize>,
-    created: Vec<BucketName>,
+    /// Answered as done, in order: what readers must find from then on.
+    pub(crate) created: Vec<BucketName>,
+    /// Answered as destroyed.
     gone: Vec<BucketName>,
 }
 

@@ -2,6 +2,8 @@
 //! invariants of the protocol on all the time. One plan, one run; one seed, one plan.
 
 pub mod admin;
+#[cfg(test)]
+mod checks;
 pub(crate) mod client;
 pub mod counts;
 pub(crate) mod disk;

@@ -116,7 +116,11 @@ impl World {
     /// L4: nothing that befell the others took the lead from a healthy primary.
     fn undeposed(&mut self, (primary, epoch): (Option<usize>, u64)) -> Verdict {
         let now = self.record.newest().epoch;
-        if primary.is_none() || (now == epoch && self.primary() == primary) {
+        if primary.is_none() {
+            // Nobody led yet: nothing is proven.
+            return Ok(());
+        }
+        if now == epoch && self.primary() == primary {
             self.counts.saw(Seen::Undeposed);
             return Ok(());
         }
@@ -125,7 +129,7 @@ impl World {
     }
 
     /// L3: whoever is preferred and may lead does so when asked.
-    fn prefer(&mut self) -> Verdict {
+    pub(crate) fn prefer(&mut self) -> Verdict {
         let Some(primary) = self.primary() else { return violated("L3", "nobody leads") };
         let may = |g: &usize| {
             let state = self.served(*g).filter(|_| *g != primary);
