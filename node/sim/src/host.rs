@@ -9,7 +9,11 @@ use ais_meta::{Address, Addresses, BootId, ClusterUuid, Kind, Node as Member, No
 
 use crate::disk::Disk;
 use crate::plan::Plan;
+use crate::seen::Seen;
 use crate::world::{Event, Micros, World};
+
+/// A clock that is further off than this when a run ends has drifted: over a minute or more, by up to 0.5 or 3 %.
+const DRIFTED_MS: u64 = 100;
 
 /// A running process.
 pub(crate) struct Process {
@@ -187,15 +191,22 @@ impl World {
         self.hosts[node].disk.syncing = None;
         // A disk that hangs lets nothing through any more.
         let (states, votes) = if self.hosts[node].disk.dead { (0, 0) } else { (states, votes) };
+        if states < waiting {
+            self.counts.saw(Seen::Unsynced);
+        }
         // A State reaches the disk before the promise that goes with it.
         if let Err(violation) = self.write_down(node, &queue[..states], votes) {
             self.failed = Some(violation);
         }
     }
 
-    /// Adds the counters of everybody who still runs.
+    /// Adds the counters of everybody who still runs, and what became of the clocks.
     pub(crate) fn count_all(&mut self) {
         for node in 0..self.hosts.len() {
+            let host = &self.hosts[node];
+            if (host.clock(self.now) - host.clock_ms).abs_diff(self.now / 1000) > DRIFTED_MS {
+                self.counts.saw(Seen::Drift);
+            }
             if let Some(stats) = self.hosts[node].process.as_ref().map(|p| p.core.stats()) {
                 self.counts.add_stats(&stats);
             }

@@ -5,6 +5,7 @@ use ais_ha::{Input, Packet, Redial, Sender};
 
 use crate::plan::Plan;
 use crate::rng::Rng;
+use crate::seen::Seen;
 use crate::world::{Event, Micros, World, ms};
 
 /// How long a dial waits for an answer.
@@ -78,12 +79,13 @@ impl World {
         // A stream does not lose its beginning; what is lost stands for what a bounded queue dropped.
         let hello = matches!(packet.message, ais_ha::Message::Hello(_));
         if !self.calm && !hello && self.rng.chance(self.plan.loss) {
-            return;
+            return self.counts.saw(Seen::LostPacket);
         }
         let twice = !self.calm && self.rng.chance(self.plan.duplicates);
         let copy = twice.then(|| packet.clone());
         self.carry(from, to, packet);
         if let (Some(copy), Some(run)) = (copy, self.hosts[to].run()) {
+            self.counts.saw(Seen::Duplicate);
             let late = self.latency(from, to) + self.rng.between(0, ms(400));
             self.after(late, Event::Arrive { node: to, run, input: Input::Message(copy) });
         }

@@ -139,6 +139,14 @@ seen! {
     Left "member left the Smap" 300
     /// Section 6.
     CameBack "member came back into the Smap" 300
+    /// A fault of the network that is no event of a plan.
+    LostPacket "packet lost" 5000
+    /// The same.
+    Duplicate "packet arrives twice" 5000
+    /// A fault of the disk: of what was handed over and not synced, some is gone.
+    Unsynced "un-synced records lost at a process's end" 100
+    /// A fault of the clock: off by more than 100 ms at the end of the run.
+    Drift "clock drifted" 1000
 }
 
 impl Seen {

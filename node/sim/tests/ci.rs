@@ -1,5 +1,6 @@
 //! A small range for every `cargo test`; `ais-sim run` does the large one.
 
+use ais_sim::world::ms;
 use ais_sim::{Plan, Totals, latency, run_plan, run_seed, shrink};
 
 #[test]
@@ -11,6 +12,23 @@ fn two_hundred_seeds_hold_every_invariant() {
         totals.add(&report);
     }
     assert_eq!(totals.missing(), Vec::<String>::new());
+}
+
+/// The same plans without what a floor stands for: every such floor is missed.
+#[test]
+fn floors_notice_faults_that_are_gone() {
+    let mut totals = Totals::default();
+    for seed in 0..20 {
+        let (faults, heal_us) = (Vec::new(), Some(ms(15_000)));
+        let plan = Plan { loss: 0, duplicates: 0, drift_ppm: 0, faults, heal_us, ..Plan::of(seed) };
+        totals.add(&run_plan(plan, false));
+    }
+    let missing = totals.missing();
+    let gone = ["packet lost", "packet arrives twice", "un-synced records lost", "clock drifted", "kill", "pause"];
+    for what in gone {
+        let named = missing.iter().find(|m| m.starts_with(what));
+        assert!(named.is_some_and(|m| m.contains(": 0 of ")), "{what} is not missed: {missing:?}");
+    }
 }
 
 #[test]
