@@ -8,6 +8,11 @@ use subtle::ConstantTimeEq;
 use super::token::Key;
 use crate::config::{Config, Hidden, key_file};
 
+/// Longest text of somebody else's public key that is looked at, in bytes; RSA of 8,192 bits, the largest there is to
+/// verify with, has 1,500 in PEM. Anybody may send one: what reads DER goes one call deeper for each of its levels and
+/// takes time by the square of a tag's length, so a megabyte would end the process or hold it up.
+pub const PUBLIC_LEN_MAX: usize = 2 << 10;
+
 /// What this node was given at its start: one of the two. (AIStore's `auth.signature` in the cluster's configuration is
 /// left out: a secret has no place in metadata that every member keeps and shows.)
 #[derive(Clone, Debug, Default)]
@@ -127,6 +132,9 @@ pub(super) fn is_digest_of(key: &Key, theirs: &str) -> Option<bool> {
 /// Whether `theirs` is the same public key, in whatever form.
 pub(super) fn is_same_public(key: &Key, theirs: &str) -> Result<Option<bool>, String> {
     let (Key::Rsa(own) | Key::Ec(own)) = key else { return Ok(None) };
+    if theirs.len() > PUBLIC_LEN_MAX {
+        return Err(format!("the public key has {} bytes; one has at most {PUBLIC_LEN_MAX}", theirs.len()));
+    }
     let (Key::Rsa(theirs) | Key::Ec(theirs) | Key::Secret(theirs)) = public_key(theirs)?;
     let (own, theirs) = (own.try_get_as_bytes(), theirs.try_get_as_bytes());
     Ok(Some(own.is_ok() && own.ok() == theirs.ok()))

@@ -272,6 +272,45 @@ fn an_authn_server_finds_its_key_again() {
     assert_eq!(authority.is_secret(&state, ""), None);
 }
 
+/// DER of lists, one in the other.
+fn nested(bytes: usize) -> Vec<u8> {
+    let mut backwards: Vec<u8> = Vec::new();
+    while backwards.len() < bytes {
+        let length = u32::try_from(backwards.len()).unwrap().to_be_bytes();
+        let digits = &length[length.iter().take_while(|byte| **byte == 0).count()..];
+        backwards.extend(digits.iter().rev());
+        if backwards.len() - digits.len() > 127 {
+            backwards.push(0x80 | u8::try_from(digits.len()).unwrap());
+        } else if digits.is_empty() {
+            backwards.push(0);
+        }
+        backwards.push(0x30);
+    }
+    backwards.reverse();
+    backwards
+}
+
+/// Anybody may send a key: one of many levels overflowed the stack, which ends the process, and one with a long tag held
+/// a thread up for minutes.
+#[test]
+fn somebody_elses_key_may_be_anything() {
+    let sent = |der: &[u8]| base64url(der).replace('-', "+").replace('_', "/") + &"=".repeat((3 - der.len() % 3) % 3);
+    let long_tag = [&[0x3f_u8][..], &vec![0xff; 700_000]].concat();
+    let (deep, deepest, long_tag) = (sent(&nested(1500)), sent(&nested(700_000)), sent(&long_tag));
+    assert!(deep.len() <= keys::PUBLIC_LEN_MAX, "it is looked at");
+    let state = state(&[]);
+    let judge = move || {
+        let authority = Authority::new(Given { public: Some(text(RSA)), ..Given::default() });
+        let (large, theirs) = (format!("{RSA}\n{}", " ".repeat(keys::PUBLIC_LEN_MAX)), [deep, deepest, long_tag]);
+        theirs.iter().chain([&large]).map(|theirs| authority.is_public(&state, theirs)).collect::<Vec<_>>()
+    };
+    // Half of what a thread of the daemon has.
+    let judged = std::thread::Builder::new().stack_size(1 << 20).spawn(judge).unwrap().join().unwrap();
+    assert!(judged.iter().all(Result::is_err), "{judged:?}");
+    let too_long = |said: &Result<Option<bool>, String>| said.as_ref().is_err_and(|why| why.contains("at most 2048"));
+    assert_eq!(judged.iter().map(too_long).collect::<Vec<_>>(), [false, true, true, true]);
+}
+
 fn grants(value: Value) -> Grants {
     verify(&signed(&value), &hmac(), &[]).unwrap().grants
 }
