@@ -144,7 +144,7 @@ seen! {
     /// The same.
     Duplicate "packet arrives twice" 5000
     /// A fault of the disk: of what was handed over and not synced, some is gone.
-    Unsynced "un-synced records lost at a process's end" 100
+    Unsynced "un-synced records lost at a process's end" 300
     /// A fault of the clock: off by more than 100 ms at the end of the run.
     Drift "clock drifted" 1000
 }
