@@ -56,7 +56,7 @@ fn replies(node: &mut Node, now: Millis, input: Input) -> Vec<(RequestId, Reply)
 
 fn propose(node: &mut Node, now: Millis, request: RequestId) -> Vec<(RequestId, Reply)> {
     let change = Change::DestroyBucket { name: "b".parse().unwrap() };
-    replies(node, now, Input::Propose { request, change })
+    replies(node, now, Input::Propose { request, change, basis: None })
 }
 
 fn named(number: usize) -> RequestId {
