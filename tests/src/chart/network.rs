@@ -123,6 +123,19 @@ mod tests {
         }
     }
 
+    /// As `who_may_connect` of the operator's own tests has it for `spec.monitoring.podMonitor`. Kubelets need no rule:
+    /// what comes from a pod's own machine no policy keeps out.
+    #[test]
+    fn scrapers_reach_nodes_that_ask_for_them() {
+        let mut w = World::new(&[]);
+        let control = &mut w.policies.0[1]["spec"]["ingress"][1];
+        assert_eq!(control["ports"][0]["port"], CONTROL);
+        control["from"].as_array_mut().unwrap().push(json!({"namespaceSelector": {}}));
+        let scraper = &w.clients[1];
+        assert!(w.admits(scraper, &w.nodes[0], CONTROL) && !w.admits(scraper, &w.nodes[0], PEER));
+        assert!(!w.is_reached(&w.nodes[0], CONTROL), "inside Kubernetes only");
+    }
+
     #[test]
     fn the_operator_reaches_the_control_port_of_every_node() {
         let w = World::new(&[]);
