@@ -380,7 +380,10 @@ pub enum RecoverRefused {
         held: Option<Stamp>,
     },
     /// Only an electable gateway can lead what comes out of it.
-    #[error("this node cannot lead (a target, non-electable, or in maintenance): recover at an electable gateway")]
+    #[error(
+        "this node cannot lead (a target, non-electable, or in maintenance): recover at an electable gateway; if only \
+         nodes like this one hold the newest State, one with an empty state directory takes it over"
+    )]
     NotElectable,
     /// Somebody leads.
     #[error("primary {primary} is alive (epoch {epoch}): nothing is lost")]
@@ -399,7 +402,10 @@ pub enum RecoverRefused {
         of: usize,
     },
     /// A reachable member holds more than was confirmed: going on from here would lose it.
-    #[error("{node} holds {held}, which is newer than the confirmed {confirmed}: recover there, or with its State")]
+    #[error(
+        "{node} holds {held}, which is newer than the confirmed {confirmed}: recover there; if it cannot lead, start \
+         this node with an empty state directory, wait for 2 x evict_smap_ms until it has {held}, and confirm that"
+    )]
     Newer {
         /// Who.
         node: NodeId,

@@ -187,6 +187,8 @@ pub struct Node {
     requests: request::Requests,
     stop: Option<handover::Stop>,
     winding_down: transactions::WindingDown,
+    /// The administrator's call that waits for the other survivors.
+    asked: Option<recover::Asked>,
     /// The administrator's call that waits for the first State of the new incarnation.
     recovery: Option<u64>,
     /// The cluster that copies outside of the state directory name.
@@ -270,6 +272,7 @@ impl Node {
             join: found::Joining::new(now),
             stop: None,
             winding_down: transactions::WindingDown::default(),
+            asked: None,
             recovery: None,
             remembered: None,
             memory: remember::Memory::default(),
@@ -340,6 +343,7 @@ impl Node {
         self.advance_join();
         self.advance_leader();
         self.advance_candidate();
+        self.advance_recovery();
         self.advance_lead();
         self.advance_requests();
         self.advance_stop();
@@ -356,6 +360,7 @@ impl Node {
             self.join_due(),
             self.leader_due(),
             self.candidate_due(),
+            self.recovery_due(),
             self.lead_due(),
             self.requests.due(self.now),
             self.stop.as_ref().map(handover::Stop::due),

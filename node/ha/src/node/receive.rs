@@ -85,7 +85,10 @@ impl Node {
             Message::Promise { accepted } => self.on_promise(from, epoch, accepted),
             Message::Refuse { asked, retry_ms } => self.on_refuse(&from, epoch, asked, retry_ms),
             Message::Fetch { stamp } => self.on_fetch(&from, stamp),
-            Message::Body { full } => self.on_body(&full),
+            Message::Body { full } => {
+                self.on_survivor(&from, full.stamp);
+                self.on_body(&full);
+            }
             Message::Appended { round, stamp, digest } => self.on_appended(&from, epoch, round, stamp, digest),
             Message::NeedFull { have } => self.on_need_full(&from, have),
             Message::Published { stamp } => self.on_member_published(&from, stamp),

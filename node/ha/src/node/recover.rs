@@ -10,11 +10,21 @@ use std::sync::Arc;
 use ais_meta::{Change, DiskId, Stamp, State, Voter};
 
 use super::{Leader, Node, Role};
-use crate::io::{Action, Message, Packet, RecoverRefused, Sender};
+use crate::io::{Action, Message, Millis, Packet, RecoverRefused, Sender};
 use crate::mutant::Mutant;
 use crate::pacemaker::Lease;
 use crate::quorum;
 use crate::register::{INCARNATION_SLOTS, Term, next_incarnation};
+
+/// Survivors that are asked what they hold; voters first.
+const ASKED_MAX: usize = 64;
+
+/// An administrator's call that waits for what other survivors hold.
+pub(super) struct Asked {
+    nonce: u64,
+    confirmed: Stamp,
+    until: Millis,
+}
 
 /// By the disk alone: survivors whose States differ are just those of which two may be recovered.
 fn slot_of(disk: DiskId) -> u32 {
@@ -100,8 +110,48 @@ impl Node {
 
     // ---- an administrator's word
 
-    pub(super) fn on_recover(&mut self, nonce: u64, stamp: Stamp) {
-        let result = self.may_recover(stamp).and_then(|state| self.recover(nonce, &state));
+    pub(super) fn on_recover(&mut self, nonce: u64, confirmed: Stamp) {
+        let may = match &self.asked {
+            Some(_) => Err(RecoverRefused::Busy("another call is asking the survivors what they hold".to_owned())),
+            None => self.may_recover(confirmed),
+        };
+        match may {
+            Ok(state) => {
+                self.ask_survivors(&state, confirmed.next());
+                self.asked = Some(Asked { nonce, confirmed, until: self.now + self.config.timers.probe_ms });
+            }
+            Err(why) => self.actions.push(Action::Recovered { nonce, result: Err(why) }),
+        }
+    }
+
+    /// What they said when they connected may be old: they went on while there was a majority. Who holds no more does
+    /// not answer.
+    fn ask_survivors(&mut self, state: &State, newer: Stamp) {
+        let reached = self.hellos.values().map(|h| &h.from.id).filter(|id| self.live.is_connected(id)).cloned();
+        let (voters, others): (Vec<_>, Vec<_>) = reached.partition(|id| quorum::seats(state.electorate(), id));
+        for survivor in voters.into_iter().chain(others).take(ASKED_MAX) {
+            self.tell(&survivor.node, Message::Fetch { stamp: newer });
+        }
+    }
+
+    /// A survivor shows its State.
+    pub(super) fn on_survivor(&mut self, from: &Sender, held: Stamp) {
+        if let Some(Asked { nonce, confirmed, .. }) = self.asked.take_if(|asked| held > asked.confirmed) {
+            let why = RecoverRefused::Newer { node: from.id.node.clone(), held, confirmed };
+            self.actions.push(Action::Recovered { nonce, result: Err(why) });
+        }
+    }
+
+    pub(super) fn recovery_due(&self) -> Option<Millis> {
+        self.asked.as_ref().map(|asked| asked.until)
+    }
+
+    /// Nobody who can be reached holds more.
+    pub(super) fn advance_recovery(&mut self) {
+        let Some(Asked { nonce, confirmed, .. }) = self.asked.take_if(|asked| self.now >= asked.until) else {
+            return;
+        };
+        let result = self.may_recover(confirmed).and_then(|state| self.recover(nonce, &state));
         if let Err(why) = result {
             self.actions.push(Action::Recovered { nonce, result: Err(why) });
         }
