@@ -36,8 +36,6 @@ pub struct Timers {
     pub evict_smap_ms: u64,
     /// Silence after which a voter's seat goes to somebody else.
     pub evict_voter_ms: u64,
-    /// How long nothing is moved for a node that left and may come back.
-    pub rejoin_grace_ms: u64,
     /// How long a mutation may wait for members to publish it.
     pub publish_wait_ms: u64,
     /// How long a gateway parks a mutation.
@@ -57,7 +55,6 @@ impl Default for Timers {
             stagger_ms: 200,
             evict_smap_ms: 10_000,
             evict_voter_ms: 60_000,
-            rejoin_grace_ms: 600_000,
             publish_wait_ms: 200,
             park_ms: 15_000,
             drain_ms: 2000,

@@ -7,7 +7,7 @@ use crate::io::Timers;
 use crate::mutant::Mutant;
 
 impl Timers {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 11] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 10] {
         [
             ("heartbeat_ms", &mut self.heartbeat_ms),
             ("suspect_ms", &mut self.suspect_ms),
@@ -15,7 +15,6 @@ impl Timers {
             ("stagger_ms", &mut self.stagger_ms),
             ("evict_smap_ms", &mut self.evict_smap_ms),
             ("evict_voter_ms", &mut self.evict_voter_ms),
-            ("rejoin_grace_ms", &mut self.rejoin_grace_ms),
             ("publish_wait_ms", &mut self.publish_wait_ms),
             ("park_ms", &mut self.park_ms),
             ("drain_ms", &mut self.drain_ms),
@@ -71,7 +70,7 @@ mod tests {
         let mut table: Vec<_> = CLUSTER.settings().filter(|s| s.name.starts_with("ha.")).collect();
         assert!(table.iter().all(|s| !s.live), "they are taken at a start");
         table.retain(|s| !ours.contains(&(s.name.to_owned(), s.default.to_owned())));
-        assert!(table.is_empty() && ours.len() == 11, "{table:?}");
+        assert!(table.is_empty() && ours.len() == 10, "{table:?}");
     }
 
     #[test]

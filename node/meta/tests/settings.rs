@@ -100,6 +100,8 @@ fn strangers_are_refused_with_the_nearest_name_or_the_reason() {
     // Both of AIStore's `log.*`, which is each node's own, and one letter away from ours.
     assert!(says(&CLUSTER, "log.leval").contains("did you mean 'log.level'?"));
     assert!(says(&CLUSTER, "timeout.max_keepalive").contains("ha.*_ms"));
+    // Protocol.md has this timer, but only data would wait for it.
+    assert!(says(&CLUSTER, "ha.rejoin_grace_ms").ends_with("it waits for nobody with that"));
     assert!(matches!(CLUSTER.check("access", "1"), Err(SettingError::Unknown { .. })), "a bucket's, not the cluster's");
     let long = "x".repeat(10_000);
     assert!(

@@ -93,7 +93,6 @@ pub const KEYS: &[Key] = &[
     key("stagger_ms", Some("200"), "Between the candidates of one election"),
     key("evict_smap_ms", Some("10000"), "Silence after which a member leaves the cluster map"),
     key("evict_voter_ms", Some("60000"), "Silence after which a voter is replaced"),
-    key("rejoin_grace_ms", Some("600000"), "How long data stays put for a node that left"),
     key("park_ms", Some("15000"), "How long a gateway holds a mutation while nobody leads"),
     key("publish_wait_ms", Some("200"), "How long a mutation's answer waits for members to publish it"),
     key("drain_ms", Some("2000"), "How long a planned hand-over waits for the update under way"),

@@ -129,7 +129,6 @@ fn timers(reader: &mut Reader) -> Timers {
         stagger_ms: reader.ms("stagger_ms"),
         evict_smap_ms: reader.ms("evict_smap_ms"),
         evict_voter_ms: reader.ms("evict_voter_ms"),
-        rejoin_grace_ms: reader.ms("rejoin_grace_ms"),
         publish_wait_ms: reader.ms("publish_wait_ms"),
         park_ms: reader.ms("park_ms"),
         drain_ms: reader.ms("drain_ms"),

@@ -48,7 +48,7 @@ fn the_least_is_a_name_a_kind_a_directory_and_a_word_on_secrets() {
     let config = least(&[]).unwrap();
     assert_eq!(config.timers, ais_ha::Timers::default());
     let timers = &config.timers;
-    assert_eq!((config.voters, timers.evict_voter_ms, timers.rejoin_grace_ms), (5, 60_000, 600_000));
+    assert_eq!((config.voters, timers.evict_voter_ms, timers.park_ms), (5, 60_000, 15_000));
     assert_eq!(config.addresses().public.to_string(), "host-1:51080");
     assert!(config.keyring.ring().secrets().is_none());
 }

@@ -43,7 +43,6 @@ static TIMERS: &[Setting] = &[
     timer("ha.stagger_ms", "200", "between the candidates of one election"),
     timer("ha.evict_smap_ms", "10000", "silence after which a member leaves the cluster map"),
     timer("ha.evict_voter_ms", "60000", "silence after which a voter is replaced"),
-    timer("ha.rejoin_grace_ms", "600000", "how long a member that left is expected back"),
     timer("ha.publish_wait_ms", "200", "how long an answer waits for members to publish"),
     timer("ha.park_ms", "15000", "how long a gateway parks a mutation"),
     timer("ha.drain_ms", "2000", "how long a hand-over waits for the State in flight"),
@@ -60,6 +59,8 @@ pub static CLUSTER: Table = Table {
     groups: &[OWN, TIMERS, bucket::INHERITED],
     absent: &[
         Absent { name: "auth", why: "keys and methods are in each node's own configuration" },
+        // Protocol.md section 8 has it; it says when objects are moved away from a node that left.
+        Absent { name: "ha.rejoin_grace_ms", why: "this version moves no data, so it waits for nobody with that" },
         Absent { name: "timeout", why: HA },
         Absent { name: "keepalivetracker", why: HA },
         Absent { name: "proxy", why: "the primary is elected; PUT /v1/cluster/proxy/ID asks for another" },

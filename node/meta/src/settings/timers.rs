@@ -12,7 +12,6 @@ const ORDER: &[(&str, &str, &str)] = &[
     ("suspect_ms", "lease_ms", "a primary is suspected before its lease ends"),
     ("lease_ms", "evict_smap_ms", "a primary must lose its lease before it loses its place"),
     ("evict_smap_ms", "evict_voter_ms", "a seat among the voters outlives the place in the cluster map"),
-    ("evict_smap_ms", "rejoin_grace_ms", "a node must have left before its return is waited for"),
     ("publish_wait_ms", "park_ms", "an answer waits for its publication less than for a primary"),
     ("lease_ms", "park_ms", "a mutation must be held for longer than a failover takes"),
     ("drain_ms", "park_ms", "a mutation must be held for longer than a hand-over takes"),
