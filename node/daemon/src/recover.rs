@@ -1,7 +1,10 @@
-//! `ais-node recover URL --stamp I.E.S --secret-file F`: tells a node to go on without a majority that is lost for good.
+//! `ais-node recover URL --secret-file F [--stamp I.E.S]`: tells a node to go on without a majority that is lost for
+//! good. Without a stamp it only asks what the node holds.
 //!
-//! The stamp is what `ais-node inspect` prints of the disk with the newest State among those that are left. The call is
-//! signed with the cluster's secret and refused by the node while anything is left that an election could use.
+//! The stamp to confirm is the highest one among those that are left: what this command prints of a process, gateway or
+//! target, and `ais-node inspect` of the disk of a stopped one. It is that of the newest *accepted* State; what a node
+//! publishes may be older. The calls are signed with the cluster's secret, and recovery is refused by the node while
+//! anything is left that an election could use.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +19,8 @@ use crate::keyring::read_secrets;
 use crate::tls;
 
 const PATH: &str = "/v1/cluster/recover";
-const WHO: &str = "/v1/daemon?what=snode";
+/// Answered by every process, whether it serves anybody or not.
+const VIEW: &str = "/v1/ha/view";
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Whom to tell, and what was confirmed.
@@ -24,11 +28,12 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Options {
     /// The node's control URL, such as http://127.0.0.1:51082
     pub url: String,
-    /// The stamp of its State, as `ais-node inspect` prints it: INCARNATION.EPOCH.SEQ
+    /// The stamp of its State: INCARNATION.EPOCH.SEQ. Without it nothing is changed: the stamp is printed that the node
+    /// holds
     #[arg(long)]
-    pub stamp: String,
+    pub stamp: Option<String>,
     /// File with the cluster's secret
-    #[arg(long)]
+    #[arg(long, env = "AIS_SECRET_FILE")]
     pub secret_file: PathBuf,
     /// File with the authorities behind the cluster's certificates, for an https URL
     #[arg(long, env = "AIS_TLS_CA_FILE")]
@@ -50,12 +55,21 @@ pub async fn run(options: &Options) -> anyhow::Result<String> {
     };
     let builder = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).tls_backend_preconfigured(tls);
     let node = Node { client: builder.build()?, base: base.trim_end_matches('/').to_owned(), secret: secret.clone() };
+    let view = node.call(Method::GET, VIEW, auth::ANYBODY, String::new()).await?;
+    let id = view["node_id"].as_str().context("the node does not say who it is")?;
+    let Some(stamp) = &options.stamp else { return Ok(held(id, &view)) };
     // The order is for one node, whoever else may get to see it.
-    let told = node.call(Method::GET, WHO, auth::ANYBODY, String::new()).await?;
-    let id = told["daemon_id"].as_str().context("the node does not say who it is")?;
-    let body = serde_json::json!({"stamp": options.stamp}).to_string();
+    let body = serde_json::json!({"stamp": stamp}).to_string();
     let told = node.call(Method::POST, PATH, id, body).await.context("not recovered")?;
     Ok(format!("recovered: the cluster goes on from {}\n", told["stamp"].as_str().unwrap_or("a new stamp")))
+}
+
+/// What a node holds durably, and what it waits for.
+fn held(id: &str, view: &serde_json::Value) -> String {
+    let text = |key: &str| view[key].as_str().filter(|text| !text.is_empty());
+    let (kind, role) = (text("kind").unwrap_or("node"), text("role").unwrap_or("of no role"));
+    let reason = text("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("accepted  {}\n{kind} {id} is {role}{reason}\n", text("accepted").unwrap_or("none"))
 }
 
 struct Node {
@@ -84,5 +98,22 @@ impl Node {
         auth::verify_reply(&self.secret, nonce, status.as_u16(), &body, signature.as_deref())
             .context("the answer is not of a node with this secret")?;
         Ok(told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::held;
+
+    #[test]
+    fn what_a_node_holds_is_what_it_accepted() {
+        let mut view = serde_json::json!({
+            "kind": "target", "role": "follower", "stamp": "0.1.2", "accepted": "0.1.3",
+            "reason": "no primary: waiting for a majority",
+        });
+        let told = "accepted  0.1.3\ntarget t1 is follower: no primary: waiting for a majority\n";
+        assert_eq!(held("t1", &view), told);
+        view["accepted"] = serde_json::Value::Null;
+        assert!(held("t1", &view).starts_with("accepted  none\n"));
     }
 }

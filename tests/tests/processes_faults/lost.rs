@@ -23,11 +23,29 @@ fn inspect(scene: &Scene, id: &str) -> Result<(Stamp, Option<String>)> {
     Ok((stamp, told["command"].as_str().map(str::to_owned)))
 }
 
-fn recover(scene: &Scene, id: &str, stamp: Stamp) -> Result<Output> {
+/// Without a stamp it only tells what the node holds.
+fn recover(scene: &Scene, id: &str, stamp: Option<Stamp>) -> Result<Output> {
     let url = format!("http://{}", scene.cluster.node(id)?.control);
     let secret = scene.cluster.dir().join("secret");
-    let told = Cmd::new(node_binary()?).args(["recover", &url, "--stamp", &stamp.to_string(), "--secret-file"]);
-    told.arg(secret).timeout(TIMEOUT).output()
+    let mut call = Cmd::new(node_binary()?).args(["recover", &url, "--secret-file"]).arg(secret);
+    if let Some(stamp) = stamp {
+        call = call.args(["--stamp", &stamp.to_string()]);
+    }
+    call.timeout(TIMEOUT).output()
+}
+
+/// Gateways and targets that nobody leads tell what they hold, as their disks had it.
+fn told_as_inspected(scene: &Scene, rest: &[String], held: &[(Stamp, Option<String>)]) -> Result<()> {
+    for (id, (stamp, _)) in rest.iter().zip(held) {
+        Wait::new(format!("{id} tells what it holds"), TIMEOUT).until(|| {
+            let told = recover(scene, id, None)?;
+            ensure!(told.ok() && told.stdout.starts_with(&format!("accepted  {stamp}\n")), "{id}, {stamp}: {told:?}");
+            Ok(Some(()))
+        })?;
+    }
+    let targets = rest.iter().filter(|id| id.starts_with('t')).count();
+    ensure!(targets > 0 && targets < rest.len(), "not a gateway and a target: {rest:?}");
+    Ok(())
 }
 
 /// Without a majority a node waits, goes on from no other State than its own, and from that one when told so.
@@ -39,13 +57,13 @@ fn go_on(scene: &Scene, left: &str, own: Stamp) -> Result<String> {
     })?;
     // A node that has just started listens for a primary first, and the last one's lease runs for a moment yet.
     Wait::new("the refusal of another stamp", TIMEOUT).until(|| {
-        let told = recover(scene, left, Stamp { seq: own.seq + 1, ..own })?;
+        let told = recover(scene, left, Some(Stamp { seq: own.seq + 1, ..own }))?;
         ensure!(!told.ok(), "another stamp was taken: {}", told.stdout);
         ensure!(told.stderr.contains("not what this node holds"), "{}", told.stderr);
         Ok(Some(()))
     })?;
     let told = Wait::new("the recovery", TIMEOUT).until(|| {
-        let told = recover(scene, left, own)?;
+        let told = recover(scene, left, Some(own))?;
         ensure!(told.ok(), "{}", told.stderr);
         Ok(Some(told.stdout))
     })?;
@@ -85,6 +103,7 @@ pub(super) fn lost_majority() -> Result<String> {
     ensure!(own == newest && own.incarnation == 0, "{left} holds {own}, the newest is {newest}");
     ensure!(command.is_some_and(|text| text.contains("recover") && text.contains(&own.to_string())), "no command");
     rest.iter().try_for_each(|id| scene.cluster.start_node(id))?;
+    told_as_inspected(&scene, &rest, &held)?;
     let told = go_on(&scene, &left, own)?;
     let (leads, _) = scene.led_among(&rest, 0)?;
     ensure!(leads == left, "{leads} leads after a recovery at {left}");
