@@ -202,6 +202,10 @@ fn decommission_nodes() -> Result<String> {
     let there = || Ok(copies.iter().all(|copy| copy.exists()).then_some(()));
     Wait::new("copies on the data disks", PATIENCE).until(there)?;
     let (gateway, old) = (gateway(&cluster)?, cluster.node("t1")?.view()?);
+    let disks = get_json(&gateway, "/v1/cluster?what=mountpaths")?;
+    for (id, wanted) in [("t1", json!([gone])), ("t2", json!([kept])), ("t3", json!([]))] {
+        ensure!(disks["targets"][id]["available"] == wanted, "mountpaths of {id}: {disks}");
+    }
     let ask = |sid: &str, options: Value| {
         let mut value = json!({"sid": sid});
         value.as_object_mut().into_iter().for_each(|map| map.extend(options.as_object().cloned().unwrap_or_default()));

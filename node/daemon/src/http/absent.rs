@@ -69,7 +69,9 @@ pub(super) async fn daemon(method: Method, uri: Uri, body: Bytes) -> ApiError {
         },
         (_, "") => return self::method(method).await,
         (_, "set-config") => return daemon_action("set-config"),
-        (_, "proxy") => "the primary's role goes from hand to hand over members' own connections".to_owned(),
+        (_, "proxy" | "primary-force") => {
+            "the primary's role goes from hand to hand over members' own connections".to_owned()
+        }
         (_, "mountpaths") => format!("mountpaths are given at a node's start: {DATA_PLANE}"),
         (_, "join-by-admin" | "unregister" | "callback-rm-from-smap") => {
             "members tell each other this over their own authenticated connections".to_owned()

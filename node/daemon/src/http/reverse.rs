@@ -21,7 +21,7 @@ use crate::clock;
 use crate::tls::{self, Tls};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// An answer that another node wrote: its errors are not ours to write again.
 #[derive(Clone, Copy)]

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::params::nested;
+use super::reverse::CALL_TIMEOUT;
 use crate::config::Config;
 use crate::handle::Handle;
 use crate::tls::{Scheme, Tls};
@@ -240,6 +241,11 @@ fn ms(ms: u64) -> String {
     if ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
 }
 
+/// When the configuration was changed last: at the founding, or nobody knows. A change is counted, its time is not kept.
+fn last_update(state: &State) -> String {
+    if state.config().version <= 1 { time(state.smap().created_s) } else { String::new() }
+}
+
 /// The cluster's configuration in AIStore's shape: what it always shows, and every setting that there is here.
 #[must_use]
 pub fn cluster_config(state: &State, config: &Config) -> Value {
@@ -251,7 +257,7 @@ pub fn cluster_config(state: &State, config: &Config) -> Value {
     let mut shown = json!({
         "uuid": state.uuid().as_str(),
         "config_version": state.config().version.to_string(),
-        "lastupdate_time": time(state.smap().created_s),
+        "lastupdate_time": last_update(state),
         "features": "0",
         "backend": {},
         "proxy": {
@@ -260,7 +266,18 @@ pub fn cluster_config(state: &State, config: &Config) -> Value {
             "discovery_url": "",
             "non_electable": false,
         },
-        "timeout": {"max_keepalive": ms(timers.suspect_ms), "max_host_busy": ms(timers.evict_smap_ms)},
+        // A node waits for the cluster for as long as it takes, and no object is sent: no such bounds.
+        "timeout": {
+            "cplane_operation": ms(u64::try_from(CALL_TIMEOUT.as_millis()).unwrap_or(u64::MAX)),
+            "max_keepalive": ms(timers.suspect_ms),
+            "max_host_busy": ms(timers.evict_smap_ms),
+            "startup_time": "0s",
+            "join_startup_time": "0s",
+            "send_file_time": "0s",
+        },
+        // Always there in AIStore. No memory is managed by settings here, and nothing is resilvered.
+        "memsys": {},
+        "resilver": {"enabled": false},
         "net": {
             "l4": {"proto": "tcp"},
             "http": {

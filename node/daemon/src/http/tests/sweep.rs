@@ -75,6 +75,8 @@ pub(super) const TABLE: &[(Door, &str, &str, &str, End)] = {
         (Control, "PUT", "/v1/vote/result", "{}", Not),
         (Control, "PUT", "/v1/vote/primary-stopping", "{}", Not),
         (Control, "PUT", "/v1/daemon/proxy/g3?prp=true", "{}", Not),
+        (Control, "POST", "/v1/daemon/primary-force?prp=true", "{}", Not),
+        (Public, "POST", "/v1/daemon/primary-force?prp=false", "{}", Not),
         (Control, "POST", "/v1/txn/create-bck/begin", "{}", Not),
         (Control, "POST", "/v1/notifs/progress", "{}", Not),
         (Control, "POST", "/v1/notifs/finished", "{}", Not),
