@@ -141,7 +141,9 @@ spec:
 
     /// How many volumes that takes: state for everybody, data for targets.
     pub fn volumes(&self) -> usize {
-        self.gateways + 2 * self.targets
+        let data = self.overlay.pointer("/spec/targets/storage/volumesPerTarget").and_then(Value::as_u64);
+        let data = data.and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
+        self.gateways + (1 + data) * self.targets
     }
 
     /// Installs the operator from the chart of this checkout, or brings the installed one to it.

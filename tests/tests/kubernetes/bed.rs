@@ -42,6 +42,10 @@ pub(crate) struct Clients {
     pub(crate) pool: Arc<Pool>,
     pub(crate) load: Load,
     pub(crate) views: Views,
+    /// Begins the names of their buckets.
+    pub(crate) prefix: &'static str,
+    /// At least so many primaries after one another are seen meanwhile.
+    pub(crate) epochs: usize,
     /// Gateways that were stopped or cut.
     pub(crate) slow: BTreeSet<String>,
 }

@@ -12,28 +12,38 @@ use serde_json::json;
 
 use crate::bed::{Bed, Clients, LONG, SOON, endpoint, history};
 
-/// Begins the name of every bucket of the clients.
+/// Begin the names of all buckets of the clients, of the first ones and of those that write while settings change.
 const PREFIX: &str = "h";
+const PREFIX_AGAIN: &str = "i";
 const SHOWN_MAX: usize = 8;
 
 pub(crate) fn clients_begin(bed: &mut Bed) -> Result<String> {
+    begin(bed, PREFIX, 5)
+}
+
+/// While settings change, nobody is lost: whoever leads stays.
+pub(crate) fn clients_begin_again(bed: &mut Bed) -> Result<String> {
+    begin(bed, PREFIX_AGAIN, 1)
+}
+
+fn begin(bed: &mut Bed, prefix: &'static str, epochs: usize) -> Result<String> {
     let pool = Pool::new(bed.product.ready_gateways()?);
-    let load = Load::start(&pool, &Options::new(PREFIX));
+    let load = Load::start(&pool, &Options::new(prefix));
     let views = Views::start(&bed.product, load.started())?;
-    bed.clients = Some(Clients { pool, load, views, slow: BTreeSet::new() });
+    bed.clients = Some(Clients { pool, load, views, prefix, epochs, slow: BTreeSet::new() });
     Ok("three clients at three gateways".to_owned())
 }
 
 /// What was answered 200 is there, what was refused is not, nothing took effect twice, one primary an epoch.
 pub(crate) fn clients_history_is_right(bed: &mut Bed) -> Result<String> {
-    let Clients { load, views, slow, .. } = bed.clients.take().context("the clients did not begin")?;
+    let Clients { load, views, slow, prefix, epochs, .. } = bed.clients.take().context("the clients did not begin")?;
     let ops = load.stop()?;
     bed.product.settle_all()?;
     let samples = views.stop()?;
     let finals = bed.product.buckets()?;
-    let history = History { ops, samples, finals, prefix: PREFIX.to_owned(), slow };
+    let history = History { ops, samples, finals, prefix: prefix.to_owned(), slow };
     match history::check(&history) {
-        Ok(report) if report.done < 100 || report.epochs < 5 => bail!("too little happened: {report:?}"),
+        Ok(report) if report.done < 100 || report.epochs < epochs => bail!("too little happened: {report:?}"),
         Ok(report) => Ok(ais_tests::scene::summary(&report)),
         Err(wrong) => {
             let file = std::env::temp_dir().join("aiscluster-kubernetes-history.txt");

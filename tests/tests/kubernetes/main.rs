@@ -23,6 +23,7 @@ mod rest;
 mod rights;
 mod rollout;
 mod scale;
+mod settings;
 mod side;
 mod spec;
 mod stopped;
@@ -78,13 +79,16 @@ const CASES: &[Case] = &[
     ("rollout_outlives_the_operator", rollout::outlives_the_operator),
     ("rollout_to_more_voters", rollout::to_more_voters),
     ("refused_and_followed", refused::by_the_server_and_by_the_operator),
+    ("clients_begin_again", failover::clients_begin_again),
     ("config_overlay", spec::config_overlay),
     ("access_gateways", spec::access_gateways),
     ("networking_and_monitoring", spec::networking_and_monitoring),
+    ("clients_history_is_still_right", failover::clients_history_is_right),
     ("explained_and_waited_for", spec::explained_and_waited_for),
     ("an_unreadable_object_blinds_nobody", spec::an_unreadable_object_blinds_nobody),
     ("gateways_up_and_down", scale::gateways_up_and_down),
     ("targets_by_kubectl_scale", scale::targets_by_kubectl_scale),
+    ("settings_reach_pods_and_claims", settings::reach_pods_and_claims),
     ("stopped_and_back", stopped::stopped_and_back),
     ("tls_self_managed", tls::self_managed),
     ("tls_certificates_rotate", tls::certificates_rotate),

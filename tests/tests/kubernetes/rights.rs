@@ -26,13 +26,6 @@ const UNUSED: &[(&str, &str, &str, &str)] = &[
         "update",
         "asked for by an admission plugin, in no request of its own",
     ),
-    ("", "configmaps", "delete", "what is no longer wanted is pruned; so far every map is always wanted"),
-    (
-        "policy",
-        "poddisruptionbudgets",
-        "delete",
-        "when spec.podDisruptionBudget.enabled is turned off, see operator/tests",
-    ),
     ("coordination.k8s.io", "leases", "update", "the way of API servers that do not apply leases"),
 ];
 

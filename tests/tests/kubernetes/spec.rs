@@ -192,8 +192,8 @@ fn monitoring_api() -> Value {
     })
 }
 
-/// The policy's shape (the test Kubernetes does not enforce policies), the Service's type, the PodMonitor where there is
-/// such an API.
+/// The policy's shape (the test Kubernetes does not enforce policies), the Service's type, the budget, the PodMonitor
+/// where there is such an API.
 pub(crate) fn networking_and_monitoring(bed: &mut Bed) -> Result<String> {
     let kubectl = bed.product.kubectl.in_namespace(NAMESPACE);
     let policy = kubectl.get(&format!("networkpolicy/{NAME}"))?;
@@ -224,6 +224,12 @@ pub(crate) fn networking_and_monitoring(bed: &mut Bed) -> Result<String> {
         |it: &Value| it["spec"]["type"] == "ClusterIP" && it["metadata"]["annotations"].get("cloud/x").is_none();
     kubectl.wait_for(&service, "a ClusterIP", SOON, closed)?;
 
+    let budget = format!("poddisruptionbudget/{NAME}");
+    patch(bed, &json!({"podDisruptionBudget": {"enabled": false}}))?;
+    kubectl.wait_gone(&budget, SOON)?;
+    patch(bed, &json!({"podDisruptionBudget": null}))?;
+    kubectl.wait_for(&budget, "over all pods again", SOON, |it| it["spec"]["maxUnavailable"] == 1)?;
+
     patch(bed, &json!({"networking": null, "monitoring": {"podMonitor": true, "labels": {"release": "prom"}}}))?;
     let scrapers = |it: &Value| it["spec"]["ingress"][1]["from"][2] == json!({"namespaceSelector": {}});
     kubectl.wait_for(&format!("networkpolicy/{NAME}"), "open for scrapers", SOON, scrapers)?;
@@ -237,7 +243,7 @@ pub(crate) fn networking_and_monitoring(bed: &mut Bed) -> Result<String> {
     patch(bed, &json!({"monitoring": null}))?;
     kubectl.wait_gone(&monitor, LONG)?;
     bed.product.admin.delete(&format!("crd/{POD_MONITOR}"), LONG)?;
-    Ok("policy, NodePort and back, PodMonitor made and pruned".to_owned())
+    Ok("policy, NodePort and back, budget pruned and made anew, PodMonitor made and pruned".to_owned())
 }
 
 /// What the pages tell people to type.

@@ -24,6 +24,8 @@ const READ: Duration = Duration::from_secs(150);
 /// No planned change keeps a client waiting for longer, on a busy machine either.
 const PATIENCE: Duration = Duration::from_secs(10);
 const CALL: Duration = Duration::from_secs(10);
+/// For clients that only show that they can write.
+const WHILE: Duration = Duration::from_secs(3);
 /// Before and after what is tried.
 const WRITES: usize = 50;
 /// Lives of certificates and authorities that are waited out.
@@ -272,6 +274,7 @@ fn went_wrong(product: &Product, authority: &Authority) -> Result<()> {
 }
 
 /// Turned on while it is stopped; Running comes before the old pods have ended, and none of them is there afterwards.
+/// Off again the same way, and what was published for clients goes.
 pub(crate) fn turned_on(bed: &mut Bed) -> Result<String> {
     let mut side = Side::make(bed, "tls-later", json!({}))?;
     let (primary, epoch) = side.product.primary()?;
@@ -279,11 +282,7 @@ pub(crate) fn turned_on(bed: &mut Bed) -> Result<String> {
     ensure!(reply.is_success(), "kept: {} {}", reply.status, reply.text());
     side.product.settle_all()?;
     let before = lives(&side.product)?;
-    side.product.patch(&json!({"spec": {"state": "Stopped"}}))?;
-    side.product.patch(&json!({"spec": {"tls": {"mode": "SelfManaged"}}}))?;
-    side.product.patch(&json!({"spec": {"state": "Running"}}))?;
-    side.product.tls = true;
-    side.product.wait_ready(&bed.progress)?;
+    restart_with(bed, &mut side, "SelfManaged")?;
     side.product.trust()?;
     let (new, now) = side.product.primary()?;
     ensure!(now > epoch, "epoch {epoch}, then {now}");
@@ -294,6 +293,24 @@ pub(crate) fn turned_on(bed: &mut Bed) -> Result<String> {
     side.clients()?;
     let moved = moves(bed, &side.product, &history::Pool::new(side.product.ready_gateways()?))?;
     let told = side.judge(1)?;
+
+    restart_with(bed, &mut side, "Disabled")?;
+    side.product.kubectl.wait_gone(&format!("configmap/{NAME}-ca"), SOON)?;
+    let endpoint = side.product.resource()?["status"]["endpoint"].clone();
+    ensure!(endpoint.as_str().is_some_and(|url| url.starts_with("http://")), "status.endpoint is {endpoint}");
+    side.clients()?;
+    std::thread::sleep(WHILE);
+    let plain = side.judge(1)?;
     side.down()?;
-    Ok(format!("{primary} led in epoch {epoch}, {new} in {now}; failback {moved:.0?}; {told}"))
+    Ok(format!("{primary} led in epoch {epoch}, {new} in {now}; failback {moved:.0?}; {told}; off again: {plain}"))
+}
+
+/// Another mode counts from the next start of all pods on.
+fn restart_with(bed: &Bed, side: &mut Side, mode: &str) -> Result<()> {
+    side.product.patch(&json!({"spec": {"state": "Stopped"}}))?;
+    side.product.patch(&json!({"spec": {"tls": {"mode": mode}}}))?;
+    side.product.patch(&json!({"spec": {"state": "Running"}}))?;
+    side.product.tls = mode != "Disabled";
+    side.product.wait_ready(&bed.progress)?;
+    Ok(())
 }
