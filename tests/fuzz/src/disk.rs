@@ -1,8 +1,11 @@
 //! Files of the state directory.
 
-use ais_ha::{Genesis, Offer, Vote};
-use ais_meta::{DiskId, Stamp, State};
-use ais_node::disk::frame::{self, FileKind, Header};
+use std::path::PathBuf;
+
+use ais_ha::{Ended, Genesis, Offer, Vote};
+use ais_meta::{DiskId, MemberOptions, Stamp, State};
+use ais_node::disk::copies::{self, CopiesError};
+use ais_node::disk::frame::{self, FileKind, FrameError, Header};
 use ais_node::disk::vote::Record;
 use ais_node::disk::{Identity, small, states, vote as votes};
 use arbitrary::Unstructured;
@@ -111,6 +114,7 @@ pub(crate) fn raw(data: &[u8]) {
     let _ = states::parse(data, Stamp::default());
     let _ = small::parse_value::<Identity>(data, FileKind::Identity, frame::kind::IDENTITY);
     let _ = small::parse_value::<Genesis>(data, FileKind::Genesis, frame::kind::GENESIS);
+    let _ = copies::parse(data);
     // Whatever stands there, reading on ends.
     let mut at = 0;
     while let Ok(frame::Next::Record { end, .. }) = frame::next_record(data, at) {
@@ -123,7 +127,7 @@ pub(crate) fn raw_seeds() -> Vec<Vec<u8>> {
     let mut genesis = Header { disk: DISK, generation: 0 }.encode(FileKind::Genesis).to_vec();
     frame::push_record(&mut genesis, frame::kind::GENESIS, &pack(&Genesis::Unformed)).expect("short");
     let records = [(frame::kind::FULL, pack(&state::base().full()))];
-    vec![genesis, state_file(&records), state_file(&[])]
+    vec![genesis, state_file(&records), state_file(&[]), written_copy()]
 }
 
 fn small_value<T>(file: FileKind, kind: u8, payload: &[u8])
@@ -149,9 +153,77 @@ pub(crate) fn small_seeds() -> Vec<Vec<u8>> {
     let offer = Offer { number: 1, uuid: state::uuid(), founder: voters[0].clone(), voters };
     let identity =
         Identity { node: state::member(1).id, formatted_unix_ms: 1, join_only: false, cluster: Some(state::uuid()) };
-    let forms = [Genesis::Unformed, Genesis::Bound(offer.clone()), Genesis::Offered(offer), Genesis::JoinOnly];
+    let ended = |keep_initial_config, no_shutdown| {
+        let options = MemberOptions { keep_initial_config, no_shutdown, ..MemberOptions::default() };
+        Genesis::Ended(Ended { uuid: state::uuid(), stamp: Stamp::new(0, 4, 9), options })
+    };
+    let forms = [
+        Genesis::Unformed,
+        Genesis::Bound(offer.clone()),
+        Genesis::Offered(offer),
+        Genesis::JoinOnly,
+        Genesis::Formed(state::uuid()),
+        ended(false, false),
+        ended(true, true),
+    ];
     let mut seeds: Vec<_> = forms.iter().map(pack).collect();
-    seeds.push(pack(&Genesis::Formed(state::uuid())));
     seeds.push(pack(&identity));
     seeds
+}
+
+/// A folder that stands for a data disk; one per thread.
+fn mountpath(name: &str) -> PathBuf {
+    let folder = format!("ais-fuzz-{}-{:?}-{name}", std::process::id(), std::thread::current().id());
+    let path = std::env::temp_dir().join(folder);
+    std::fs::create_dir_all(&path).expect("the temporary folder can be written");
+    path
+}
+
+/// A copy as the product writes it.
+fn written_copy() -> Vec<u8> {
+    let disk = mountpath("seed");
+    copies::write(&disk, &state::member(4).voter_id(), &state::base()).expect("it can be written");
+    let bytes = std::fs::read(disk.join(FileKind::Copy.name())).expect("it is there");
+    std::fs::remove_dir_all(disk).expect("it is there");
+    bytes
+}
+
+/// A copy with good checksums and digests: which cluster a node with an empty state directory belongs to hangs on it.
+pub(crate) fn copy(data: &[u8]) {
+    let mut records = records(data);
+    if let Some((_, rest)) = records.split_first_mut() {
+        state::mend(rest);
+    }
+    let mut file = Header { disk: DISK, generation: 0 }.encode(FileKind::Copy).to_vec();
+    for (kind, payload) in &records {
+        frame::push_record(&mut file, *kind, payload).expect("short");
+    }
+    let parsed = copies::parse(&file);
+
+    let disk = mountpath("disk");
+    std::fs::write(disk.join(FileKind::Copy.name()), &file).expect("it can be written");
+    let recalled = copies::recall(std::slice::from_ref(&disk));
+    std::fs::remove_dir_all(disk).expect("it is there");
+    match (&parsed, recalled) {
+        (Ok(copy), Ok(Some(remembered))) => {
+            state::assert_reloads(&copy.state);
+            assert_eq!((copy.id.disk, copy.state.uuid()), (DISK, &remembered.uuid));
+            assert!(remembered.peers.iter().all(|peer| peer.id.node != copy.id.node), "nobody asks itself");
+        }
+        // The next commit writes it anew; a newer program's is left alone.
+        (Err(FrameError::Bad(_)), Ok(None)) | (Err(FrameError::Newer(_)), Err(CopiesError::Newer(..))) => {}
+        (parsed, recalled) => panic!("read as {parsed:?}, remembered as {recalled:?}"),
+    }
+}
+
+pub(crate) fn copy_seeds() -> Vec<Vec<u8>> {
+    let written = written_copy();
+    let (mut records, mut at) = (Vec::new(), frame::HEADER);
+    while let Ok(frame::Next::Record { kind, payload, end }) = frame::next_record(&written, at) {
+        records.push((kind, payload.to_vec()));
+        at = end;
+    }
+    assert_eq!(records.len(), 2, "who wrote it, and a State");
+    let origin = input(&records[..1]);
+    vec![input(&records), origin, input(&[records[1].clone()]), input(&[records.clone(), records].concat())]
 }

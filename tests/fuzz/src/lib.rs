@@ -11,6 +11,7 @@
 //! Where a checksum or a digest would turn nearly every mutation away, the target puts it right first: what is behind
 //! it is what needs testing. Beside such a target stands one that leaves the bytes alone.
 
+mod bodies;
 mod config;
 mod corpus;
 mod disk;
@@ -63,6 +64,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "disk_state", reads: "file state", check: disk::state, seeds: disk::state_seeds },
     Target { name: "disk_raw", reads: "all files, checksums as they are", check: disk::raw, seeds: disk::raw_seeds },
     Target { name: "disk_small", reads: "files identity, genesis", check: disk::small, seeds: disk::small_seeds },
+    Target { name: "disk_copy", reads: "file .ais.state of data disks", check: disk::copy, seeds: disk::copy_seeds },
     Target { name: "wire_packet", reads: "packets of members", check: wire::packet, seeds: wire::packet_seeds },
     Target { name: "wire_hello", reads: "the handshake's contents", check: wire::hello, seeds: wire::hello_seeds },
     Target { name: "wire_stream", reads: "bytes of a connection", check: wire::stream, seeds: wire::stream_seeds },
@@ -73,6 +75,18 @@ pub const TARGETS: &[Target] = &[
     Target { name: "http_body", reads: "action messages", check: http::body, seeds: http::body_seeds },
     Target { name: "http_auth", reads: "header Ais-Auth", check: http::auth, seeds: http::auth_seeds },
     Target { name: "http_token", reads: "JSON Web Tokens", check: http::token, seeds: http::token_seeds },
+    Target {
+        name: "http_members",
+        reads: "bodies about members, jobs and recovery; names of buckets",
+        check: bodies::members,
+        seeds: bodies::members_seeds,
+    },
+    Target {
+        name: "http_keys",
+        reads: "bodies about tokens, public keys, files of secrets",
+        check: bodies::keys,
+        seeds: bodies::keys_seeds,
+    },
     Target { name: "config_file", reads: "ais-node's YAML", check: config::file, seeds: config::file_seeds },
     Target {
         name: "discovery_file",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ais_meta::{Bucket, BucketName, Change, Refusal, Stamp};
+use ais_meta::{Bucket, BucketName, Change, ClusterUuid, Refusal, Stamp};
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
@@ -29,10 +29,10 @@ fn provider(name: &str) -> Result<(), ApiError> {
 }
 
 /// `@uuid#name`, `#name`, `@uuid` or nothing. Another cluster's uuid is a remote bucket.
-fn namespace<'a>(app: &App, text: &'a str) -> Result<&'a str, ApiError> {
+fn namespace<'a>(own: Option<&ClusterUuid>, text: &'a str) -> Result<&'a str, ApiError> {
     let (uuid, name) = text.split_once('#').unwrap_or((text, ""));
     let uuid = uuid.strip_prefix('@').unwrap_or(uuid);
-    if !uuid.is_empty() && app.view().uuid.as_ref().is_none_or(|own| own.as_str() != uuid) {
+    if !uuid.is_empty() && own.is_none_or(|own| own.as_str() != uuid) {
         return Err(ApiError::unsupported(format!("cluster '{uuid}' is not this one: remote clusters are not built")));
     }
     Ok(name)
@@ -42,10 +42,15 @@ fn bucket_name(namespace: &str, name: &str) -> Result<BucketName, ApiError> {
     BucketName::new(namespace, name).map_err(|e| ApiError::bad(e.to_string()))
 }
 
+/// The bucket that a path and its query name, in the cluster of this uuid.
+pub(super) fn of(own: Option<&ClusterUuid>, name: &str, params: &Params) -> Result<BucketName, ApiError> {
+    provider(params.get("provider").unwrap_or_default())?;
+    bucket_name(namespace(own, params.get("namespace").unwrap_or_default())?, name)
+}
+
 fn named(app: &App, name: &str, params: &Params) -> Result<BucketName, ApiError> {
     app.gateway_only("bucket calls")?;
-    provider(params.get("provider").unwrap_or_default())?;
-    bucket_name(namespace(app, params.get("namespace").unwrap_or_default())?, name)
+    of(app.view().uuid.as_ref(), name, params)
 }
 
 /// `GET /v1/buckets` with action `list`.
@@ -57,7 +62,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, call: Call) -> Result<Resp
     }
     provider(call.params.get("provider").unwrap_or_default())?;
     let wanted = call.params.get("namespace").filter(|text| !text.is_empty());
-    let wanted = wanted.map(|text| namespace(&app, text)).transpose()?;
+    let wanted = wanted.map(|text| namespace(app.view().uuid.as_ref(), text)).transpose()?;
     let state = app.state().await?;
     let names = state.buckets().keys().filter(|name| wanted.is_none_or(|wanted| wanted == name.namespace));
     let names: Vec<Value> = names.map(wire::bucket_entry).collect();
@@ -151,21 +156,21 @@ fn properties(value: &Value) -> Result<BTreeMap<String, String>, ApiError> {
 }
 
 /// `bck_to` is `ais/@#/NAME/`, or `ais/@#NAMESPACE/NAME/`.
-fn target(app: &App, params: &Params) -> Result<BucketName, ApiError> {
+pub(super) fn target(own: Option<&ClusterUuid>, params: &Params) -> Result<BucketName, ApiError> {
     let text = params.get("bck_to").unwrap_or_default();
     let mut parts = text.trim_end_matches('/').split('/');
     let (Some(owner), Some(ns), Some(name), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return Err(ApiError::bad(format!("bck_to='{text}' does not name a bucket as PROVIDER/@#NAMESPACE/NAME")));
     };
     provider(owner)?;
-    bucket_name(namespace(app, ns)?, name)
+    bucket_name(namespace(own, ns)?, name)
 }
 
 /// Gives a bucket another name. AIStore answers with the id of the job that moves the data; here the State that has the
 /// new name is all there is to it, and the id names that State (see [`jobs`]).
 async fn rename(app: &App, call: &Call, from: BucketName) -> Result<Response, ApiError> {
     absent::force(&call.params)?;
-    let to = target(app, &call.params)?;
+    let to = target(app.view().uuid.as_ref(), &call.params)?;
     let change = Change::RenameBucket { from, to };
     mutate(app, call, change, |settled| {
         let mut response = text(jobs::renamed(settled.stamp));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ais_ha::Transferred;
 use ais_meta::change::MemberAction;
-use ais_meta::{Kind, NodeId};
+use ais_meta::{Kind, NodeId, Stamp};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode};
@@ -148,13 +148,17 @@ pub(super) async fn recover(State(app): State<Arc<App>>, call: Call) -> Result<R
         let text = "recovery is taken in signed calls only, and this node runs without a secret";
         return Err(ApiError::new(StatusCode::FORBIDDEN, text));
     }
-    let bad = || ApiError::bad(r#"the body is not {"stamp":"INCARNATION.EPOCH.SEQ"}"#);
-    let told: Value = serde_json::from_slice(&call.body).map_err(|_| bad())?;
-    let stamp = told["stamp"].as_str().and_then(|text| text.parse().ok()).ok_or_else(bad)?;
-    match app.handle.recover(stamp).await {
+    match app.handle.recover(confirmed(&call.body)?).await {
         Ok(stamp) => reply(&json!({"stamp": stamp.to_string()}), Some(stamp)),
         Err(why) => Err(ApiError::new(StatusCode::CONFLICT, why.to_string())),
     }
+}
+
+/// The stamp that an administrator confirms.
+pub(super) fn confirmed(body: &[u8]) -> Result<Stamp, ApiError> {
+    let bad = || ApiError::bad(r#"the body is not {"stamp":"INCARNATION.EPOCH.SEQ"}"#);
+    let told: Value = serde_json::from_slice(body).map_err(|_| bad())?;
+    told["stamp"].as_str().and_then(|text| text.parse().ok()).ok_or_else(bad)
 }
 
 /// `PUT /v1/cluster/proxy/ID[?expected-primary=ID&expected-epoch=N]`: hands the primary's role to a gateway. Answers

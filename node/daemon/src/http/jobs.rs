@@ -20,14 +20,14 @@ pub(super) fn renamed(stamp: Stamp) -> String {
 }
 
 /// Stamp and time of an id that [`renamed`] made.
-fn parsed(id: &str) -> Option<(Stamp, i64)> {
+pub(super) fn parsed(id: &str) -> Option<(Stamp, i64)> {
     let (stamp, ms) = id.strip_prefix("mv-")?.split_once('-')?;
     let ms: i64 = ms.parse().ok()?;
     (ms > 0).then_some((stamp.parse().ok()?, ms))
 }
 
 /// The job that a question is about: `ID` or `id` or `uuid`, as AIStore's callers write it.
-fn asked(body: &[u8]) -> Result<(String, String), ApiError> {
+pub(super) fn asked(body: &[u8]) -> Result<(String, String), ApiError> {
     let fields = object(body).map_err(|why| ApiError::bad(format!("the body is not a question about jobs: {why}")))?;
     let field = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let id = if field("id").is_empty() { field("uuid") } else { field("id") };

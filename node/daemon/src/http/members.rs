@@ -29,13 +29,14 @@ fn unknown(id: &str) -> ApiError {
     ApiError::not_found(format!("node \"{id}\" is not in the cluster map")).tcode("ErrNodeNotFound")
 }
 
-struct Batch {
-    nodes: Vec<NodeId>,
-    options: MemberOptions,
+/// What a membership action is about.
+pub(super) struct Batch {
+    pub(super) nodes: Vec<NodeId>,
+    pub(super) options: MemberOptions,
 }
 
 /// `{"sid":"","sids":["t1"],"skip_rebalance":false,...}`
-fn batch(value: &Value) -> Result<Batch, ApiError> {
+pub(super) fn batch(value: &Value) -> Result<Batch, ApiError> {
     let bad = |why: String| ApiError::bad(format!("the value is not a list of nodes: {why}"));
     let fields = object(value.to_string().as_bytes()).map_err(bad)?;
     let flag = |name: &str| match fields.get(name) {
@@ -145,10 +146,7 @@ fn caller_id(call: &Call) -> Option<&str> {
 pub(super) async fn join_by_admin(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
     app.gateway_only("join-by-admin")?;
     let never_leads = never_leads(&call)?;
-    let bad = |why: String| ApiError::bad(format!("the body is not a node to join: {why}"));
-    let fields = object(&call.body).map_err(bad)?;
-    let net = fields.get("intra_control_net").and_then(address);
-    let net = net.ok_or_else(|| bad("intra_control_net names no node_ip_addr and daemon_port".to_owned()))?;
+    let (net, kind) = to_join(&call.body)?;
     app.state().await?;
     let url = format!("{}/v1/daemon", app.url(&net));
     let unreached = |why: String| {
@@ -158,8 +156,7 @@ pub(super) async fn join_by_admin(State(app): State<Arc<App>>, call: Call) -> Re
     let told = reverse::call(&app, ANYBODY, Method::GET, &who, Bytes::new()).await.map_err(unreached)?;
     let snode: Value = reverse::json_of(told).await.map_err(unreached)?;
     let id = snode["daemon_id"].as_str().unwrap_or_default().to_owned();
-    let kind = fields.get("daemon_type").and_then(Value::as_str).unwrap_or_default();
-    if !kind.is_empty() && snode["daemon_type"] != kind {
+    if !kind.is_empty() && snode["daemon_type"] != *kind {
         return Err(ApiError::bad(format!("{id} at {net} is not a {kind}")));
     }
     let node: NodeId = id.parse().map_err(|_| unreached("it does not say who it is".to_owned()))?;
@@ -186,6 +183,15 @@ pub(super) async fn join_by_admin(State(app): State<Arc<App>>, call: Call) -> Re
     reply(&json!({"daemon_id": node, "rebalance_id": ""}), stamp)
 }
 
+/// Where the node listens that is to join, and of which kind it should be, if that is said.
+pub(super) fn to_join(body: &[u8]) -> Result<(Address, String), ApiError> {
+    let bad = |why: String| ApiError::bad(format!("the body is not a node to join: {why}"));
+    let fields = object(body).map_err(bad)?;
+    let net = fields.get("intra_control_net").and_then(address);
+    let net = net.ok_or_else(|| bad("intra_control_net names no node_ip_addr and daemon_port".to_owned()))?;
+    Ok((net, fields.get("daemon_type").and_then(Value::as_str).unwrap_or_default().to_owned()))
+}
+
 /// AIStore's `Ais-Node-Flags`: 1 is a gateway that never leads. No other flag can be given to a node that joins.
 fn never_leads(call: &Call) -> Result<bool, ApiError> {
     match call.headers.get(NODE_FLAGS).map(|value| value.to_str().unwrap_or_default()) {
@@ -208,13 +214,19 @@ fn address(net: &Value) -> Option<Address> {
 
 /// `POST /v1/daemon/join-by-admin` at the control listener: a member of a cluster says where it is.
 pub(super) async fn introduced(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
-    let bad = || ApiError::bad("the body does not say which member to join");
-    let told: Value = serde_json::from_slice(&call.body).map_err(|_| bad())?;
-    let node: NodeId = told["node_id"].as_str().and_then(|id| id.parse().ok()).ok_or_else(bad)?;
-    let peer: Address = serde_json::from_value(told["peer"].clone()).map_err(|_| bad())?;
+    let (node, peer) = introduction(&call.body)?;
     tracing::info!(%node, %peer, "told where the cluster is");
     app.handle.introduce(node, peer);
     Ok(done(None))
+}
+
+/// A member, and where it talks to members.
+pub(super) fn introduction(body: &[u8]) -> Result<(NodeId, Address), ApiError> {
+    let bad = || ApiError::bad("the body does not say which member to join");
+    let told: Value = serde_json::from_slice(body).map_err(|_| bad())?;
+    let node: NodeId = told["node_id"].as_str().and_then(|id| id.parse().ok()).ok_or_else(bad)?;
+    let peer: Address = serde_json::from_value(told["peer"].clone()).map_err(|_| bad())?;
+    Ok((node, peer))
 }
 
 /// `DELETE /v1/cluster/daemon/ID`: a node takes itself out of the map.

@@ -20,22 +20,45 @@ use crate::auth::{TokenError, fingerprint};
 /// Tokens in one call; a body has room for not many more.
 const TOKENS_MAX: usize = 10_000;
 
+/// What `POST /v1/tokens` is to judge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// This token, or that of the header.
+    Token(Option<String>),
+    /// The digest of an AuthN server's secret.
+    Secret(String),
+    /// An AuthN server's public key.
+    Public(String),
+}
+
+/// Reads the body of `POST /v1/tokens`, which anybody may send.
+pub(super) fn asked(body: &[u8]) -> Result<Asked, ApiError> {
+    let bad = |why: String| ApiError::bad(format!("the body is neither a token nor a key: {why}"));
+    let fields = object(body).map_err(bad)?;
+    let field = |name: &str| {
+        let text = fields.get(name).and_then(Value::as_str);
+        text.filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    match (field("secret"), field("public_key").or_else(|| field("pubkey"))) {
+        (None, None) => Ok(Asked::Token(field("token"))),
+        (Some(digest), None) => Ok(Asked::Secret(digest)),
+        (None, Some(public)) => Ok(Asked::Public(public)),
+        (Some(_), Some(_)) => Err(bad("it has both a secret and a public key".to_owned())),
+    }
+}
+
 /// `POST /v1/tokens`: is this a token that this cluster accepts? Or, as an AuthN server asks before it serves a
 /// cluster: does this cluster verify with my key? Open, as in AIStore: it tells nobody more than a try would.
 pub(super) async fn validate(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
     app.gateway_only("tokens")?;
     let state = app.state().await?;
-    let bad = |why: String| ApiError::bad(format!("the body is neither a token nor a key: {why}"));
-    let fields = object(&call.body).map_err(bad)?;
-    let field = |name: &str| fields.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let verdict = match (field("secret"), field("public_key").or(field("pubkey"))) {
-        (None, None) => {
-            let token = field("token").map_or_else(|| app.token(&call.headers), |token| app.judge(token))?;
+    let verdict = match asked(&call.body)? {
+        Asked::Token(token) => {
+            let token = token.map_or_else(|| app.token(&call.headers), |token| app.judge(&token))?;
             return reply(&json!({"sub": token.sub, "exp": token.exp_s}), Some(state.stamp()));
         }
-        (Some(digest), None) => app.authority.is_secret(&state, digest),
-        (None, Some(public)) => app.authority.is_public(&state, public).map_err(ApiError::bad)?,
-        (Some(_), Some(_)) => return Err(bad("it has both a secret and a public key".to_owned())),
+        Asked::Secret(digest) => app.authority.is_secret(&state, &digest),
+        Asked::Public(public) => app.authority.is_public(&state, &public).map_err(ApiError::bad)?,
     };
     match verdict {
         Some(true) => Ok(done(Some(state.stamp()))),
@@ -49,8 +72,14 @@ pub(super) async fn validate(State(app): State<Arc<App>>, call: Call) -> Result<
 /// `DELETE /v1/tokens` with `{"tokens":["..."]}`, or `{"token":"..."}` as the SDK writes it.
 pub(super) async fn revoke(State(app): State<Arc<App>>, call: Call) -> Result<Response, ApiError> {
     app.gateway_only("tokens")?;
+    let change = Change::RevokeTokens { tokens: to_revoke(&call.body)?, now_s: now_ns() / 1_000_000_000 };
+    settle(&app, &call, change).await
+}
+
+/// What takes the place of each token, and until when it counts, unix seconds.
+pub(super) fn to_revoke(body: &[u8]) -> Result<BTreeMap<String, i64>, ApiError> {
     let bad = |why: &str| ApiError::bad(format!("the body does not name tokens: {why}"));
-    let fields = object(&call.body).map_err(|why| bad(&why))?;
+    let fields = object(body).map_err(|why| bad(&why))?;
     let mut tokens: Vec<&str> = fields.get("token").and_then(Value::as_str).into_iter().collect();
     match fields.get("tokens") {
         None | Some(Value::Null) => {}
@@ -68,6 +97,5 @@ pub(super) async fn revoke(State(app): State<Arc<App>>, call: Call) -> Result<Re
         let until_s = claimed_expiry(token).ok_or_else(|| bad(&TokenError::Malformed.to_string()))?;
         revoked.insert(fingerprint(token), until_s);
     }
-    let change = Change::RevokeTokens { tokens: revoked, now_s: now_ns() / 1_000_000_000 };
-    settle(&app, &call, change).await
+    Ok(revoked)
 }
