@@ -162,6 +162,12 @@ pub fn create_bucket_within(gateway: &str, name: &str, timeout: Duration) -> Res
     http::call(gateway, Call { method: "POST", target: &bucket_target(name), headers: &[], body }, timeout)
 }
 
+/// Sets keys of the cluster's configuration, or gives up after a time.
+pub fn set_config_within(gateway: &str, settings: &Value, timeout: Duration) -> Result<Reply, Failure> {
+    let body = serde_json::json!({"action": "set-config", "value": settings}).to_string();
+    http::call(gateway, Call { method: "PUT", target: "/v1/cluster", headers: &[], body: body.as_bytes() }, timeout)
+}
+
 /// Destroys a bucket.
 pub fn delete_bucket(gateway: &str, name: &str, id: Option<&str>) -> Result<Reply, Failure> {
     mutate(gateway, "DELETE", name, "destroy-bck", id)

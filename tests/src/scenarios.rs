@@ -132,6 +132,7 @@ mod tests {
         let drills = |binary: &str| -> String {
             match binary {
                 "processes" => sources(&["tests/tests/processes.rs"]),
+                "control" => sources(&["tests/tests/control.rs"]),
                 "processes_faults" => sources(&["tests/tests/processes_faults"]),
                 "kubernetes" => sources(&["tests/tests/kubernetes"]),
                 "control" => sources(&["tests/tests/control.rs"]),

@@ -116,26 +116,62 @@ fn membership() -> Result<String> {
     Ok(format!("decommissioned: {left}, shut down: {down}"))
 }
 
-/// A node that nobody's list names and that knows nobody.
-fn join_by_admin() -> Result<String> {
-    let mut cluster = LocalCluster::start(Spec::new(3, 1))?;
-    let gateway = gateway(&cluster)?;
+/// Starts a node that nobody's list names and that knows nobody, and lets it in with these flags; the answer.
+fn let_in(cluster: &mut LocalCluster, id: &str, kind: Kind, given: &str) -> Result<Value> {
+    let gateway = gateway(cluster)?;
+    let daemon_type = if kind == Kind::Target { "target" } else { "proxy" };
     cluster.primary_ep = None;
-    cluster.add("t9", Kind::Target, &[("discovery_file", json!(""))])?;
-    cluster.start_node("t9")?;
-    let control = cluster.node("t9")?.control.clone();
+    cluster.add(id, kind, &[("discovery_file", json!(""))])?;
+    cluster.start_node(id)?;
+    let control = cluster.node(id)?.control.clone();
     let (host, port) = control.rsplit_once(':').context("an address")?;
-    let snode = json!({"daemon_type": "target", "intra_control_net": {"node_ip_addr": host, "daemon_port": port}});
+    let snode = json!({"daemon_type": daemon_type, "intra_control_net": {"node_ip_addr": host, "daemon_port": port}});
     // It may still be starting.
     let told = Wait::new("the node is told", PATIENCE).until(|| {
-        let reply = call(&gateway, "POST", "/v1/cluster/join-by-admin", &[], &snode.to_string())?;
-        Ok((reply.status == 200).then_some(reply.text()))
+        let headers = [("Ais-Node-Flags", given)];
+        let reply = call(&gateway, "POST", "/v1/cluster/join-by-admin", &headers, &snode.to_string())?;
+        ensure!(reply.status == 200, "{} {}", reply.status, reply.text());
+        Ok(Some(reply.text()))
     })?;
     let told: Value = serde_json::from_str(&told)?;
-    ensure!(told["daemon_id"] == "t9", "the answer is {told}");
-    ensure!(flags(&gateway, "t9")?.is_some(), "t9 is not in the map");
+    ensure!(told["daemon_id"] == id, "the answer is {told}");
+    ensure!(flags(&gateway, id)? == Some(given.parse()?), "{id} has not the flags {given} in the map");
+    Ok(told)
+}
+
+fn join_by_admin() -> Result<String> {
+    let mut cluster = LocalCluster::start(Spec::new(3, 1))?;
+    let told = let_in(&mut cluster, "t9", Kind::Target, "0")?;
+    let_in(&mut cluster, "g9", Kind::Gateway, "1")?;
+    let led = never_leads(&mut cluster, "g9")?;
     cluster.finish();
-    Ok(told.to_string())
+    Ok(format!("{told}; led without g9 by {led:?}"))
+}
+
+/// H37: a gateway that an administrator lets in as one that never leads. Its own configuration does not say so, and it
+/// does not lead, asked or elected, after a crash of its own either. Who led, one after the other.
+fn never_leads(cluster: &mut LocalCluster, id: &str) -> Result<Vec<String>> {
+    let (first, epoch) = cluster.wait_led(0)?;
+    let refused = call(&gateway(cluster)?, "PUT", &format!("/v1/cluster/proxy/{id}"), &[], "")?;
+    ensure!(refused.status == 422, "a hand-over to {id}: {} {}", refused.status, refused.text());
+    ensure!(cluster.wait_led(0)? == (first.clone(), epoch), "a refused hand-over moved the primary");
+    // Out of the map by a crash, and back.
+    cluster.node_mut(id)?.kill9()?;
+    let at = cluster.node(&first)?.public.clone();
+    Wait::new(format!("{id} out of the map"), PATIENCE).until(|| Ok(flags(&at, id)?.is_none().then_some(())))?;
+    cluster.start_node(id)?;
+    Wait::new(format!("{id} back in the map"), PATIENCE).until(|| Ok(flags(&at, id)?.map(drop)))?;
+    let (mut led, mut epoch) = (vec![first], epoch);
+    for _ in 0..2 {
+        let (primary, _) = cluster.wait_led(0)?;
+        cluster.node_mut(&primary)?.kill9()?;
+        let (next, now) = cluster.wait_led(epoch)?;
+        ensure!(next != id, "{id} leads epoch {now}");
+        ensure!(flags(&cluster.node(&next)?.public, id)? == Some(1), "{id} has other flags under {next}");
+        led.push(next);
+        epoch = now;
+    }
+    Ok(led)
 }
 
 fn status(cluster: &LocalCluster) -> Result<Output> {

@@ -9,12 +9,15 @@ use ais_tests::drill::{self, Drill, LocalDrills};
 use ais_tests::processes::{Kind, LocalCluster, Spec};
 use ais_tests::scene::{Scene, none_failed, summary};
 use ais_tests::suite;
+use ais_tests::wait::Wait;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 const BEAT: Duration = Duration::from_millis(500);
 /// The shipped `suspect`: what is found faster was found by evidence.
 const SUSPECT: Duration = Duration::from_millis(1500);
+/// For what has no bound of its own; the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     suite::main(&[
@@ -284,7 +287,7 @@ fn two_clusters_pointed_at_each_other() -> Result<String> {
         scene.cluster.node_mut(&target)?.kill9()?;
         scene.bring_back(&target)?;
     }
-    let mut said = Vec::new();
+    let mut said = vec![newcomer_at_the_wrong_cluster(&mut scenes)?];
     for (scene, prefix) in scenes.into_iter().zip(["a", "b"]) {
         let mut scene = scene;
         scene.write_for(BEAT);
@@ -300,6 +303,42 @@ fn two_clusters_pointed_at_each_other() -> Result<String> {
         said.push(none_failed(&scene.end()?)?);
     }
     Ok(said.join("; "))
+}
+
+/// H26: a new node of cluster b that is told where a is, and nothing of b: it says why it does not join, and neither
+/// cluster minds.
+fn newcomer_at_the_wrong_cluster(scenes: &mut [Scene; 2]) -> Result<String> {
+    let before = [scenes[0].primary()?, scenes[1].primary()?];
+    let of_a = scenes[0].cluster.entries();
+    let endpoint = scenes[0].cluster.nodes.first().map(|node| node.url());
+    let cluster = &mut scenes[1].cluster;
+    let list = cluster.dir().join("only-a.yaml");
+    let found = json!({"formed": true, "cluster_uuid": "cluster-b", "initial_voters": [], "peers": of_a});
+    std::fs::write(&list, found.to_string())?;
+    cluster.add("bx", Kind::Target, &[("discovery_file", json!(list))])?;
+    let own = std::mem::replace(&mut cluster.primary_ep, endpoint);
+    cluster.start_node("bx")?;
+    cluster.primary_ep = own;
+    let reason = Wait::new("bx to say whom it found", PATIENCE).until(|| {
+        let view = cluster.node("bx")?.view()?;
+        ensure!(!view.ready && !view.formed, "bx serves: {view:?}");
+        Ok(view.reason.contains("cluster-a").then_some(view.reason))
+    })?;
+    // Nor does it think better of it.
+    std::thread::sleep(SUSPECT);
+    let view = cluster.node("bx")?.view()?;
+    ensure!(!view.ready && view.reason == reason && view.primary.is_none(), "then bx was {view:?}");
+    cluster.node_mut("bx")?.kill9()?;
+    cluster.node_mut("bx")?.wipe()?;
+    for (scene, before) in scenes.iter_mut().zip(before) {
+        for (id, address) in scene.cluster.survivors("") {
+            let map = client::get_json(&address, "/v1/daemon?what=smap")?;
+            ensure!(map["tmap"].get("bx").is_none(), "{id} has bx in its map: {map}");
+        }
+        let now = scene.primary()?;
+        ensure!(now == before, "bx came, and the primary went from {before:?} to {now:?}");
+    }
+    Ok(format!("bx: {reason}"))
 }
 
 fn wiped_founder() -> Result<String> {

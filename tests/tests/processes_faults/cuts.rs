@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use ais_tests::client;
 use ais_tests::processes::{Kind, Spec};
 use ais_tests::scene::{Scene, none_failed};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::json;
 
 use super::{BEAT, SUSPECT};
 
@@ -125,6 +126,13 @@ struct Shape {
     rest: usize,
 }
 
+impl Shape {
+    /// A number of its own, for a setting: what a minority was asked for may be done once it is none any more.
+    fn setting(self) -> usize {
+        15 + 6 * self.gateways + 2 * self.voters + self.rest
+    }
+}
+
 /// H12, H14 and all others: every way to split 3+3, told apart by what is beside the primary. 17 with two sides.
 pub(super) fn splits_of_every_shape() -> Result<String> {
     let mut scene = begin(Spec::new(3, 3))?;
@@ -170,8 +178,11 @@ fn split(scene: &mut Scene, shape: Shape) -> Result<Option<Duration>> {
     let gateway = |side: &[String]| side.iter().find(|id| id.starts_with('g')).cloned();
     let through = gateway(majority).context("a majority without a gateway")?;
     scene.commit_through(&through)?;
+    let address = scene.cluster.node(&through)?.public.clone();
+    let reply = client::set_config_within(&address, &json!({"mirror": {"copies": 2}}), client::SDK_TIMEOUT)?;
+    ensure!(reply.is_success(), "{through} is in a majority: set-config {} {}", reply.status, reply.text());
     if let Some(through) = gateway(minority) {
-        no_commit(scene, &through)?;
+        no_commit(scene, &through, shape.setting())?;
     }
     let (leader, now) = scene.led_among(majority, epoch - u64::from(stays))?;
     scene.cluster.fabric()?.heal()?;
@@ -202,13 +213,26 @@ fn side_of(scene: &mut Scene, primary: &str, shape: Shape) -> Result<Vec<String>
     Ok(side)
 }
 
-/// A minority must not commit, however it is asked: it refuses, or keeps the caller waiting.
-fn no_commit(scene: &Scene, through: &str) -> Result<()> {
+/// A minority must not commit, a bucket as little as a setting, however it is asked: it refuses, or keeps the caller
+/// waiting. Nor does it show such a setting.
+fn no_commit(scene: &Scene, through: &str, copies: usize) -> Result<()> {
     let address = scene.cluster.node(through)?.public.clone();
-    let name = scene.fresh_name();
-    match client::create_bucket_within(&address, &name, NO_COMMIT) {
-        Ok(reply) if reply.status == 503 => Ok(()),
-        Ok(reply) => bail!("{through} is in a minority and answered {}: {}", reply.status, reply.text()),
-        Err(_) => Ok(()),
+    let (name, settings) = (scene.fresh_name(), json!({"mirror": {"copies": copies}}));
+    let (bucket, setting) = std::thread::scope(|scope| {
+        let bucket = scope.spawn(|| client::create_bucket_within(&address, &name, NO_COMMIT));
+        let setting = client::set_config_within(&address, &settings, NO_COMMIT);
+        (bucket.join(), setting)
+    });
+    let bucket = bucket.map_err(|_| anyhow!("the call for a bucket panicked"))?;
+    for (what, answer) in [("a bucket", bucket), ("a setting", setting)] {
+        match answer {
+            Ok(reply) if reply.status != 503 => {
+                bail!("{through} is in a minority and answered to {what} {}: {}", reply.status, reply.text())
+            }
+            _ => {}
+        }
     }
+    let config = client::get_json(&address, "/v1/cluster?what=cluster_config")?;
+    ensure!(config["mirror"]["copies"] != copies, "{through} is in a minority and shows {}", config["mirror"]);
+    Ok(())
 }

@@ -58,20 +58,28 @@ pub(super) fn primary_and_a_target_die() -> Result<String> {
     let (next, _) = scene.led_among(&left, epoch)?;
     until_in_map(&scene, &next, "t2", false)?;
     // One change of the placing targets is one generation; a gateway's death is none.
-    let now = rmd_version(&scene, &next)?;
-    ensure!(now <= before + 1, "the placement went from {before} to {now}");
+    placement_is(&scene, &next, before + 1)?;
     scene.cluster.start_node("t2")?;
     scene.bring_back(&primary)?;
     until_in_map(&scene, &next, "t2", true)?;
+    placement_is(&scene, &next, before + 2)?;
     none_failed(&scene.end()?)
 }
 
-/// H07, H08, H09, and AIStore's `ProxyCrash` and `TargetRejoin`: the primary stays, the map follows.
+/// Whether the placement is of this generation: what the map did, it follows once, and nothing else moves it.
+fn placement_is(scene: &Scene, through: &str, wanted: u64) -> Result<()> {
+    let now = rmd_version(scene, through)?;
+    ensure!(now == wanted, "the placement is of generation {now} instead of {wanted}");
+    Ok(())
+}
+
+/// H07, H08, H09, and AIStore's `ProxyCrash` and `TargetRejoin`: the primary stays, the map follows, and the placement
+/// follows the targets in the map, a gateway never.
 pub(super) fn others_die_and_return() -> Result<String> {
     let mut scene = Scene::begin(Spec::new(3, 3).in_namespaces())?;
     let (primary, epoch) = scene.primary()?;
     let gateway = scene.cluster.survivors(&primary).into_iter().next().context("no other gateway")?.0;
-    let before = rmd_version(&scene, &primary)?;
+    let mut placed = rmd_version(&scene, &primary)?;
     for (id, orderly) in [(gateway.as_str(), false), ("t1", false), ("t2", true), (gateway.as_str(), true)] {
         if id == gateway {
             scene.pool.close(id)?;
@@ -85,14 +93,16 @@ pub(super) fn others_die_and_return() -> Result<String> {
             scene.cluster.node_mut(id)?.kill9()?;
         }
         until_in_map(&scene, &primary, id, false).with_context(|| format!("{id} after {:.0?}", begin.elapsed()))?;
+        let step = u64::from(id != gateway);
+        placement_is(&scene, &primary, placed + step).with_context(|| format!("{id} left, orderly: {orderly}"))?;
         scene.write_for(BEAT);
         let now = scene.bring_back(id)?;
         ensure!(now == (primary.clone(), epoch), "{id} went and came, and the primary is {now:?}");
         ensure!(has(&smap(&scene, &primary)?, id), "{id} serves and is not in the map");
+        scene.write_for(BEAT);
+        placed += 2 * step;
+        placement_is(&scene, &primary, placed).with_context(|| format!("{id} came back, orderly: {orderly}"))?;
     }
-    // Two targets went and came: at most a generation each time.
-    let now = rmd_version(&scene, &primary)?;
-    ensure!(now <= before + 4, "the placement went from {before} to {now}");
     none_failed(&scene.end()?)
 }
 
@@ -219,22 +229,27 @@ pub(super) fn created_and_killed() -> Result<String> {
     none_failed(&scene.end()?)
 }
 
-/// H45, H46: targets and a gateway join while the primary is being replaced, and while everything starts.
+/// H45, H46: targets and a gateway join while the primary is being replaced, and while everything starts. The placement
+/// is of another generation once a target is in the map, and for no other reason: whoever is not up again yet when the
+/// first primary leads is waited for.
 pub(super) fn joins_during_elections() -> Result<String> {
     let mut scene = Scene::begin(Spec::new(3, 1).in_namespaces())?;
     for (id, kind) in [("x1", Kind::Target), ("x2", Kind::Gateway), ("x3", Kind::Target)] {
         scene.add(id, kind, &[])?;
         let (victim, epoch) = scene.primary()?;
+        let placed = rmd_version(&scene, &victim)? + u64::from(matches!(kind, Kind::Target));
         let is_first = scene.pool.close(&victim).is_ok();
         scene.cluster.node_mut(&victim)?.kill9()?;
         scene.cluster.start_node(id)?;
         let (leader, _) = scene.led_after(epoch)?;
         until_in_map(&scene, &leader, id, true)?;
         scene.bring_back(&victim)?;
+        placement_is(&scene, &leader, placed).with_context(|| format!("{id} joined as {victim} died"))?;
         ensure!(is_first, "the calls at {victim} did not end");
     }
     scene.add("x4", Kind::Target, &[])?;
-    let before = rmd_version(&scene, "g1")?;
+    let (primary, _) = scene.primary()?;
+    let before = rmd_version(&scene, &primary)?;
     for id in scene.others(&[]) {
         scene.cluster.node_mut(&id)?.kill9()?;
     }
@@ -244,7 +259,12 @@ pub(super) fn joins_during_elections() -> Result<String> {
     }
     let (leader, _) = scene.led_after(0)?;
     until_in_map(&scene, &leader, "x4", true)?;
-    let after = rmd_version(&scene, &leader)?;
+    let first = rmd_version(&scene, &leader)?;
+    // Everybody is up: nobody was taken out meanwhile and put back.
+    scene.primary()?;
+    scene.write_for(BEAT);
+    let last = rmd_version(&scene, &leader)?;
+    ensure!((first, last) == (before + 1, before + 1), "{before} before, {first} with x4, {last} at last");
     let said = summary(&scene.end()?);
-    Ok(format!("{said}, placement {before} -> {after}"))
+    Ok(format!("{said}, placement {before} -> {last}"))
 }
