@@ -87,12 +87,14 @@ pub fn confirmed(body: &[u8]) -> Result<Stamp, String> {
     told(cluster::confirmed(body))
 }
 
-/// The id and kind of the job that a question is about, and what such an id stands for: a State, and when it was made,
-/// unix milliseconds.
+/// What the id of a job stands for: a State, and when it was made, unix milliseconds.
+pub type Made = (Stamp, i64);
+
+/// The id and kind of the job that a question is about, and what such an id stands for.
 ///
 /// # Errors
 /// As [`membership`].
-pub fn job(body: &[u8]) -> Result<(String, String, Option<(Stamp, i64)>), String> {
+pub fn job(body: &[u8]) -> Result<(String, String, Option<Made>), String> {
     let (id, kind) = told(jobs::asked(body))?;
     let stands_for = jobs::parsed(&id);
     Ok((id, kind, stands_for))
