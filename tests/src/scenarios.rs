@@ -135,7 +135,6 @@ mod tests {
                 "control" => sources(&["tests/tests/control.rs"]),
                 "processes_faults" => sources(&["tests/tests/processes_faults"]),
                 "kubernetes" => sources(&["tests/tests/kubernetes"]),
-                "control" => sources(&["tests/tests/control.rs"]),
                 "sdk" => sources(&["tests/tests/sdk.rs"]),
                 other => panic!("no binary {other}"),
             }
