@@ -9,10 +9,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ais_meta::Stamp;
 use ais_meta::auth::{self, Nonce};
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use reqwest::Method;
+use serde::Deserialize as _;
 
 use crate::clock;
 use crate::keyring::read_secrets;
@@ -69,7 +71,12 @@ fn held(id: &str, view: &serde_json::Value) -> String {
     let text = |key: &str| view[key].as_str().filter(|text| !text.is_empty());
     let (kind, role) = (text("kind").unwrap_or("node"), text("role").unwrap_or("of no role"));
     let reason = text("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
-    format!("accepted  {}\n{kind} {id} is {role}{reason}\n", text("accepted").unwrap_or("none"))
+    let accepted = stamp_of(&view["accepted"]).map_or_else(|| "none".to_owned(), |stamp| stamp.to_string());
+    format!("accepted  {accepted}\n{kind} {id} is {role}{reason}\n")
+}
+
+fn stamp_of(told: &serde_json::Value) -> Option<Stamp> {
+    Stamp::deserialize(told).ok()
 }
 
 struct Node {
@@ -103,12 +110,12 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use super::held;
+    use super::{Stamp, held};
 
     #[test]
     fn what_a_node_holds_is_what_it_accepted() {
         let mut view = serde_json::json!({
-            "kind": "target", "role": "follower", "stamp": "0.1.2", "accepted": "0.1.3",
+            "kind": "target", "role": "follower", "accepted": Stamp { incarnation: 0, epoch: 1, seq: 3 },
             "reason": "no primary: waiting for a majority",
         });
         let told = "accepted  0.1.3\ntarget t1 is follower: no primary: waiting for a majority\n";

@@ -89,8 +89,12 @@ pub(super) fn lost_majority() -> Result<String> {
     let gone = |id: &String| lost.contains(id);
     ensure!(seats.iter().filter(|seat| gone(&seat.node_id)).count() == 3 && seats.len() == 5, "voters: {seats:?}");
     let disks: Vec<String> = seats.iter().filter(|seat| gone(&seat.node_id)).map(|s| s.disk_id.clone()).collect();
+    // The primary last, and all before the first is reaped: else the rest elects another one, in milliseconds.
+    for id in ids.iter().filter(|id| **id != primary).chain([&primary]) {
+        scene.cluster.node(id)?.kill9_now()?;
+    }
     for id in &ids {
-        scene.cluster.node_mut(id)?.kill9()?;
+        scene.cluster.node_mut(id)?.reap(TIMEOUT)?;
     }
     let away = lost.iter().find(|id| **id != primary).context("another lost gateway")?.clone();
     lost.iter().filter(|id| **id != away).try_for_each(|id| scene.cluster.node_mut(id)?.wipe())?;
