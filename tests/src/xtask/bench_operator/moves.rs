@@ -146,7 +146,9 @@ pub(super) fn rolls(product: &Product, n: u32, progress: &Progress) -> Result<Ve
     let elected = |product: &Product| product.events("PrimaryElected").map(|all| all.len());
     let before = elected(product)?;
     for run in 1..=n {
-        product.wait_resource("whole", WHOLE, |it| product.is_whole(it))?;
+        let whole = product.wait_resource("whole", WHOLE, |it| product.is_whole(it))?;
+        // An end of this run's template, not of the one before it.
+        let old = whole["status"]["rollout"]["gatewayRevision"].clone();
         let pool = Pool::new(product.ready_gateways()?);
         let guide = Guide::start(product, &pool)?;
         let options = Options { clients: 1, pause: Duration::from_millis(5), ..Options::new(&format!("roll{run}-")) };
@@ -159,6 +161,7 @@ pub(super) fn rolls(product: &Product, n: u32, progress: &Progress) -> Result<Ve
             let rollout = &it["status"]["rollout"];
             is_observed(it)
                 && it["spec"]["gateways"]["template"]["annotations"]["roll"] == json!(run.to_string())
+                && rollout["gatewayRevision"] != old
                 && rollout["state"] == "Completed"
                 && rollout["updated"] == rollout["of"]
                 && reason(it, "RolloutPending") == "UpToDate"
