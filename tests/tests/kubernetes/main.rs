@@ -18,6 +18,7 @@ mod hardening;
 mod held;
 mod install;
 mod life;
+mod manual;
 mod refused;
 mod rest;
 mod rights;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::bed::{Bed, LONG, SOON};
+use crate::manual;
 use crate::side::Side;
 
 /// Longer than the operator needs for a step.
@@ -25,6 +26,8 @@ pub(crate) fn stopped_and_back(bed: &mut Bed) -> Result<String> {
     let buckets = product.settle_all().and_then(|_| product.buckets())?;
     let buckets = buckets.get(&primary).context("the primary has no buckets")?.clone();
     let uuid = product.resource()?["status"]["clusterID"].clone();
+
+    manual::commands_in_pods(product)?;
 
     // A pause holds it up: nothing but status is written.
     product.patch(&json!({"spec": {"paused": true, "state": "Stopped"}}))?;
@@ -50,6 +53,7 @@ pub(crate) fn stopped_and_back(bed: &mut Bed) -> Result<String> {
         let set = product.kubectl.get(&format!("statefulset/{NAME}-{role}"))?;
         ensure!(set["spec"]["replicas"] == 0, "{role}s: {}", set["spec"]["replicas"]);
     }
+    let records = manual::records_of_a_stopped_node(product)?;
 
     product.patch(&json!({"spec": {"state": "Running"}}))?;
     let resource = product.wait_ready(&bed.progress)?;
@@ -64,5 +68,5 @@ pub(crate) fn stopped_and_back(bed: &mut Bed) -> Result<String> {
     std::thread::sleep(STEP);
     let after = side.judge(20)?;
     side.down()?;
-    Ok(format!("{primary} led in epoch {epoch}, {new} in {now}; before: {told}; after: {after}"))
+    Ok(format!("{primary} led in epoch {epoch}, {new} in {now}; {records}; before: {told}; after: {after}"))
 }
