@@ -1,7 +1,8 @@
 //! The `AISCluster` resource: its types, and the rules the API server checks.
 //!
 //! Only fields that do something are here. Others are refused where the client asks for strict validation, as `kubectl`
-//! does by default; for other clients the API server prunes them. `aiscluster.yaml` beside this crate is generated from these types by `ais-operator crd`.
+//! does by default; for other clients the API server prunes them. `aiscluster.yaml` beside this crate is generated from
+//! these types by `ais-operator crd`.
 
 // The derive of the rules repeats each struct inside a function, where `pub` means nothing.
 #[allow(unreachable_pub)]
