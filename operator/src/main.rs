@@ -28,9 +28,9 @@ use ais_operator::server::{self, Ready};
 use ais_operator::tenure::{self, Tenure, Terms};
 use ais_operator::tls::Lifetimes;
 
-/// How long passes that are under way may go on when the process ends: less than Kubernetes gives it, and the lease is
-/// to be released after it.
-const LAST_PASSES: Duration = Duration::from_secs(10);
+/// How long passes that are under way may go on when the process ends: nobody acts meanwhile, and what they leave is
+/// taken up as after a crash.
+const LAST_PASSES: Duration = Duration::from_secs(3);
 /// The same, of answers of its own HTTP servers.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
 

@@ -37,6 +37,8 @@ enum Mood {
     HangsOnWrites,
     /// Reads are answered, and so is the end of the lease.
     RefusesRenewals,
+    /// Something was written between the reading and the writing of who gives the lease up, the first time.
+    Conflicts,
 }
 
 /// An API server of which nothing but one lease answers.
@@ -45,7 +47,7 @@ struct Api {
     lease: Mutex<Option<Value>>,
     /// Renewals of the lease since it is held.
     renewals: watch::Sender<Option<u32>>,
-    /// Renewals that were refused.
+    /// Renewals, or releases, that were refused.
     refused: watch::Sender<u32>,
 }
 
@@ -67,6 +69,14 @@ impl Api {
     /// Who holds the lease.
     fn holder(&self) -> Option<String> {
         Some(self.lease.lock().unwrap().as_ref()?["spec"]["holderIdentity"].as_str()?.to_owned())
+    }
+
+    fn conflicts(&self, body: &[u8]) -> bool {
+        let sent: Value = serde_json::from_slice(body).unwrap_or_default();
+        let first = *self.refused.borrow() == 0 && self.holder().is_some() && sent["spec"]["holderIdentity"].is_null();
+        let conflicts = first && sent["spec"]["renewTime"].is_null() && sent["spec"]["leaseTransitions"].is_null();
+        self.refused.send_modify(|count| *count += u32::from(conflicts));
+        conflicts
     }
 
     fn renews(&self, body: &[u8]) -> bool {
@@ -101,6 +111,7 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
         _ if !parts.uri.path().contains("/leases") => std::future::pending().await,
         Mood::Hangs if held => std::future::pending().await,
         Mood::HangsOnWrites if held && writes => std::future::pending().await,
+        Mood::Conflicts if writes && api.conflicts(&body) => status(StatusCode::CONFLICT),
         Mood::RefusesRenewals if api.renews(&body) => status(StatusCode::SERVICE_UNAVAILABLE),
         Mood::Refuses if held => status(StatusCode::SERVICE_UNAVAILABLE),
         _ => api.take(&parts.method, &body).map_or_else(|| status(StatusCode::NOT_FOUND), |v| Json(v).into_response()),
@@ -108,7 +119,11 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
 }
 
 fn status(code: StatusCode) -> Response {
-    let reason = if code == StatusCode::NOT_FOUND { "NotFound" } else { "ServiceUnavailable" };
+    let reason = match code {
+        StatusCode::NOT_FOUND => "NotFound",
+        StatusCode::CONFLICT => "Conflict",
+        _ => "ServiceUnavailable",
+    };
     let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": "no", "reason": reason, "code": code.as_u16()});
     (code, Json(body)).into_response()
@@ -182,4 +197,33 @@ async fn a_lease_that_another_holds_stays_its() {
     merge(api.lease.lock().unwrap().as_mut().unwrap(), &json!({"spec": {"holderIdentity": "two"}}));
     lease.release().await;
     assert_eq!(api.holder().as_deref(), Some("two"));
+}
+
+/// Found by a case on Kubernetes that failed now and then: a renewal under way made the release a conflict.
+#[tokio::test]
+async fn a_lease_that_was_renewed_while_it_was_given_up_is_free_at_the_end_all_the_same() {
+    let (api, url) = Api::start(Mood::Conflicts).await;
+    let client = client(kube::Config::new(url.parse().unwrap()), &Terms::default()).unwrap();
+    let mut lease = Lease::compete(client, "default", "aiscluster-operator", "one").await.unwrap();
+    timeout(BOUND, lease.acquired()).await.unwrap().unwrap();
+    lease.release().await;
+    assert_eq!((*api.refused.borrow(), api.holder()), (1, None));
+}
+
+/// Found by the same case: whoever waited slept until the end of a lease that had been given up long before.
+#[tokio::test]
+async fn a_lease_that_was_given_up_is_taken_before_it_would_have_ended() {
+    let (api, url) = Api::start(Mood::Well).await;
+    let now = jiff::Timestamp::now();
+    let held = json!({"holderIdentity": "two", "acquireTime": format!("{now:.6}"), "renewTime": format!("{now:.6}"),
+        "leaseDurationSeconds": 3600, "leaseTransitions": 1});
+    *api.lease.lock().unwrap() = Some(json!({"metadata": {"name": "aiscluster-operator"}, "spec": held}));
+    let client = client(kube::Config::new(url.parse().unwrap()), &Terms::default()).unwrap();
+    let mut lease = Lease::compete(client, "default", "aiscluster-operator", "one").await.unwrap();
+    let free = json!({"spec": {"holderIdentity": null, "acquireTime": null, "renewTime": null,
+        "leaseDurationSeconds": null}});
+    assert!(timeout(Duration::from_secs(1), lease.acquired()).await.is_err(), "another holds it");
+    merge(api.lease.lock().unwrap().as_mut().unwrap(), &free);
+    timeout(BOUND, lease.acquired()).await.unwrap().unwrap();
+    assert_eq!(api.holder().as_deref(), Some("one"));
 }

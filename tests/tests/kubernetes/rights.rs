@@ -140,7 +140,7 @@ pub(crate) fn stand_by_only_asks_for_the_lease(bed: &mut Bed) -> Result<String> 
     Ok(format!("{} requests of the acting instance, {} of the other, all for the lease", of(&holder), of(&others[0])))
 }
 
-/// The lease is released on exit: nobody waits until it runs out.
+/// The lease is released on exit, and whoever waits for it sees so: nobody waits until it would have run out.
 pub(crate) fn operator_hands_over_when_it_ends(bed: &mut Bed) -> Result<String> {
     let operator = bed.product.admin.in_namespace(OPERATOR_NAMESPACE);
     Wait::new("two instances", LONG).until(|| Ok((pods(bed)?.len() == 2).then_some(())))?;
