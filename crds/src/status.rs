@@ -223,7 +223,8 @@ pub struct VoterStatus {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RolloutStatus {
-    /// Rolling, Supervised (waits before the primary), Stuck or Completed.
+    /// Rolling, Supervised (waits before the primary), Stuck, Completed, or Pending: the last one ended, and the newest
+    /// template has not been seen by the StatefulSets' controller yet.
     pub state: String,
     /// Revision of the gateways' template that is rolled out.
     pub gateway_revision: String,

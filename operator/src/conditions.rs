@@ -295,6 +295,7 @@ fn progressing(plan: &Plan, status: &AISClusterStatus) -> Verdict {
         }
         State::Supervised => return verdict(kind, false, "Supervised", rolling.message.clone()),
         State::Stuck => return verdict(kind, false, "RolloutStuck", rolling.message.clone()),
+        State::Due | State::Unseen => return verdict(kind, true, "Applying", rolling.message.clone()),
         State::Paused | State::UpToDate => {}
     }
     // Before the first agreement, and after `replicas` was raised: nodes that never were in the map.
@@ -406,6 +407,8 @@ fn rollout(plan: &Plan) -> Verdict {
     let rollout = &plan.rollout;
     match rollout.state {
         State::UpToDate => verdict(kind, false, "UpToDate", "every pod has the current template"),
+        State::Due => verdict(kind, true, "Applying", rollout.message.clone()),
+        State::Unseen => Verdict { kind, status: "Unknown", reason: "Applying", message: rollout.message.clone() },
         State::Paused => verdict(kind, true, "Paused", rollout.message.clone()),
         State::Rolling => verdict(kind, true, "RollingOut", rollout.message.clone()),
         State::Supervised => verdict(kind, true, "Supervised", rollout.message.clone()),

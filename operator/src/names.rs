@@ -31,6 +31,8 @@ pub const FINALIZER: &str = "aiscluster.dev/cluster";
 pub const ANNOTATION_APPLIED: &str = "aiscluster.dev/applied";
 /// Annotation of a StatefulSet: members of this role, also while it is stopped and has no pods.
 pub const ANNOTATION_REPLICAS: &str = "aiscluster.dev/replicas";
+/// Annotation of StatefulSets: digest of their pods' template as it was applied.
+pub const ANNOTATION_TEMPLATE: &str = "aiscluster.dev/template";
 /// Annotation of a pod: digest of the founding list. Its change makes the kubelet refresh mounted files now.
 pub const ANNOTATION_DISCOVERY: &str = "aiscluster.dev/discovery";
 /// Annotation of a cluster: number of the founding that a person asks for, when the one before cannot be completed.

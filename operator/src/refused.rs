@@ -49,8 +49,11 @@ pub fn refused(observed: &Observed, why: &Invalid) -> Refused {
         formed: plan.founding.formed,
         gateways: plan.replicas.members(Role::Gateway),
         errand: None,
+        outdated: false,
     });
     plan.refound = None;
+    // Its templates are not to be written: what pods have is as new as it gets.
+    plan.outdated.clear();
     let calm = resync(observed.uid());
     let status = told(&valid, observed, &applied, &plan, why);
     let before = observed.cluster.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();

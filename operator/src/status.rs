@@ -6,6 +6,7 @@
 use ais_crds::{AISClusterStatus, AccessStatus, NodeStatus, RoleStatus, SmapStatus, VoterStatus};
 
 use crate::conditions;
+use crate::desired;
 use crate::facts::{Kind, Observed};
 use crate::names::Role;
 use crate::plan::Plan;
@@ -137,7 +138,9 @@ fn electorate(plan: &Plan) -> Vec<VoterStatus> {
 
 fn role(valid: &Valid, observed: &Observed, plan: &Plan, role: Role) -> RoleStatus {
     let wanted = plan.replicas.members(role);
-    let revision = observed.sets.get(&role).map(|s| s.revision.as_str()).unwrap_or_default();
+    // Of a template that its set does not have yet there is no pod.
+    let set = observed.sets.get(&role).filter(|_| !plan.outdated.contains(&role));
+    let revision = set.map(|s| s.revision.as_str()).unwrap_or_default();
     let ready = ready(observed, role);
     RoleStatus {
         replicas: count(observed.pods_of(role).count()),
@@ -164,13 +167,15 @@ fn access(valid: &Valid, observed: &Observed, plan: &Plan) -> Option<AccessStatu
     };
     let replicas = asked.replicas.map_or_else(|| of("replicas", "desiredNumberScheduled"), i64::from);
     let ready = of("readyReplicas", "numberReady");
+    // Counts of a status that is behind the spec are about another template.
+    let seen = !desired::access_unseen(valid, observed, plan);
     let members = plan.agreement.leader.as_ref().map(|l| l.members.as_slice()).unwrap_or_default();
     let ours = |id: &str| id.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('-'));
     let joined = members.iter().filter(|m| m.non_electable && ours(&m.node_id)).count();
     Some(AccessStatus {
         replicas,
         ready,
-        updated: of("updatedReplicas", "updatedNumberScheduled"),
+        updated: if seen { of("updatedReplicas", "updatedNumberScheduled") } else { 0 },
         joined: i64::try_from(joined).unwrap_or(i64::MAX),
         summary: format!("{ready}/{replicas}"),
     })
@@ -220,6 +225,7 @@ fn node_reason(observed: &Observed, name: &str, exists: bool) -> String {
 
 fn phase(observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> &'static str {
     let is = |kind: &str, value: &str| status.conditions.iter().any(|c| c.type_ == kind && c.status == value);
+    let applies = status.conditions.iter().any(|c| c.type_ == "Progressing" && c.reason == "Applying");
     if observed.cluster.spec.paused {
         "Paused"
     } else if plan.stop.asked {
@@ -232,7 +238,7 @@ fn phase(observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> &'stati
         "Degraded"
     } else if plan.primary.memory.target.is_some() {
         "SwitchingPrimary"
-    } else if matches!(plan.rollout.state, State::Rolling | State::Supervised) {
+    } else if applies || matches!(plan.rollout.state, State::Rolling | State::Supervised) {
         "Updating"
     } else if is("Progressing", "True") {
         "Scaling"

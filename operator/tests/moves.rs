@@ -214,6 +214,7 @@ impl Model {
             formed: plan.founding.formed,
             gateways: plan.replicas.of(Role::Gateway),
             errand: self.errand.as_ref(),
+            outdated: false,
         });
         let status = round_trip(&status::status(&valid, observed, &plan));
         let decision = plan.primary;

@@ -192,7 +192,10 @@ async fn a_refused_object_is_told_and_a_failover_is_followed() {
     assert!(written.contains(&"PATCH statefulsets/demo-target".into()), "what is not refused is written: {written:?}");
     assert!(written.iter().all(|write| !write.starts_with("DELETE")), "{written:?}");
 
-    // Again and again the same: no write but the one that is tried again.
+    // That the other set has its template now is told; then again and again the same: no write but the one that is tried
+    // again.
+    let _ = look(&ctx).await.unwrap_err();
+    assert_eq!(api.written(), ["PATCH aisclusters/demo/status"]);
     let _ = look(&ctx).await.unwrap_err();
     assert_eq!(api.written(), Vec::<String>::new());
     assert_eq!(api.events().len(), 2);

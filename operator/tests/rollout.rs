@@ -8,7 +8,7 @@ mod sim;
 use ais_operator::apply::Write;
 use ais_operator::names::Role;
 use ais_operator::plan::rollout::State;
-use common::Pass;
+use common::{Pass, round_trip};
 use proptest::prelude::*;
 use serde_json::json;
 use sim::{G0, Phase, Sim};
@@ -78,6 +78,92 @@ fn an_electorate_that_never_gets_complete_is_told_as_stuck() {
     sim.frozen = false;
     sim.run(60);
     assert!(sim.is_done());
+}
+
+/// Regression: for a moment after a new template status said of its generation that everything was up to date.
+#[test]
+fn nothing_is_complete_of_a_template_that_its_controller_has_not_seen() {
+    let mut sim = Sim::new(json!({}), G0);
+    sim.change("2");
+    sim.run(40);
+    let done = sim.world.observed.cluster.status.clone().unwrap().rollout.unwrap();
+    let state = |pass: &Pass| pass.status.rollout.clone().unwrap().state;
+    for version in ["3", "4"] {
+        sim.world.set_spec(json!({"targets": {"template": {"annotations": {"version": version}}}}));
+        let written = sim.world.step();
+        assert_eq!(written.status.observed_generation, sim.world.observed.cluster.metadata.generation);
+        is(&written, "RolloutPending", "True", "Applying");
+        is(&written, "Progressing", "True", "Applying");
+        assert_eq!((state(&written).as_str(), written.status.phase.as_deref()), ("Pending", Some("Updating")));
+        assert_eq!((written.status.targets.updated, written.status.gateways.updated), (0, 3));
+        let newest = std::mem::take(&mut sim.world.observed.sets.get_mut(&Role::Target).unwrap().revision);
+        let unseen = sim.world.step();
+        is(&unseen, "RolloutPending", "Unknown", "Applying");
+        assert!(state(&unseen) == "Pending" && unseen.events().is_empty(), "{:?}", unseen.events());
+        sim.world.observed.sets.get_mut(&Role::Target).unwrap().revision = newest;
+        let seen = sim.step();
+        is(&seen, "RolloutPending", "True", "RollingOut");
+        assert_eq!(state(&seen), "Rolling");
+        sim.run(40);
+        assert!(sim.is_done());
+    }
+    // Of as many pods as before, or others, nobody knows for a moment; that is no roll-out.
+    let (told, ended) = (sim.told().len(), done.finished_at);
+    let last = sim.world.observed.cluster.status.clone().unwrap().rollout;
+    assert_ne!(last.as_ref().unwrap().finished_at, ended);
+    let seen = sim.world.observed.sets.clone();
+    sim.world.observed.sets.get_mut(&Role::Gateway).unwrap().revision.clear();
+    let unseen = sim.world.step();
+    is(&unseen, "RolloutPending", "Unknown", "Applying");
+    assert_eq!(state(&unseen), "Pending");
+    sim.world.observed.sets = seen;
+    is(&sim.step(), "RolloutPending", "False", "UpToDate");
+    assert_eq!((sim.world.observed.cluster.status.clone().unwrap().rollout, sim.told().len()), (last, told));
+}
+
+/// The same of a template that is not even written, and of one that mends what is stuck.
+#[test]
+fn what_was_judged_of_another_template_is_not_told_of_the_newest() {
+    let mut sim = Sim::new(json!({}), G0);
+    sim.change("2");
+    sim.run(40);
+    let template = |version: &str| json!({"template": {"annotations": {"version": version}}});
+    sim.world.set_spec(json!({"paused": true, "gateways": template("3")}));
+    for _ in 0..2 {
+        let paused = sim.world.pass();
+        sim.world.observed.cluster.status = Some(round_trip(&paused.status));
+        is(&paused, "RolloutPending", "True", "Paused");
+        assert_eq!(paused.status.rollout.clone().unwrap().state, "Pending");
+        assert!(paused.plan.requeue.as_secs() > 5, "nothing to look for every second");
+    }
+    sim.world.set_spec(json!({"paused": false, "gateways": template("2")}));
+    is(&sim.step(), "RolloutPending", "False", "UpToDate");
+    assert_eq!(sim.told(), ["RolloutStarted", "RolloutCompleted"]);
+    sim.bad.insert(String::new());
+    sim.change("broken");
+    sim.bad = Role::ALL.map(|r| sim.revision(r)).into();
+    is(&sim.run(40), "Degraded", "True", "RolloutStuck");
+    sim.world.set_spec(json!({"gateways": template("mended"), "targets": template("mended")}));
+    let written = sim.step();
+    is(&written, "Degraded", "False", "AsExpected");
+    is(&written, "RolloutPending", "True", "RollingOut");
+    assert_eq!(written.status.rollout.clone().unwrap().state, "Rolling");
+    sim.run(60);
+    assert!(sim.is_done());
+    let last = ["RolloutStarted", "RolloutPaused", "RolloutResumed", "RolloutCompleted"];
+    assert_eq!(sim.told()[2..], last);
+}
+
+/// Regression: until the template was written pods were taken for new ones, and the primary moved to one that was about
+/// to be replaced.
+#[test]
+fn a_preferred_gateway_of_a_template_that_is_to_be_replaced_does_not_lead_before() {
+    let mut sim = Sim::new(json!({"primary": {"preferred": [G0]}}), G0);
+    let template = json!({"template": {"annotations": {"version": "2"}}});
+    sim.world.set_spec(json!({"primary": {"preferred": [G2]}, "gateways": template}));
+    let pass = sim.step();
+    is(&pass, "PrimaryPreferred", "False", "RolloutInProgress");
+    assert!(pass.plan.primary.transfer.is_none() && sim.moves.is_empty());
 }
 
 #[test]
@@ -357,7 +443,7 @@ fn no_pod_goes_in_a_pass_that_writes_objects_or_knows_no_revision() {
     sim.step();
     sim.world.observed.sets.get_mut(&Role::Gateway).unwrap().revision = String::new();
     let pass = sim.step();
-    assert_eq!(pass.plan.rollout.state, State::Rolling);
+    assert_eq!(pass.plan.rollout.state, State::Unseen);
     assert!(sim.removed.is_empty());
 }
 

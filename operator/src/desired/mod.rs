@@ -13,7 +13,7 @@ mod services;
 mod tls;
 mod workloads;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Serialize;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::facts::{Kind, ObjectKey, Observed};
-use crate::names::ANNOTATION_APPLIED;
+use crate::names::{ANNOTATION_APPLIED, ANNOTATION_TEMPLATE, Role};
 use crate::plan::Plan;
 use crate::plan::refound::Refound;
 use crate::validate::{Valid, hex};
@@ -60,10 +60,39 @@ pub fn build(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<Wanted> {
 /// others add to them, or change in them for a while, does not count.
 #[must_use]
 pub fn unapplied(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<String> {
-    let applied = |object: &Value| object["metadata"]["annotations"][ANNOTATION_APPLIED].clone();
     let is_due = |w: &Wanted| observed.live.get(&w.key).is_none_or(|live| applied(live) != applied(&w.object));
     let due = workloads::all(valid, observed, plan).into_iter().filter(is_due);
     due.map(|w| w.key.1).collect()
+}
+
+/// Roles whose StatefulSet does not have the template of this pass's spec yet: what it says of revisions is about another.
+#[must_use]
+pub fn outdated(valid: &Valid, observed: &Observed) -> BTreeSet<Role> {
+    let is_due = |role: &Role| {
+        let live = observed.live.get(&(Kind::StatefulSet, valid.names.set(*role)));
+        let applied = live.and_then(|set| set["metadata"]["annotations"][ANNOTATION_TEMPLATE].as_str());
+        applied != Some(&workloads::template_digest(valid, observed, *role))
+    };
+    Role::ALL.into_iter().filter(is_due).collect()
+}
+
+/// True until the controller of the access gateways has seen them as they shall be: its counts are about others.
+#[must_use]
+pub fn access_unseen(valid: &Valid, observed: &Observed, plan: &Plan) -> bool {
+    let generation = |of: &Value| of.as_i64().unwrap_or_default();
+    let is_unseen = |w: &Wanted| {
+        observed.live.get(&w.key).is_none_or(|live| {
+            applied(live) != applied(&w.object)
+                || generation(&live["status"]["observedGeneration"]) < generation(&live["metadata"]["generation"])
+        })
+    };
+    let is_workload = |w: &&Wanted| matches!(w.key.0, Kind::Deployment | Kind::DaemonSet);
+    access::all(valid, observed, plan).iter().filter(is_workload).any(is_unseen)
+}
+
+/// Digest of what was applied.
+fn applied(object: &Value) -> &Value {
+    &object["metadata"]["annotations"][ANNOTATION_APPLIED]
 }
 
 /// Short digest of a value; maps are sorted, so equal values give equal digests.

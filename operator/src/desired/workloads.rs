@@ -9,9 +9,9 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpe
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
-use super::{Wanted, meta, pod, wanted};
+use super::{Wanted, digest, meta, pod, wanted};
 use crate::facts::{ClaimKind, Kind, Observed};
-use crate::names::{ANNOTATION_REPLICAS, LABEL_CLUSTER_ID, Names, Role};
+use crate::names::{ANNOTATION_REPLICAS, ANNOTATION_TEMPLATE, LABEL_CLUSTER_ID, Names, Role};
 use crate::plan::Plan;
 use crate::plan::storage::size_of;
 use crate::validate::Valid;
@@ -20,13 +20,22 @@ pub(super) fn all(valid: &Valid, observed: &Observed, plan: &Plan) -> Vec<Wanted
     Role::ALL.into_iter().map(|role| set(valid, observed, plan, role)).collect()
 }
 
+/// Digest of the template that a role's pods shall have by the spec of this very pass: of what is sent, since the server
+/// adds to it and writes some things its own way.
+pub(super) fn template_digest(valid: &Valid, observed: &Observed, role: Role) -> String {
+    digest(&serde_json::to_value(pod::template(valid, observed, role)).unwrap_or_default())
+}
+
 fn set(valid: &Valid, observed: &Observed, plan: &Plan, role: Role) -> Wanted {
     let names = &valid.names;
     let name = names.set(role);
     let replicas = plan.replicas.of(role);
     let mut metadata = meta(observed, name.clone(), names.role_labels(role));
     let members = plan.replicas.members(role);
-    metadata.annotations = Some(BTreeMap::from([(ANNOTATION_REPLICAS.into(), members.to_string())]));
+    metadata.annotations = Some(BTreeMap::from([
+        (ANNOTATION_REPLICAS.into(), members.to_string()),
+        (ANNOTATION_TEMPLATE.into(), template_digest(valid, observed, role)),
+    ]));
     let set = StatefulSet {
         metadata,
         spec: StatefulSetSpec {

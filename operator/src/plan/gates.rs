@@ -87,7 +87,7 @@ pub(super) fn receiver(s: &Situation<'_>, leader: &Leader, name: &str, old_revis
     }
     if let Some(set) = s.observed.sets.get(&Role::Gateway)
         && !old_revision_too
-        && (set.revision.is_empty() || pod.revision != set.revision)
+        && (s.outdated || set.revision.is_empty() || pod.revision != set.revision)
     {
         return Err(closed("RolloutInProgress", format!("{name} runs an old revision of the pod template")));
     }

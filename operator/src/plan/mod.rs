@@ -16,7 +16,7 @@ pub mod scale;
 pub mod stop;
 pub mod storage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -118,6 +118,8 @@ pub struct Plan {
     pub primary: primary::Decision,
     /// The roll-out of a new template.
     pub rollout: Rollout,
+    /// Roles whose StatefulSet does not have the template of this pass's spec yet.
+    pub outdated: BTreeSet<Role>,
     /// `spec.config`: what status remembers, the call to make, the condition.
     pub config: config::ConfigPlan,
     /// Tell the gateways to read the founding list again.
@@ -139,7 +141,8 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
         scale::scale(&scale::Situation { valid, observed, agreement: &agreement, formed: founding.formed, stopped });
     let replicas = replicas(&scale, &stop);
     let storage = storage::storage(observed, &replicas);
-    let scene = rollout::Scene { valid, observed, agreement: &agreement, replicas: &replicas };
+    let outdated = crate::desired::outdated(valid, observed);
+    let scene = rollout::Scene { valid, observed, agreement: &agreement, replicas: &replicas, outdated: &outdated };
     let mut rollout = rollout::decide(&scene);
     // One disruption at a time: who leaves for good goes before who only comes back as a newer one. It may be blocked
     // by one that is broken, however, and that would wait for it in turn.
@@ -157,6 +160,7 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
         formed: founding.formed,
         gateways: replicas.members(Role::Gateway),
         errand: errand.as_ref(),
+        outdated: outdated.contains(&Role::Gateway),
     });
     rollout.conclude(observed.fresh, &mut primary);
     let config = config::config(valid, observed, &agreement);
@@ -197,6 +201,7 @@ pub fn plan(valid: &Valid, observed: &Observed) -> Plan {
         credentials,
         primary,
         rollout,
+        outdated,
         config,
         notes,
         requeue,

@@ -17,6 +17,7 @@ mod report;
 use ais_crds::{RolloutStatus, UpdateStrategy};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::disruption::{Ground, Obstacle, obstacle, unready, unrest, whole};
@@ -50,6 +51,8 @@ pub struct Scene<'a> {
     pub agreement: &'a Agreement,
     /// Pods there should be.
     pub replicas: &'a Replicas,
+    /// Roles whose StatefulSet does not have the template of this pass's spec yet.
+    pub outdated: &'a BTreeSet<Role>,
 }
 
 /// Where a roll-out stands.
@@ -58,6 +61,10 @@ pub enum State {
     /// Every pod is of the current template.
     #[default]
     UpToDate,
+    /// A template is still to be written: no pod has it.
+    Due,
+    /// Its controller has not seen what was written last, so that nobody can say which pods are old.
+    Unseen,
     /// There are old pods, and `spec.paused` is set.
     Paused,
     /// Under way.
@@ -119,9 +126,15 @@ impl<'a> Scene<'a> {
         self.agreement.leader.as_ref()
     }
 
-    /// The revision a role shall have; `None` while its controller has not seen the newest template.
+    /// The revision a role shall have; `None` while the newest template is not written, or not seen by its controller.
     fn revision(&self, role: Role) -> Option<&'a str> {
-        self.observed.sets.get(&role).map(|s| s.revision.as_str()).filter(|r| !r.is_empty())
+        let set = self.observed.sets.get(&role).filter(|_| !self.outdated.contains(&role));
+        set.map(|s| s.revision.as_str()).filter(|r| !r.is_empty())
+    }
+
+    /// Roles with pods that may have to be replaced, of those for which this is said.
+    fn has_pods(&self, of: impl Fn(Role) -> bool) -> bool {
+        self.observed.pods.iter().any(|p| self.is_wanted(p) && p.role.is_some_and(&of))
     }
 
     fn is_wanted(&self, pod: &PodFact) -> bool {
@@ -141,25 +154,25 @@ impl<'a> Scene<'a> {
 #[must_use]
 pub fn decide(s: &Scene<'_>) -> Rollout {
     let memory = s.observed.cluster.status.as_ref().and_then(|st| st.rollout.clone());
-    let under_way = memory.as_ref().is_some_and(|m| m.state != report::COMPLETED);
+    let under_way = memory.as_ref().is_some_and(|m| m.finished_at.is_none());
     let mut rollout = Rollout { memory, ..Rollout::default() };
     if Role::ALL.iter().any(|role| s.revision(*role).is_none()) {
-        if under_way {
-            "the StatefulSet controller has not seen the newest template yet".clone_into(&mut rollout.message);
-            rollout.state = report::remembered(rollout.memory.as_ref());
-            rollout.requeue = Some(POLL);
-        }
+        await_templates(s, &mut rollout, under_way);
         return rollout;
     }
     let old = s.old();
     rollout.old = old.iter().map(|p| p.name.clone()).collect();
     rollout.old.sort_unstable();
     if old.is_empty() && !under_way {
+        report::rest(&mut rollout);
         return rollout;
     }
     if s.observed.cluster.spec.paused {
         rollout.state = if old.is_empty() { State::UpToDate } else { State::Paused };
         rollout.message = format!("spec.paused is set; old template: {}", rollout.old.join(", "));
+        if !under_way {
+            report::rest(&mut rollout);
+        }
         return rollout;
     }
     report::begin(s, &mut rollout, under_way);
@@ -167,6 +180,33 @@ pub fn decide(s: &Scene<'_>) -> Rollout {
     rollout.requeue = Some(POLL);
     carry_out(s, &mut rollout, next);
     rollout
+}
+
+/// Until the newest templates are seen, what the sets say is about others: nothing is replaced, and nothing is called
+/// complete of a spec that it was not judged by.
+fn await_templates(s: &Scene<'_>, rollout: &mut Rollout, under_way: bool) {
+    let paused = s.observed.cluster.spec.paused;
+    let due = s.has_pods(|role| s.outdated.contains(&role));
+    rollout.message = match (due, paused) {
+        (true, true) => "spec.paused is set; a new template is not written".to_owned(),
+        (true, false) => "a new template is to be written".to_owned(),
+        (false, _) => "the StatefulSet controller has not seen the newest template yet".to_owned(),
+    };
+    rollout.requeue = (under_way && !paused).then_some(POLL);
+    rollout.state = match (due, under_way) {
+        (true, _) if paused => State::Paused,
+        // Whoever waited for a pod, or for a person, did so with another template.
+        (true, true) => State::Rolling,
+        (true, false) => State::Due,
+        (false, true) => report::remembered(rollout.memory.as_ref()),
+        (false, false) if s.has_pods(|role| s.revision(role).is_none()) => State::Unseen,
+        (false, false) => State::UpToDate,
+    };
+    match under_way {
+        true if due && !paused => report::conclude_state(s, rollout),
+        true => {}
+        false => report::rest(rollout),
+    }
 }
 
 fn next(s: &Scene<'_>, old: &[&PodFact], memory: Option<&RolloutStatus>) -> Next {

@@ -144,6 +144,7 @@ impl World {
             formed: pass.plan.founding.formed,
             gateways,
             errand,
+            outdated: pass.plan.outdated.contains(&Role::Gateway),
         });
         pass.plan.notes.clone_from(&pass.plan.primary.notes);
         pass.status = status::status(&pass.valid, &self.observed, &pass.plan);

@@ -57,6 +57,8 @@ pub struct Situation<'a> {
     pub gateways: i32,
     /// The operator's own work needs the primary elsewhere.
     pub errand: Option<&'a Errand>,
+    /// The gateways' StatefulSet does not have the template of this pass's spec yet: all their pods are of an old one.
+    pub outdated: bool,
 }
 
 /// The call to make.

@@ -10,7 +10,9 @@ use crate::names::Role;
 const ROLLING: &str = "Rolling";
 const SUPERVISED: &str = "Supervised";
 const STUCK: &str = "Stuck";
-pub(super) const COMPLETED: &str = "Completed";
+/// The last one ended, and there may be another one to begin.
+const PENDING: &str = "Pending";
+const COMPLETED: &str = "Completed";
 
 const ACTION: &str = "Rollout";
 
@@ -140,14 +142,26 @@ pub(super) fn conclude_state(s: &Scene<'_>, rollout: &mut Rollout) {
         State::Rolling if before == STUCK || before == SUPERVISED => {
             Some(Note::normal("RolloutResumed", ACTION, message.clone()))
         }
-        State::Rolling | State::Paused => None,
+        State::Rolling | State::Paused | State::Due | State::Unseen => None,
     };
     rollout.notes.extend(note.filter(|_| before != now));
+}
+
+/// No roll-out is under way: what the last one is called.
+pub(super) fn rest(rollout: &mut Rollout) {
+    let state = match rollout.state {
+        State::UpToDate => COMPLETED,
+        _ => PENDING,
+    };
+    if let Some(memory) = &mut rollout.memory {
+        state.clone_into(&mut memory.state);
+    }
 }
 
 fn word(state: State) -> &'static str {
     match state {
         State::UpToDate => COMPLETED,
+        State::Due | State::Unseen => PENDING,
         State::Supervised => SUPERVISED,
         State::Stuck => STUCK,
         State::Rolling | State::Paused => ROLLING,
