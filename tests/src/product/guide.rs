@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{Calls, NAME, PORT_PUBLIC, Product, Watched};
+use super::{Calls, NAME, Product, Watched};
 use crate::history::Pool;
 use crate::testbed::kubectl::is_ready;
 
@@ -52,7 +52,7 @@ fn guide(pool: &Pool, calls: &Calls, known: &mut BTreeMap<String, Option<String>
         return;
     }
     let ip = pod["status"]["podIP"].as_str().filter(|_| is_ready(pod));
-    let now = ip.map(|ip| calls.at(name, &format!("{ip}:{PORT_PUBLIC}")));
+    let now = ip.map(|ip| calls.public(name, ip));
     match known.get(name) {
         Some(before) if *before == now => return,
         None if now.is_none() => return,

@@ -23,7 +23,7 @@ pub use self::build::{binaries, image};
 pub use self::drills::{Ask, End, PodDrills};
 pub use self::guide::Guide;
 pub use self::pods::Calls;
-pub use self::reach::Reach;
+pub use self::reach::{Ports, Reach};
 pub use self::watch::{Views, Watched};
 use crate::progress::Progress;
 use crate::testbed::{Cluster, Helm, Kubectl};
@@ -39,9 +39,9 @@ pub const NAMESPACE: &str = "ais";
 pub const NAME: &str = "demo";
 /// Container of gateways and targets.
 pub const CONTAINER: &str = "ais-node";
-/// Port of clients.
+/// Port of clients, unless the spec says otherwise.
 pub const PORT_PUBLIC: u16 = 51080;
-/// Port of the operator's calls.
+/// Port of the operator's calls, unless the spec says otherwise.
 pub const PORT_CONTROL: u16 = 51082;
 /// Size of each volume, in GiB.
 pub const VOLUME_GIB: u32 = 1;
@@ -73,6 +73,8 @@ pub struct Product {
     pub overlay: Value,
     /// Its ports speak TLS.
     pub tls: bool,
+    /// Ports of its nodes.
+    pub ports: Ports,
     reach: Reach,
 }
 
@@ -96,6 +98,7 @@ impl Product {
         product.voters_max = number("/spec/ha/voters", VOTERS_MAX);
         product.overlay = overlay.clone();
         product.tls = overlay.pointer("/spec/tls/mode").is_some_and(|mode| mode != "Disabled");
+        product.ports = Ports::of(overlay);
         product
     }
 
@@ -110,7 +113,8 @@ impl Product {
         let kubectl = admin.in_namespace(NAMESPACE);
         let (image, namespace) = (image.to_owned(), NAMESPACE.to_owned());
         let (voters_max, overlay) = (VOTERS_MAX, Value::Null);
-        Self { admin, kubectl, helm, image, gateways, targets, namespace, voters_max, overlay, tls: false, reach }
+        let (tls, ports) = (false, Ports::of(&overlay));
+        Self { admin, kubectl, helm, image, gateways, targets, namespace, voters_max, overlay, tls, ports, reach }
     }
 
     /// The minimal resource, with the overlay if there is one.

@@ -7,7 +7,7 @@ use ais_meta::auth::Secret;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
-use super::{NAME, Product};
+use super::{NAME, Ports, Product};
 use crate::client::{self, View};
 use crate::http;
 use crate::processes::{agreed, led};
@@ -24,11 +24,21 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Calls {
     /// The namespace in which all ports speak TLS.
     encrypted_in: Option<String>,
+    ports: Ports,
 }
 
 impl Calls {
-    /// A pod's port, as calls take it.
-    pub fn at(&self, pod: &str, address: &str) -> String {
+    /// A pod's public port, as calls take it.
+    pub fn public(&self, pod: &str, ip: &str) -> String {
+        self.at(pod, &format!("{ip}:{}", self.ports.public))
+    }
+
+    /// A pod's control port, as calls take it.
+    pub fn control(&self, pod: &str, ip: &str) -> String {
+        self.at(pod, &format!("{ip}:{}", self.ports.control))
+    }
+
+    fn at(&self, pod: &str, address: &str) -> String {
         let Some(namespace) = &self.encrypted_in else { return address.to_owned() };
         let set = pod.rsplit_once('-').map_or(pod, |(set, _)| set);
         format!("https://{pod}.{set}.{namespace}.svc.cluster.local@{address}")
@@ -80,13 +90,13 @@ impl Product {
     }
 
     fn addresses_of(&self, pod: &Value) -> Result<(String, String)> {
-        let (name, (public, control), calls) = (name_of(pod)?, self.reach.addresses(pod)?, self.calls());
+        let (name, (public, control), calls) = (name_of(pod)?, self.reach.addresses(pod, self.ports)?, self.calls());
         Ok((calls.at(name, &public), calls.at(name, &control)))
     }
 
     /// How pods are called.
     pub fn calls(&self) -> Calls {
-        Calls { encrypted_in: self.tls.then(|| self.namespace.clone()) }
+        Calls { encrypted_in: self.tls.then(|| self.namespace.clone()), ports: self.ports }
     }
 
     /// Trusts the authorities that the operator publishes of this cluster.

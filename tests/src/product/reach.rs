@@ -15,6 +15,26 @@ use crate::testbed::Kubectl;
 
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Ports of a cluster's nodes, as its spec names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// Of clients.
+    pub public: u16,
+    /// Of the operator's calls.
+    pub control: u16,
+}
+
+impl Ports {
+    /// Of a resource; those that it does not name are the defaults.
+    pub fn of(resource: &Value) -> Self {
+        let port = |name: &str, default| {
+            let named = resource.pointer(&format!("/spec/networking/ports/{name}")).and_then(Value::as_u64);
+            named.and_then(|port| u16::try_from(port).ok()).unwrap_or(default)
+        };
+        Self { public: port("public", PORT_PUBLIC), control: port("control", PORT_CONTROL) }
+    }
+}
+
 /// Directly, or through `kubectl port-forward`.
 #[derive(Debug)]
 pub struct Reach(Way);
@@ -38,13 +58,13 @@ impl Reach {
     }
 
     /// `host:port` of a pod's public and control port.
-    pub fn addresses(&self, pod: &Value) -> Result<(String, String)> {
+    pub fn addresses(&self, pod: &Value, ports: Ports) -> Result<(String, String)> {
         let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str);
         let name = text("/metadata/name").context("a pod without a name")?;
         match &self.0 {
             Way::Direct => {
                 let ip = text("/status/podIP").with_context(|| format!("{name} has no address yet"))?;
-                Ok((format!("{ip}:{PORT_PUBLIC}"), format!("{ip}:{PORT_CONTROL}")))
+                Ok((format!("{ip}:{}", ports.public), format!("{ip}:{}", ports.control)))
             }
             Way::Forward(kubectl, all) => {
                 let uid = text("/metadata/uid").context("a pod without a uid")?;
@@ -52,7 +72,9 @@ impl Reach {
                 all.retain(|_, forwarder| forwarder.works());
                 let found = match all.entry(uid.to_owned()) {
                     std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                    std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Forwarder::start(kubectl, name)?),
+                    std::collections::btree_map::Entry::Vacant(entry) => {
+                        entry.insert(Forwarder::start(kubectl, name, ports)?)
+                    }
                 };
                 Ok((format!("127.0.0.1:{}", found.public), format!("127.0.0.1:{}", found.control)))
             }
@@ -69,10 +91,10 @@ struct Forwarder {
 }
 
 impl Forwarder {
-    fn start(kubectl: &Kubectl, pod: &str) -> Result<Self> {
-        let ports = [format!(":{PORT_PUBLIC}"), format!(":{PORT_CONTROL}")];
+    fn start(kubectl: &Kubectl, pod: &str, ports: Ports) -> Result<Self> {
+        let both = [format!(":{}", ports.public), format!(":{}", ports.control)];
         let mut command: Command =
-            kubectl.cmd(["port-forward", "--address=127.0.0.1", &format!("pod/{pod}")]).args(ports).to_command();
+            kubectl.cmd(["port-forward", "--address=127.0.0.1", &format!("pod/{pod}")]).args(both).to_command();
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -92,7 +114,7 @@ impl Forwarder {
         while forwarder.public == 0 || forwarder.control == 0 {
             let (local, remote) =
                 told.recv_timeout(FORWARD_TIMEOUT).with_context(|| format!("no port-forward to {pod}"))?;
-            if remote == PORT_PUBLIC {
+            if remote == ports.public {
                 forwarder.public = local;
             } else {
                 forwarder.control = local;

@@ -11,7 +11,7 @@ use ais_meta::auth::Secret;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{Calls, PORT_CONTROL, Product};
+use super::{Calls, Product};
 use crate::client;
 use crate::history::Sample;
 use crate::testbed::Kubectl;
@@ -156,7 +156,7 @@ fn sample(
             known = count;
             let pod = pods.newest().remove(name);
             let ip = pod.and_then(|pod| pod["status"]["podIP"].as_str().map(str::to_owned));
-            control = ip.map(|ip| calls.at(name, &format!("{ip}:{PORT_CONTROL}")));
+            control = ip.map(|ip| calls.control(name, &ip));
         }
         if let Some(control) = &control
             && let Ok(view) = client::view(control, secret)

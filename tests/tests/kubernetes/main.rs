@@ -16,6 +16,7 @@ mod fields;
 mod founding;
 mod hardening;
 mod held;
+mod host;
 mod install;
 mod life;
 mod manual;
@@ -98,6 +99,7 @@ const CASES: &[Case] = &[
     ("deletes_the_data", deletion::deletes_the_data),
     ("ends_although_a_pod_does_not", deletion::ends_although_a_pod_does_not),
     ("volumes_that_cannot_grow", deletion::volumes_that_cannot_grow),
+    ("network_of_the_node", host::network_of_the_node),
     ("conditions_follow_the_spec", rest::conditions_follow_the_spec),
     ("nothing_is_privileged", hardening::nothing_is_privileged),
     ("chart_changes_under_clients", install::chart_changes_under_clients),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 
+use ais_tests::client;
 use ais_tests::product::{CONTAINER, NAME, Product, condition, reason};
 use ais_tests::testbed::kubectl::is_ready;
 use ais_tests::testbed::layout::NODE;
@@ -18,6 +19,10 @@ const UUID: &str = "chosen-by-a-person";
 const PRIORITY_CLASS: &str = "ais-test";
 const PRIORITY: i64 = 1234;
 const USER: u32 = 4711;
+/// Public, control and peer port.
+const PORTS: [u16; 3] = [8081, 8082, 8084];
+/// Answered writes of its clients, at least.
+const WRITES: usize = 20;
 /// A request that cannot start within this time expires: the least that may be asked for.
 const TTL_S: u32 = 5;
 
@@ -41,6 +46,7 @@ fn spec() -> Value {
     json!({
         "clusterID": UUID,
         "imagePullSecrets": [{"name": "registry"}],
+        "networking": {"ports": {"public": PORTS[0], "control": PORTS[1], "peer": PORTS[2]}},
         "ha": ha,
         "gateways": {"stateStorage": {"size": "300Mi"}, "template": template()},
         "targets": {
@@ -59,7 +65,7 @@ pub(crate) fn reach_pods_and_claims(bed: &mut Bed) -> Result<String> {
         "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
         "metadata": {"name": PRIORITY_CLASS}, "value": PRIORITY,
     }))?;
-    let side = Side::make(bed, NAMESPACE, json!({"spec": spec()}))?;
+    let mut side = Side::make(bed, NAMESPACE, json!({"spec": spec()}))?;
     let uuid = side.product.resource()?["status"]["clusterID"].clone();
     ensure!(uuid == UUID, "status.clusterID is {uuid}");
     let pods = side.product.pods()?;
@@ -69,11 +75,12 @@ pub(crate) fn reach_pods_and_claims(bed: &mut Bed) -> Result<String> {
         in_the_process(bed, pod)?;
     }
     claims(&side.product)?;
+    let led = own_ports(bed, &mut side)?;
     together(&side.product)?;
     let told = expires(bed, &side.product)?;
     side.down()?;
     bed.product.admin.delete(&format!("priorityclass/{PRIORITY_CLASS}"), SOON)?;
-    Ok(format!("clusterID, claims, priority, env, user, resources, pull secrets, two targets at once; {told}"))
+    Ok(format!("clusterID, claims, priority, env, user, resources, pull secrets, two targets at once; {led}; {told}"))
 }
 
 fn name_of(pod: &Value) -> &str {
@@ -141,6 +148,60 @@ fn claims(product: &Product) -> Result<()> {
     }
     ensure!(found == wanted, "claims are {found:?}, wanted were {wanted:?}");
     Ok(())
+}
+
+/// At other ports than the usual ones, and at no others: clients by the pods and by the Service, the primary killed
+/// under them.
+fn own_ports(bed: &Bed, side: &mut Side) -> Result<String> {
+    let product = &side.product;
+    for pod in product.pods()? {
+        let name = name_of(&pod);
+        let process = bed.testbed.container_process(NAMESPACE, name, CONTAINER)?;
+        let found = listening(process.pid())?;
+        ensure!(found == PORTS.into(), "{name} listens on {found:?}");
+    }
+    let service = product.kubectl.get(&format!("service/{NAME}"))?;
+    let address = format!("{}:{}", service["spec"]["clusterIP"].as_str().unwrap_or_default(), PORTS[0]);
+    let resource = product.resource()?;
+    let endpoint = format!("http://{NAME}.{NAMESPACE}.svc.cluster.local:{}", PORTS[0]);
+    ensure!(resource["status"]["endpoint"] == endpoint, "status.endpoint is {}", resource["status"]["endpoint"]);
+    let (old, epoch) = product.primary()?;
+    let map = product.kubectl.get(&format!("configmap/{NAME}-primary"))?["data"]["endpoint"].clone();
+    ensure!(
+        map.as_str().is_some_and(|url| url.contains(&old) && url.ends_with(&format!(":{}", PORTS[0]))),
+        "the ConfigMap says {map}"
+    );
+    side.clients()?;
+    let product = &side.product;
+    bed.testbed.container_process(NAMESPACE, &old, CONTAINER)?.kill()?;
+    let new = Wait::new("another primary", LONG).until(|| {
+        let (new, now) = product.primary()?;
+        Ok((now > epoch).then_some(new))
+    })?;
+    let named = |it: &Value| it["status"]["primary"]["current"] == new.as_str();
+    product.wait_resource("told who leads", SOON, named)?;
+    let reply = client::create_bucket(&address, "by-the-service", None)?;
+    ensure!(reply.is_success(), "through {address}: {} {}", reply.status, reply.text());
+    let judged = side.judge(WRITES)?;
+    side.product.wait_ready(&bed.progress)?;
+    Ok(format!("at ports {PORTS:?} {old} was killed and {new} led: {judged}"))
+}
+
+/// TCP ports that listen in the network of a process.
+fn listening(pid: u32) -> Result<BTreeSet<u16>> {
+    let mut found = BTreeSet::new();
+    for table in ["tcp", "tcp6"] {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).context("the sockets of a process")?;
+        for line in text.lines().skip(1) {
+            let mut fields = line.split_whitespace().skip(1);
+            let (local, _, state) = (fields.next(), fields.next(), fields.next());
+            // LISTEN, as the kernel writes it.
+            if let Some((_, port)) = local.filter(|_| state == Some("0A")).and_then(|local| local.rsplit_once(':')) {
+                found.insert(u16::from_str_radix(port, 16)?);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// `update.targets.maxUnavailable: 2`: the second one is made anew before the first one is back.
