@@ -2,7 +2,7 @@
 //! did not die, and on the way nothing happens that may not.
 //!
 //! A step is one write to the API server or one call to a node. What survives are the server's objects and the nodes;
-//! what an operator remembers is lost with it. Failback, roll-out and scale-down have such tests on Kubernetes.
+//! what an operator remembers is lost with it. On Kubernetes some of this is shown with processes that are killed.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -20,6 +20,16 @@ type Procedure = fn(&Deaths) -> Model;
 
 /// Runs it once undisturbed and then with every death; the steps it has.
 fn dies_anywhere(procedure: Procedure) -> usize {
+    dies(procedure, &[1, 2, 3])
+}
+
+/// The same of a procedure that has steps in pairs: a move of the primary is in status before it is asked for, and
+/// whoever finds it there waits for its end. Operators that all die between these two would never get there.
+fn dies_where_the_primary_moves(procedure: Procedure) -> usize {
+    dies(procedure, &[2])
+}
+
+fn dies(procedure: Procedure, lives: &[usize]) -> usize {
     let whole = procedure(&Deaths::default());
     let (steps, picture) = (whole.steps, whole.picture());
     assert!(steps > 3, "too little to die in: {steps} steps");
@@ -41,8 +51,8 @@ fn dies_anywhere(procedure: Procedure) -> usize {
         }
     }
     // None of them lives longer than this.
-    for life in 1..=3 {
-        same(&Deaths { after: vec![life], absent: 0, forever: true });
+    for life in lives {
+        same(&Deaths { after: vec![*life], absent: 0, forever: true });
     }
     steps
 }
@@ -192,4 +202,71 @@ fn while_volumes_grow() {
         model
     };
     assert!(dies_anywhere(grow) > 5);
+}
+
+/// The ask is in spec: whoever comes next finds it there, and what became of it at the nodes.
+#[test]
+fn during_a_failback() {
+    let back: Procedure = |deaths| {
+        let mut model = Model::settled(json!({"primary": {"timeoutSeconds": 10}}), deaths);
+        let pods = model.pod_uids();
+        model.world.set_spec(json!({"primary": {"preferred": ["demo-gateway-1"]}}));
+        model.rest();
+        is_whole(&model);
+        assert_eq!((model.pod_uids(), model.moves.join(" ")), (pods, "demo-gateway-1".to_owned()));
+        model
+    };
+    assert!(dies_where_the_primary_moves(back) > 3);
+}
+
+/// Pods are replaced one at a time, each once, and the primary moves once, whoever has to end what another one began.
+#[test]
+fn during_a_roll_out() {
+    let roll: Procedure = |deaths| {
+        let mut model = Model::settled(json!({"primary": {"timeoutSeconds": 10}}), deaths);
+        let template = json!({"template": {"annotations": {"version": "2"}}});
+        model.pods = Pods::Roll;
+        model.world.set_spec(json!({"gateways": template, "targets": template}));
+        model.rest();
+        is_whole(&model);
+        let last = ["demo-target-1", "demo-target-0", "demo-gateway-2", "demo-gateway-1", "demo-gateway-0"];
+        assert_eq!((model.replaced.join(" "), model.moves.join(" ")), (last.join(" "), "demo-gateway-1".to_owned()));
+        model
+    };
+    let steps = dies_where_the_primary_moves(roll);
+    assert!(steps > 15, "{steps}");
+}
+
+/// The gateway that leaves leads: the primary moves once, members go one at a time, with their state and not their data.
+#[test]
+fn during_a_scale_down() {
+    let shrink: Procedure = |deaths| {
+        let spec = json!({"targets": {"replicas": 3}, "primary": {"timeoutSeconds": 10}});
+        let mut model = Model::settled(spec, &Deaths::default());
+        model.lead("demo-gateway-2");
+        model.mourn(deaths);
+        model.pods = Pods::Leave;
+        model.world.set_spec(json!({"gateways": {"replicas": 2}, "targets": {"replicas": 2}}));
+        model.rest();
+        let o = &model.world.observed;
+        let left: Vec<&str> = o.pods.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(left, ["demo-gateway-0", "demo-gateway-1", "demo-target-0", "demo-target-1"]);
+        let claims: Vec<&str> = o.claims.iter().map(|c| c.name.as_str()).filter(|n| n.ends_with("-2")).collect();
+        assert_eq!(claims, ["data-demo-target-2"]);
+        assert!(o.discovery.as_ref().unwrap().removed.is_empty() && model.world.pass().writes.is_empty());
+        let ready = |c: &&_| condition_is(c, "Ready", "True");
+        assert_eq!(o.cluster.status.as_ref().unwrap().conditions.iter().filter(ready).count(), 1);
+        assert_eq!(model.moves, ["demo-gateway-0"]);
+        model
+    };
+    let steps = dies_where_the_primary_moves(shrink);
+    assert!(steps > 15, "{steps}");
+}
+
+fn condition_is(
+    condition: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition,
+    kind: &str,
+    status: &str,
+) -> bool {
+    condition.type_ == kind && condition.status == status
 }

@@ -1,6 +1,8 @@
 //! A server, its StatefulSet controller and kubelet, and nodes with disks, in a few lines; and an operator that takes
 //! its steps one by one and may die after any of them.
 
+#[path = "nodes.rs"]
+mod nodes;
 #[path = "picture.rs"]
 mod picture;
 #[path = "secret.rs"]
@@ -14,10 +16,11 @@ use ais_operator::facts::{ClaimFact, ClaimKind, Kind, PodFact, VolumeFact};
 use ais_operator::names::{FINALIZER, Role};
 use ais_operator::plan::deletion::deletion;
 use ais_operator::plan::order::Order;
+use ais_operator::plan::primary::Transfer;
 use ais_operator::refused::refused;
 use ais_operator::status;
 use ais_operator::validate::validate;
-use ais_operator::view::{Member, NodeView, Report, Stamp, Voter, majority};
+use ais_operator::view::majority;
 use serde_json::Value;
 
 use crate::common::{World, round_trip};
@@ -44,6 +47,7 @@ enum Step {
     Write(Write),
     Status(Box<AISClusterStatus>),
     Call(Order),
+    Move(Transfer),
 }
 
 /// What may happen to pods now.
@@ -55,6 +59,10 @@ pub(crate) enum Pods {
     Stop,
     /// All may.
     Go,
+    /// Those of an old template may, one at a time and not while it leads.
+    Roll,
+    /// Those may that are no members any more.
+    Leave,
 }
 
 /// The deaths of operators: after so many steps each, and how many turns nobody looks after the cluster then.
@@ -76,6 +84,10 @@ pub(crate) struct Model {
     pub(crate) exists: bool,
     /// Steps taken by all operators so far.
     pub(crate) steps: usize,
+    /// Where the primary was moved to.
+    pub(crate) moves: Vec<String>,
+    /// Pods that were deleted to be made anew.
+    pub(crate) replaced: Vec<String>,
     deaths: Deaths,
     /// Steps of the operator that lives.
     life: usize,
@@ -84,6 +96,9 @@ pub(crate) struct Model {
     /// What each node has read of the member secret, by the uid of its pod.
     secrets: BTreeMap<String, String>,
     electorate: Vec<String>,
+    /// Nodes that are being decommissioned, and those that were and wait for the end of their pods.
+    leaving: BTreeSet<String>,
+    idle: BTreeSet<String>,
     primary: Option<String>,
     epoch: u64,
     serial: usize,
@@ -105,12 +120,16 @@ impl Model {
             founded: Vec::new(),
             exists: true,
             steps: 0,
+            moves: Vec::new(),
+            replaced: Vec::new(),
             deaths: deaths.clone(),
             life: 0,
             away: 0,
             disks: BTreeMap::new(),
             secrets: BTreeMap::new(),
             electorate: Vec::new(),
+            leaving: BTreeSet::new(),
+            idle: BTreeSet::new(),
             primary: None,
             epoch: 0,
             serial: 0,
@@ -121,8 +140,19 @@ impl Model {
     pub(crate) fn settled(spec: Value, deaths: &Deaths) -> Self {
         let mut model = Self::new(spec, &Deaths::default());
         model.rest();
-        (model.deaths, model.life, model.steps) = (deaths.clone(), 0, 0);
+        model.mourn(deaths);
         model
+    }
+
+    /// Deaths count from here.
+    pub(crate) fn mourn(&mut self, deaths: &Deaths) {
+        (self.deaths, self.life, self.steps) = (deaths.clone(), 0, 0);
+    }
+
+    /// Somebody else is elected, and all that follows from it is over.
+    pub(crate) fn lead(&mut self, node: &str) {
+        (self.primary, self.epoch) = (Some(node.to_owned()), self.epoch + 1);
+        self.rest();
     }
 
     /// Until nothing happens any more.
@@ -154,7 +184,7 @@ impl Model {
             calm = self.operate();
         }
         let kubernetes = self.kubernetes();
-        calm & kubernetes & self.live()
+        calm & kubernetes & self.live() & !self.waits()
     }
 
     /// One pass, or what of it its operator lives to do.
@@ -215,6 +245,7 @@ impl Model {
         if pass.plan.agreement.leader.is_some() {
             steps.extend(pass.plan.order.map(Step::Call));
         }
+        steps.extend(pass.plan.primary.transfer.map(Step::Move));
         steps
     }
 
@@ -235,12 +266,13 @@ impl Model {
                 self.judge(&write);
                 self.world.take(&write);
                 self.store(&write);
+                if let Write::DeletePod { name, .. } = write {
+                    self.world.observed.reports.remove(&name);
+                    self.replaced.push(name);
+                }
             }
-            Step::Call(Order::Stopping(value)) => match self.primary.clone().filter(|p| self.leads(p)) {
-                Some(primary) => self.disk_of(&primary, |disk| disk.stopping = value),
-                None => return false,
-            },
-            Step::Call(other) => panic!("nobody leaves here: {other}"),
+            Step::Call(order) => return self.obey(&order),
+            Step::Move(transfer) => return self.hand_over(&transfer),
         }
         true
     }
@@ -249,7 +281,13 @@ impl Model {
     fn judge(&self, write: &Write) {
         let observed = &self.world.observed;
         match write {
-            Write::DeletePod { name, .. } => panic!("{name} is replaced without a reason"),
+            Write::DeletePod { name, uid, .. } => self.judge_replacement(name, uid),
+            Write::DeleteClaim { name, uid } if self.pods == Pods::Leave => {
+                let claim = observed.claims.iter().find(|c| c.name == *name && c.uid == *uid).unwrap();
+                let node = name.trim_start_matches("state-");
+                assert!(claim.kind == ClaimKind::State && claim.removed && !self.serves(node), "{name} is deleted");
+                assert!(observed.pod(node).is_none() && !self.electorate.iter().any(|v| v == node), "{name} is in use");
+            }
             Write::DeleteClaim { name, uid } => {
                 assert!(self.pods == Pods::Go, "{name} is deleted");
                 assert!(observed.pods.is_empty(), "{name} is deleted while pods run: {}", self.describe());
@@ -318,7 +356,11 @@ impl Model {
     }
 
     fn end(&mut self, pod: &PodFact) {
-        assert!(self.pods != Pods::Stay, "{} ends: {}", pod.name, self.describe());
+        assert!(!matches!(self.pods, Pods::Stay | Pods::Roll), "{} ends: {}", pod.name, self.describe());
+        if self.pods == Pods::Leave {
+            assert!(self.idle.contains(&pod.name), "{} ends, a member: {}", pod.name, self.describe());
+            self.alone(&pod.name);
+        }
         if self.pods == Pods::Stop && self.world.observed.pods.iter().all(|p| self.runs(&p.name)) {
             let knows = |v: &&String| self.disk(v).is_some_and(|d| d.stopping);
             let count = self.electorate.iter().filter(knows).count();
@@ -326,6 +368,7 @@ impl Model {
         }
         self.world.observed.pods.retain(|p| p.uid != pod.uid);
         self.world.observed.reports.remove(&pod.name);
+        self.idle.remove(&pod.name);
     }
 
     fn make_pods(&mut self) -> bool {
@@ -351,7 +394,8 @@ impl Model {
                     name,
                     role: Some(role),
                     ordinal,
-                    running: !blocked,
+                    // A pod in place of another one takes a turn to come up, and nobody else may go meanwhile.
+                    running: !blocked && self.pods != Pods::Roll,
                     revision: set.revision.clone(),
                     ..PodFact::default()
                 });
@@ -419,9 +463,9 @@ impl Model {
         }
     }
 
-    /// A node of the founded cluster that runs.
+    /// A member of the founded cluster that runs.
     fn serves(&self, node: &str) -> bool {
-        self.runs(node) && self.disk(node).is_some_and(|d| d.formed)
+        self.runs(node) && !self.idle.contains(node) && self.disk(node).is_some_and(|d| d.formed)
     }
 
     fn leads(&self, node: &str) -> bool {
@@ -429,129 +473,12 @@ impl Model {
         self.serves(node) && here >= majority(self.electorate.len())
     }
 
-    /// The nodes' own lives, a little a turn; true if nothing happened.
-    fn live(&mut self) -> bool {
-        let Some(file) = self.world.observed.discovery.clone() else { return true };
-        let running: Vec<String> =
-            self.world.observed.pods.iter().filter(|p| p.running).map(|p| p.name.clone()).collect();
-        let map = self.world.observed.primary_map.as_ref().map(|m| m.cluster_uuid.clone()).unwrap_or_default();
-        for node in &running {
-            // The environment of its process, read when it begins.
-            self.disk_of(node, |disk| {
-                if disk.uuid.is_empty() {
-                    disk.uuid.clone_from(&map)
-                }
-            });
-        }
-        if !self.disks.values().any(|d| d.formed) {
-            return self.found(&file.initial_voters, &file.cluster_uuid, file.formed);
-        }
-        let joins = running.iter().find(|n| self.disk(n).is_some_and(|d| !d.formed)).cloned();
-        if let Some(node) = joins.filter(|_| self.primary.as_ref().is_some_and(|p| self.leads(p))) {
-            self.disk_of(&node, |disk| disk.formed = true);
-            return false;
-        }
-        if !self.primary.as_ref().is_some_and(|p| self.leads(p)) {
-            return !self.elect();
-        }
-        let grown: Vec<String> = running.iter().filter(|n| self.serves(n)).cloned().collect();
-        let target = if grown.len() >= 5 { 5 } else { 3.min(grown.len()) };
-        if self.electorate.len() < target {
-            self.electorate = grown.into_iter().take(target).collect();
-            return false;
-        }
-        let word = self.primary.as_ref().and_then(|p| self.disk(p)).is_some_and(|d| d.stopping);
-        let deaf = running.iter().find(|n| self.serves(n) && self.disk(n).is_some_and(|d| d.stopping != word)).cloned();
-        deaf.inspect(|node| self.disk_of(node, |disk| disk.stopping = word)).is_none()
-    }
-
-    /// All of the list, with the same uuid: bound first, then founded.
-    fn found(&mut self, list: &[String], uuid: &str, formed: bool) -> bool {
-        let fits = |n: &String| self.runs(n) && self.disk(n).is_some_and(|d| d.uuid == uuid);
-        if formed || list.is_empty() {
-            return true;
-        }
-        if let Some(node) = list.iter().find(|n| fits(n) && !self.disk(n).is_some_and(|d| d.bound)).cloned() {
-            self.disk_of(&node, |disk| disk.bound = true);
-            return false;
-        }
-        if !list.iter().all(fits) {
-            return true;
-        }
-        for node in list {
-            self.disk_of(node, |disk| disk.formed = true);
-        }
-        self.founded.push(uuid.to_owned());
-        (self.electorate, self.primary, self.epoch) = (list.to_vec(), list.first().cloned(), 1);
-        false
-    }
-
-    fn elect(&mut self) -> bool {
-        let next = self.electorate.iter().find(|n| is_gateway(n) && self.leads(n)).cloned();
-        let elected = next.is_some();
-        if elected {
-            (self.primary, self.epoch) = (next, self.epoch + 1);
-        }
-        elected
-    }
-
-    /// What the nodes say now.
-    fn see(&mut self) {
-        let names: Vec<String> = self.world.observed.pods.iter().map(|p| p.name.clone()).collect();
-        for name in names {
-            let ready = self.serves(&name);
-            self.world.pod(&name).ready = ready;
-            let report = match self.runs(&name) {
-                true => Report::Live(Box::new(self.view(&name))),
-                false => Report::Lost("nobody listens".into()),
-            };
-            self.world.observed.reports.insert(name, report);
-        }
-    }
-
-    fn view(&self, name: &str) -> NodeView {
-        let disk = self.disk(name).cloned().unwrap_or_default();
-        let uuid = Some(disk.uuid.clone()).filter(|u| !u.is_empty());
-        let own = NodeView {
-            node_id: name.into(),
-            disk_id: format!("disk-{name}"),
-            cluster_uuid: uuid,
-            credentials: self.credentials(name),
-            ..NodeView::default()
-        };
-        if !disk.formed {
-            return NodeView { role: "founding".into(), bound: disk.bound, ..own };
-        }
-        let stamp = Stamp { incarnation: 0, epoch: self.epoch, seq: 7 };
-        let kind = |n: &str| if is_gateway(n) { "gateway" } else { "target" };
-        let primary = self.primary.clone().filter(|p| self.leads(p));
-        let leads = primary.as_deref() == Some(name);
-        let voter = |n: &String| Voter { node_id: n.clone(), disk_id: format!("disk-{n}"), kind: kind(n).into() };
-        let member = |p: &PodFact| Member {
-            node_id: p.name.clone(),
-            disk_id: format!("disk-{}", p.name),
-            kind: kind(&p.name).into(),
-            voter: self.electorate.contains(&p.name),
-            connected: p.name != name,
-            acked: Some(stamp),
-            ..Member::default()
-        };
-        let members = self.world.observed.pods.iter().filter(|p| leads && self.serves(&p.name)).map(member).collect();
-        NodeView {
-            formed: true,
-            role: if leads { "primary" } else { "follower" }.into(),
-            stamp: Some(stamp),
-            promised: Some(self.epoch),
-            primary,
-            electorate: self.electorate.iter().map(voter).collect(),
-            smap_version: 100 * i64::try_from(self.epoch).unwrap(),
-            config_version: 1,
-            settings: Some(BTreeMap::new()),
-            ready: true,
-            cluster_stopping: disk.stopping,
-            members,
-            ..own
-        }
+    /// Something is begun that goes on by itself, if only after a time-out.
+    fn waits(&self) -> bool {
+        let Some(status) = &self.world.observed.cluster.status else { return false };
+        let rolls = status.rollout.as_ref().is_some_and(|r| r.finished_at.is_none());
+        let leaves = status.operation.as_ref().is_some_and(|o| o.kind == "ScaleDown");
+        rolls || leaves || status.primary.attempt.is_some() || status.primary.next_attempt_time.is_some()
     }
 
     /// Somebody deletes the resource.

@@ -34,7 +34,8 @@ impl Model {
 
 /// Times are those of the run, not of what came of it; and who led while no operator looked is in no history.
 fn timeless(value: &mut Value) {
-    const OF_THE_RUN: [&str; 4] = ["lastTransitionTime", "since", "history", "lastTransition"];
+    const OF_THE_RUN: [&str; 6] =
+        ["lastTransitionTime", "since", "startedAt", "finishedAt", "history", "lastTransition"];
     match value {
         Value::Object(map) => {
             map.retain(|key, _| !OF_THE_RUN.contains(&key.as_str()));
