@@ -468,6 +468,7 @@ async fn delete(ctx: &Arc<Context>, writer: &Writer, key: &ClusterKey, observed:
         tracing::warn!(%error, "status of a cluster that goes");
     }
     ctx.metrics.conditions(&key.0, &key.1, &status.conditions);
+    ctx.metrics.smap(&key.0, &key.1, status.smap.version);
     // That nobody is served is what was asked for; that it does not end is not.
     ctx.metrics.stopped(&key.0, &key.1, true);
     let before = observed.cluster.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();

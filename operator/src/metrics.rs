@@ -114,7 +114,8 @@ impl Metrics {
         registry.register("aisop_primary_preferred", "The preferred gateway leads", inner.preferred.clone());
         let help = "Conditions of a cluster: 1 for True, 0 for False, -1 for Unknown";
         registry.register("aisop_condition", help, inner.conditions.clone());
-        registry.register("aisop_smap_version", "Version of the cluster map", inner.smap_version.clone());
+        let help = "Version of the cluster map; absent while nobody leads, as in a stopped cluster";
+        registry.register("aisop_smap_version", help, inner.smap_version.clone());
         let help = "Passes over a cluster; again: somebody else changed it meanwhile, which is no error";
         registry.register("aisop_reconcile", help, inner.reconciles.clone());
         let help = "Passes that failed, by the step that did";
@@ -178,11 +179,18 @@ impl Metrics {
     pub fn cluster(&self, namespace: &str, cluster: &str, preferred: bool, smap_version: Option<i64>) {
         let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
         self.0.preferred.get_or_create(&labels).set(i64::from(preferred));
-        if let Some(version) = smap_version {
-            self.0.smap_version.get_or_create(&labels).set(version);
-        }
+        self.smap(namespace, cluster, smap_version);
         for (reason, result) in FROM_ZERO {
             self.ends(namespace, cluster, reason, result);
+        }
+    }
+
+    /// Version of the cluster map, while there is one: an old one would look like a map that is.
+    pub fn smap(&self, namespace: &str, cluster: &str, version: Option<i64>) {
+        let labels = ClusterLabels { namespace: namespace.to_owned(), cluster: cluster.to_owned() };
+        match version {
+            Some(version) => drop(self.0.smap_version.get_or_create(&labels).set(version)),
+            None => drop(self.0.smap_version.remove(&labels)),
         }
     }
 

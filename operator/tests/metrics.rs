@@ -1,13 +1,17 @@
 //! What is exported, and that it goes with its cluster.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::path::Path;
 
 use ais_operator::metrics::Metrics;
+use common::World;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use serde_json::json;
 
 fn text(registry: &Registry) -> String {
     let mut text = String::new();
@@ -118,4 +122,29 @@ fn whether_it_was_founded_goes_with_its_cluster() {
     assert_eq!(samples(&registry, "aisop_formed"), ["aisop_formed{namespace=\"ns\",cluster=\"one\"} 0"]);
     metrics.forget("ns", "one");
     assert!(samples(&registry, "aisop_formed").is_empty());
+}
+
+/// Regression: a stopped cluster kept the version of the map that it had.
+#[test]
+fn the_map_of_a_stopped_cluster_has_no_version() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let mut world = World::settled(json!({}));
+    let told = |world: &mut World| {
+        let pass = world.step();
+        metrics.cluster("ns", "demo", pass.plan.primary.preferred, pass.status.smap.version);
+        samples(&registry, "aisop_smap_version")
+    };
+    let series = |version: u32| [format!("aisop_smap_version{{namespace=\"ns\",cluster=\"demo\"}} {version}")];
+    assert_eq!(told(&mut world), series(105));
+    world.set_spec(json!({"state": "Stopped"}));
+    told(&mut world);
+    world.observed.pods.clear();
+    world.observed.reports.clear();
+    assert_eq!(told(&mut world), [""; 0]);
+    world.set_spec(json!({"state": "Running"}));
+    world.step();
+    world.start_pods();
+    world.lead("demo-gateway-0", 2);
+    assert_eq!(told(&mut world), series(205));
 }
