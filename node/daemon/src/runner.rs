@@ -269,6 +269,9 @@ impl Runner {
         if self.halt.is_some() {
             return;
         }
+        if let Input::Message(packet) = &input {
+            tracing::trace!(from = %packet.from.id.node, epoch = packet.epoch, message = packet.message.name(), "got");
+        }
         for action in self.node.step(clock::now_ms(), input) {
             self.act(action);
         }
@@ -277,7 +280,10 @@ impl Runner {
     fn act(&mut self, action: Action) {
         match action {
             Action::Persist(persist) => self.writer.submit(persist),
-            Action::Send { to, packet } => self.peers.send(&to, packet),
+            Action::Send { to, packet } => {
+                tracing::trace!(%to, epoch = packet.epoch, message = packet.message.name(), "sent");
+                self.peers.send(&to, packet);
+            }
             Action::Reply { request, reply } => {
                 let mut end = proposed(&request, reply);
                 if let RequestId::Client(id) = &request {

@@ -17,10 +17,11 @@ use crate::tls::Wire;
 
 /// On a local network an answer takes a fraction of it; a black hole must not hold up a candidate.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
-/// Unanswered data or probes end a bulk connection after this, so that black-holed ones do not stay; no evidence of
-/// anything. A control connection has less patience: after a cut of seconds TCP would wait as long again before it
-/// sends once more, and a new connection does not.
-const BULK_SILENCE: Duration = Duration::from_secs(4);
+/// Unanswered data or probes end a connection after `suspect`, a bulk one not sooner than this; no evidence of
+/// anything. After a cut of seconds TCP would wait as long again before it sends once more, and a new connection does
+/// not. (With 4 s for bulk ones, a primary of a minority was elected again after a split, and its first State did not
+/// get through for more than a second.)
+const BULK_SILENCE: Duration = Duration::from_millis(1500);
 /// A dying process may still accept: so often a redial that ended before its hello is repeated (protocol.md rule 1).
 const REDIALS_MAX: usize = 3;
 
@@ -154,5 +155,23 @@ fn compare(lost: &Sender, found: &Greeting) -> Redial {
         Redial::SameBoot
     } else {
         Redial::OtherBoot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bulk connection that was black-holed for longer than a primary is waited for is opened anew, not waited for:
+    /// with 4 s of patience it stayed in TCP's back-off after a split while the control connection beside it was new.
+    #[tokio::test]
+    async fn no_connection_is_waited_for_longer_than_a_primary() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let suspect = Duration::from_millis(ais_ha::Timers::default().suspect_ms);
+        for channel in [Channel::Control, Channel::Bulk] {
+            tune(&stream, channel, suspect).unwrap();
+            assert_eq!(SockRef::from(&stream).tcp_user_timeout().unwrap(), Some(suspect));
+        }
     }
 }

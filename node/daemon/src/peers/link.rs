@@ -430,7 +430,8 @@ impl Link {
                 }
                 _ => {
                     tokio::select! {
-                        () = tokio::time::sleep(jittered(backoff)) => backoff = (backoff * 2).min(BACKOFF_LAST),
+                        // The control connection stands: it is expected back, too.
+                        () = tokio::time::sleep(jittered(backoff)) => backoff = (backoff * 2).min(BACKOFF_RECENT),
                         _ = up.changed() => backoff = BACKOFF_FIRST,
                     }
                 }
