@@ -7,7 +7,9 @@ mod faults;
 mod monitor;
 mod plan;
 mod report;
+mod slow;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -16,6 +18,7 @@ use self::faults::Surgeon;
 use self::monitor::Monitor;
 pub use self::plan::{Fault, Plan, Step, Who};
 pub use self::report::Summary;
+use self::slow::Slow;
 use crate::client;
 use crate::history::Views;
 use crate::processes::{Kind, LocalCluster, Spec};
@@ -43,6 +46,12 @@ pub struct Options {
     pub targets: usize,
     /// Between two buckets of one client: how busy the machine is kept.
     pub pause: Duration,
+    /// Names of faults: no others are made. All, when there are none.
+    pub only: Vec<String>,
+    /// What the nodes log, a filter.
+    pub log_level: String,
+    /// Where the logs of a fault that took long to heal are kept.
+    pub slow_dir: PathBuf,
 }
 
 /// Soaks a cluster. The summary is of all rounds that were good; an error names the first thing that was not.
@@ -66,13 +75,15 @@ struct Seen {
 fn soak(options: &Options, progress: &Progress, summary: &mut Summary, seen: &mut Seen) -> Result<()> {
     packages::ensure_for_drills(progress)?;
     let spec = Spec::new(options.gateways, options.targets).in_namespaces().on_volumes().with_clocks();
+    let spec = spec.set("log_level", options.log_level.as_str());
     let mut cluster = LocalCluster::start(spec)?;
     for (id, kind) in GUESTS {
         cluster.add(id, kind, &[])?;
     }
     progress.line(format!("{} gateways and {} targets agree", options.gateways, options.targets));
     let begin = Instant::now();
-    let mut plan = Plan::new(options.seed, options.gateways, options.targets);
+    let mut plan = Plan::new(options.seed, options.gateways, options.targets).only(&options.only)?;
+    let mut slow = Slow::new(&options.slow_dir);
     let Seen { views, monitor, members } = seen;
     let mut round = 0u64;
     while begin.elapsed() < options.time {
@@ -86,6 +97,7 @@ fn soak(options: &Options, progress: &Progress, summary: &mut Summary, seen: &mu
             let step = plan.next_step();
             let what = format!("{:?}", step.fault);
             let at = scene.elapsed();
+            slow.begin(&scene.cluster);
             let done = Surgeon::new(&mut scene).perform(&step);
             let healed = done.with_context(|| format!("round {round}, step {}: {what}", plan.given()))?;
             monitor.look(&mut scene.cluster);
@@ -95,6 +107,9 @@ fn soak(options: &Options, progress: &Progress, summary: &mut Summary, seen: &mu
                 plan.given(),
                 healed.as_secs_f64()
             ));
+            if let Some(dir) = slow.end(&scene.cluster, plan.given(), healed)? {
+                progress.line(format!("     that took long; its logs are in {}", dir.display()));
+            }
             scene.write_for(step.rest);
         }
         let Judged { cluster: whole, report, history } = scene.judge().with_context(|| format!("round {round}"))?;

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
+
 use crate::history::Random;
+
+/// A fault that is not among so many of a plan is in none.
+const LOOKS_MAX: usize = 10_000;
 
 /// Whom a fault strikes, told when it strikes: the same plan fits every course of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +109,7 @@ pub struct Plan {
     random: Random,
     gateways: usize,
     targets: usize,
+    only: Vec<String>,
     given: usize,
 }
 
@@ -115,7 +121,17 @@ impl Plan {
         for _ in 0..16 {
             random.below(2);
         }
-        Self { random, gateways, targets, given: 0 }
+        Self { random, gateways, targets, only: Vec::new(), given: 0 }
+    }
+
+    /// Of the same plan only the faults of these names; of all when there are none.
+    pub fn only(mut self, names: &[String]) -> Result<Self> {
+        for name in names {
+            let known = |plan: &mut Self| (0..LOOKS_MAX).any(|_| plan.fault().name() == name);
+            ensure!(known(&mut Self::new(0, self.gateways, self.targets)), "there is no fault '{name}'");
+        }
+        names.clone_into(&mut self.only);
+        Ok(self)
     }
 
     /// How many steps were given out.
@@ -125,6 +141,15 @@ impl Plan {
 
     /// The next one.
     pub fn next_step(&mut self) -> Step {
+        loop {
+            let step = self.any_step();
+            if self.only.is_empty() || self.only.iter().any(|name| name == step.fault.name()) {
+                return step;
+            }
+        }
+    }
+
+    fn any_step(&mut self) -> Step {
         self.given += 1;
         let fault = self.fault();
         let long = self.random.below(8) == 0;
@@ -192,5 +217,14 @@ mod tests {
         assert_ne!(steps(7, 300), steps(8, 300));
         let names: BTreeSet<&str> = steps(7, 300).iter().map(|step| step.fault.name()).collect();
         assert_eq!(names.len(), 21, "{names:?}");
+    }
+
+    #[test]
+    fn a_plan_of_one_fault_takes_that_one_from_the_whole_plan() {
+        let splits = |step: &Step| matches!(step.fault, Fault::Split(_));
+        let all: Vec<Step> = steps(7, 2000).into_iter().filter(splits).collect();
+        let mut plan = Plan::new(7, 5, 4).only(&["split".to_owned()]).unwrap();
+        assert_eq!((0..all.len()).map(|_| plan.next_step()).collect::<Vec<_>>(), all);
+        assert!(Plan::new(7, 5, 4).only(&["spilt".to_owned()]).is_err());
     }
 }

@@ -16,6 +16,8 @@ use crate::progress::Progress;
 
 /// Status tells of everything within seconds, or something is wrong.
 const TOLD: Duration = Duration::from_secs(60);
+/// A hand-over that takes longer was not made at the first attempt.
+const SLOW: Duration = Duration::from_secs(2);
 /// A pod that was killed is back, in the metadata and in the operator's eyes.
 const WHOLE: Duration = Duration::from_secs(120);
 /// Six pods, one after the other.
@@ -121,10 +123,19 @@ pub(super) fn failbacks(place: &Place, product: &Product, n: u32, progress: &Pro
         status.push(ms(at.saturating_duration_since(began)));
         writes.push(ms(done.took));
         report(progress, "failback", run, n, &status, &writes);
+        if done.took > SLOW {
+            progress.line(format!("failback {run} took long:\n{}", why(product)));
+        }
     }
     let written = Row::of("failback: the next committed write under the successor", "ms", writes);
     let told = Row::of("failback: patch of spec.primary until it is proven in status", "ms", status);
     Ok(vec![told.aim("< 2 s").beside(written.in_words()), written])
+}
+
+/// What a hand-over that took long is explained by: whether an attempt was refused, and what all said last.
+fn why(product: &Product) -> String {
+    let refused = ["SwitchoverRejected", "SwitchoverFailed"].map(|reason| product.events(reason).unwrap_or_default());
+    format!("{}\n{}", refused.concat().join("\n"), product.diagnosis())
 }
 
 fn report(progress: &Progress, what: &str, run: u32, n: u32, status: &[f64], writes: &[f64]) {
