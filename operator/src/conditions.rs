@@ -138,6 +138,11 @@ pub(crate) fn not_applied(observed: &Observed, conditions: &mut [Condition], why
     }
 }
 
+/// All that happens is that a template is being written, or about to be seen.
+pub(crate) fn applies(conditions: &[Condition]) -> bool {
+    conditions.iter().any(|c| c.type_ == "Progressing" && c.reason == "Applying")
+}
+
 fn previous(observed: &Observed) -> &[Condition] {
     observed.cluster.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default()
 }

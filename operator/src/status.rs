@@ -225,7 +225,7 @@ fn node_reason(observed: &Observed, name: &str, exists: bool) -> String {
 
 fn phase(observed: &Observed, plan: &Plan, status: &AISClusterStatus) -> &'static str {
     let is = |kind: &str, value: &str| status.conditions.iter().any(|c| c.type_ == kind && c.status == value);
-    let applies = status.conditions.iter().any(|c| c.type_ == "Progressing" && c.reason == "Applying");
+    let applies = conditions::applies(&status.conditions);
     if observed.cluster.spec.paused {
         "Paused"
     } else if plan.stop.asked {
