@@ -36,6 +36,8 @@ pub struct View {
     pub cluster_uuid: Option<String>,
     /// Whether the node belongs to a formed cluster.
     pub formed: bool,
+    /// Whether it agreed to a founding that is under way.
+    pub bound: bool,
     /// `primary`, `follower`, ...
     pub role: String,
     /// Why it is not ready.

@@ -84,6 +84,14 @@ impl Cluster {
         Cut::make(self.init().pid(), vec![rule("-s"), rule("-d")])
     }
 
+    /// The same, but it still has one other pod to talk to; the host is none.
+    pub fn isolate_pod_but(&self, namespace: &str, pod: &str, other: &str) -> Result<Cut> {
+        let (ip, other) = (self.pod_ip(namespace, pod)?.to_string(), self.pod_ip(namespace, other)?.to_string());
+        let rule =
+            |own: &str, far: &str| ["FORWARD", own, &ip, "!", far, &other, "-j", "DROP"].map(str::to_owned).to_vec();
+        Cut::make(self.init().pid(), vec![rule("-s", "-d"), rule("-d", "-s")])
+    }
+
     /// Cuts a pod from the API server.
     pub fn cut_from_api(&self, namespace: &str, pod: &str) -> Result<Cut> {
         let ip = self.pod_ip(namespace, pod)?.to_string();

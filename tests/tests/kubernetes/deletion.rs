@@ -91,19 +91,3 @@ pub(crate) fn ends_although_a_pod_does_not(bed: &mut Bed) -> Result<String> {
     side.down()?;
     Ok(format!("stuck after {told:.1?}, let go after {gone:.1?}, adopted"))
 }
-
-/// A class that does not expand volumes is named; nothing else happens to the cluster.
-pub(crate) fn volumes_that_cannot_grow(bed: &mut Bed) -> Result<String> {
-    let side = small("grows", bed)?;
-    let product = &side.product;
-    let uids = || -> Result<Vec<Value>> { Ok(product.pods()?.iter().map(|p| p["metadata"]["uid"].clone()).collect()) };
-    let pods = uids()?;
-    product.patch(&json!({"spec": {"targets": {"storage": {"size": "2Gi"}}}}))?;
-    let resource = product.wait_resource("refused", SOON, |it| reason(it, "StorageResized") == "ClassDoesNotExpand")?;
-    ensure!(product.events("StorageResizeRefused")?.len() == 1, "{:?}", product.events("StorageResizeRefused")?);
-    ensure!(uids()? == pods, "pods were restarted");
-    let text = resource["status"]["conditions"].as_array().into_iter().flatten();
-    let text = text.filter(|c| c["type"] == "StorageResized").map(|c| c["message"].to_string()).collect::<String>();
-    side.down()?;
-    Ok(text)
-}

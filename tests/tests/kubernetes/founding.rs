@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use ais_tests::product::{NAME, Product, condition, reason};
+use ais_tests::product::{CONTAINER, NAME, Product, condition, reason};
+use ais_tests::testbed::components::KUBELET;
 use ais_tests::testbed::kubectl::is_ready;
+use ais_tests::testbed::layout::NODE;
 use ais_tests::wait::Wait;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -35,11 +37,16 @@ fn block(product: &Product, gateway: u32) -> Result<()> {
     product.kubectl.apply_json(&claim).map(drop)
 }
 
-/// The pod gets a claim of its own.
-fn unblock(product: &Product, gateway: u32) -> Result<()> {
+/// The pod is made anew, with a claim of its own.
+fn replace(product: &Product, gateway: u32) -> Result<String> {
     let (pod, claim) = (format!("{NAME}-gateway-{gateway}"), format!("state-{NAME}-gateway-{gateway}"));
     product.kubectl.run(&["delete", "pvc", &claim, "--wait=false"])?;
     product.kubectl.delete(&format!("pod/{pod}"), LONG)?;
+    Ok(pod)
+}
+
+fn unblock(product: &Product, gateway: u32) -> Result<()> {
+    let pod = replace(product, gateway)?;
     Wait::new(format!("{pod} to be ready"), LONG)
         .until(|| Ok(product.kubectl.try_get(&format!("pod/{pod}"))?.filter(is_ready).map(drop)))
 }
@@ -74,8 +81,57 @@ pub(crate) fn without_an_unschedulable_gateway(bed: &mut Bed) -> Result<String> 
     Ok(format!("{told}; founded after {took:.1?}"))
 }
 
-/// State volumes of two other clusters are in the way, and nothing is touched; then a founding that would wait for an
-/// hour is given up for a new one.
+/// The disk of a pod, as its node and Kubernetes know it.
+fn disk(product: &Product, pod: &str) -> Result<(String, Value)> {
+    let claim = product.kubectl.get(&format!("pvc/state-{pod}"))?;
+    Ok((product.view(pod)?.disk_id, claim["metadata"]["uid"].clone()))
+}
+
+/// Gateway 2 comes and agrees to the offer that is made to all then. Gateway 1, with which it was made, never answers
+/// it: stopped before, and away before it goes on. No node takes its next pod.
+fn one_agrees(bed: &Bed, product: &Product) -> Result<()> {
+    let (space, pods) = (&product.namespace, product.gateway_names());
+    let waits = format!("founding: waiting for gateway {}", pods[2]);
+    Wait::new("the founder to lack one gateway only", LONG)
+        .until(|| Ok((product.view(&pods[0])?.reason == waits).then_some(())))?;
+    let apart = bed.testbed.isolate_pod_but(space, &pods[0], &pods[1])?;
+    replace(product, 2)?;
+    Wait::new("gateway 2 to answer", LONG).until(|| product.view(&pods[2]).map(Some))?;
+    let lost = bed.testbed.container_process(space, &pods[1], CONTAINER)?;
+    // Nor shall it be started again before it is away.
+    let kubelet = bed.testbed.component(KUBELET)?;
+    kubelet.stop()?;
+    let away = || {
+        lost.stop()?;
+        apart.heal()?;
+        Wait::new("gateway 2 to agree", LONG).until(|| Ok(product.view(&pods[2])?.bound.then_some(())))?;
+        bed.product.kubectl.run(&["cordon", NODE])?;
+        product.kubectl.force_delete_pod(&pods[1]).map(drop)
+    };
+    let agreed = away();
+    kubelet.cont()?;
+    agreed
+}
+
+/// That somebody agreed is told, and holds the list as it is, however late it is.
+fn stays_as_agreed(product: &Product) -> Result<()> {
+    let timeout = |seconds: u64| product.patch(&json!({"spec": {"ha": {"foundingTimeoutSeconds": seconds}}}));
+    timeout(10)?;
+    product.wait_resource("held by who agreed", LONG, |it| {
+        let told = message(it, "Available");
+        it["status"]["observedGeneration"] == it["metadata"]["generation"]
+            && told.contains(&format!("{NAME}-gateway-1 (Unschedulable"))
+            && told.contains("a node agreed to found with it already")
+            && told.contains("ais-operator refound")
+    })?;
+    let file = product.kubectl.get(&format!("configmap/{NAME}-discovery"))?["data"]["discovery.yaml"].clone();
+    let file: Value = serde_json::from_str(file.as_str().context("no discovery file")?)?;
+    ensure!(file["initial_voters"] == json!(product.gateway_names()), "the list is {}", file["initial_voters"]);
+    timeout(3600)
+}
+
+/// State volumes of two other clusters are in the way, and nothing is touched; then a founding, to which one of three
+/// agreed and another one no longer can, is given up for a new one.
 pub(crate) fn refound_and_foreign_volumes(bed: &mut Bed) -> Result<String> {
     let side = Side::begin_with(bed, "founding", founded_within(3600), |product| {
         block(product, 2)?;
@@ -92,6 +148,10 @@ pub(crate) fn refound_and_foreign_volumes(bed: &mut Bed) -> Result<String> {
         status_page(bed, product)?.contains("Available=False Founding"),
         "the page does not say what is waited for"
     );
+    one_agrees(bed, product)?;
+    stays_as_agreed(product)?;
+    let agreed = format!("{NAME}-gateway-2");
+    let bound = disk(product, &agreed)?;
     let not_confirmed = call(bed, product, &["refound", NAME, "--confirm", "another"])?;
     ensure!(not_confirmed.code == Some(1), "not confirmed, and ended with {:?}", not_confirmed.code);
 
@@ -104,8 +164,12 @@ pub(crate) fn refound_and_foreign_volumes(bed: &mut Bed) -> Result<String> {
     })?;
     let took = begin.elapsed();
     ensure!(uuid(&new) != uuid(&old) && !uuid(&new).is_empty(), "the uuid is still {}", uuid(&new));
-    unblock(product, 2)?;
+    bed.product.kubectl.run(&["uncordon", NODE])?;
     let resource = product.wait_ready(&bed.progress)?;
+    // Who had agreed takes part with nothing left of that.
+    let fresh = disk(product, &agreed)?;
+    ensure!(fresh.0 != bound.0 && fresh.1 != bound.1, "{agreed} had {bound:?}, has {fresh:?}");
+    ensure!(product.view(&agreed)?.cluster_uuid == Some(uuid(&new)), "{agreed}: {:?}", product.view(&agreed)?);
     ensure!(uuid(&resource) == uuid(&new), "{} was founded, asked was {}", uuid(&resource), uuid(&new));
     for claim in product.kubectl.list("persistentvolumeclaims", Some(&Product::selector()))? {
         let name = claim["metadata"]["name"].as_str().context("a claim without a name")?.to_owned();
@@ -116,7 +180,7 @@ pub(crate) fn refound_and_foreign_volumes(bed: &mut Bed) -> Result<String> {
     let again = call(bed, product, &["refound", NAME, "--confirm", NAME])?;
     ensure!(again.code == Some(1) && again.stderr.contains("never founded again"), "{} {}", again.stdout, again.stderr);
     side.down()?;
-    Ok(format!("{refused}; {} given up for {} within {took:.1?}", uuid(&old), uuid(&new)))
+    Ok(format!("{refused}; {agreed} had agreed: {} given up for {} within {took:.1?}", uuid(&old), uuid(&new)))
 }
 
 /// A kept state volume of some other cluster of this name.

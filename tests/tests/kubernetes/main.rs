@@ -14,6 +14,7 @@ mod failback;
 mod failover;
 mod fields;
 mod founding;
+mod growth;
 mod hardening;
 mod held;
 mod host;
@@ -98,7 +99,7 @@ const CASES: &[Case] = &[
     ("tls_turned_on_while_stopped", tls::turned_on),
     ("deletes_the_data", deletion::deletes_the_data),
     ("ends_although_a_pod_does_not", deletion::ends_although_a_pod_does_not),
-    ("volumes_that_cannot_grow", deletion::volumes_that_cannot_grow),
+    ("volumes_grow_where_they_may", growth::volumes_grow_where_they_may),
     ("network_of_the_node", host::network_of_the_node),
     ("conditions_follow_the_spec", rest::conditions_follow_the_spec),
     ("nothing_is_privileged", hardening::nothing_is_privileged),
