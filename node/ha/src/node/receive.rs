@@ -11,7 +11,6 @@ impl Node {
         if self.live.connected(peer) {
             self.greet(&peer.id.node.clone());
             self.reconnected(peer);
-            self.ask_soon();
         }
     }
 
