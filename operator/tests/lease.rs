@@ -199,7 +199,7 @@ async fn a_lease_that_another_holds_stays_its() {
     assert_eq!(api.holder().as_deref(), Some("two"));
 }
 
-/// Found by a case on Kubernetes that failed now and then: a renewal under way made the release a conflict.
+/// Found by reading, when a case on Kubernetes had failed: a renewal under way made the release a conflict.
 #[tokio::test]
 async fn a_lease_that_was_renewed_while_it_was_given_up_is_free_at_the_end_all_the_same() {
     let (api, url) = Api::start(Mood::Conflicts).await;
@@ -210,7 +210,7 @@ async fn a_lease_that_was_renewed_while_it_was_given_up_is_free_at_the_end_all_t
     assert_eq!((*api.refused.borrow(), api.holder()), (1, None));
 }
 
-/// Found by the same case: whoever waited slept until the end of a lease that had been given up long before.
+/// Found likewise: whoever waited slept until the end of a lease that had been given up long before.
 #[tokio::test]
 async fn a_lease_that_was_given_up_is_taken_before_it_would_have_ended() {
     let (api, url) = Api::start(Mood::Well).await;
