@@ -103,6 +103,9 @@ pub struct PrimaryStatus {
     pub waiting: Option<String>,
     /// Attempts that failed for what waits.
     pub attempts: i64,
+    /// Of the attempts that failed, those that the primary refused: nothing was begun, and the next one follows soon.
+    #[serde(skip_serializing_if = "is_none")]
+    pub refusals: i64,
     /// No attempt is made before: the end of a pause after a failed one, or of `stabilizationSeconds`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,
@@ -154,6 +157,12 @@ pub struct MoveAttempt {
     pub request: String,
     /// When it began.
     pub started_at: MicroTime,
+}
+
+// The form that serde wants.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_none(count: &i64) -> bool {
+    *count == 0
 }
 
 fn failback() -> String {

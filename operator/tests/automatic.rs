@@ -271,14 +271,14 @@ fn a_round_that_fails_starts_over_with_its_hold_and_counts() {
     let mut told = Vec::new();
     for round in 1..=3 {
         assert_eq!(hold_of(&mut world, 60), Some(30), "round {round}");
-        for attempt in 1..=5 {
+        for attempt in 1..=8 {
             world.observed.outcome = Some(TransferOutcome::Refused("busy (409)".into()));
             let pass = world.after(1).step();
             told.extend(pass.events());
             world.observed.outcome = None;
-            if attempt < 5 {
+            if attempt < 8 {
                 assert_eq!(preferred(&pass), no("BackingOff"));
-                assert!(moves(&world.after(60).step()).is_some(), "between attempts there is no hold");
+                assert!(moves(&world.after(64).step()).is_some(), "between attempts there is no hold");
             }
         }
     }

@@ -136,16 +136,20 @@ fn a_failed_errand_backs_off_and_says_so_twice() {
     let mut world = World::settled(json!({}));
     let errand = errand("Drain", &[]);
     let mut told = Vec::new();
-    for attempt in 1..=8i64 {
+    for attempt in 1..=16i64 {
         let pass = world.step_with(&errand);
         assert!(pass.plan.primary.transfer.is_some(), "attempt {attempt}");
         told.extend(pass.events());
-        world.observed.outcome = Some(TransferOutcome::Refused("busy (409)".into()));
-        let pass = world.after(1).step_with(&errand);
+        // First refusals, then what is unknown: both patiences end, which is one end of it.
+        let refused = TransferOutcome::Refused("busy (409)".into());
+        let (outcome, after_s) =
+            if attempt <= 10 { (refused, 1) } else { (TransferOutcome::Unknown("time-out".into()), 61) };
+        world.observed.outcome = Some(outcome);
+        let pass = world.after(after_s).step_with(&errand);
         told.extend(pass.events());
         world.observed.outcome = None;
         assert_eq!((pass.status.primary.attempts, waits(&pass)), (attempt, "BackingOff"));
-        assert!(world.after(2).step_with(&errand).plan.primary.transfer.is_none());
+        assert!(world.step_with(&errand).plan.primary.transfer.is_none());
         world.after(300);
     }
     assert_eq!(told, ["SwitchoverStarted", "SwitchoverRejected", "SwitchoverFailed"]);

@@ -1,5 +1,7 @@
 //! What must hold before the primary is moved to a gateway. Pure.
 
+use std::time::Duration;
+
 use ais_crds::PrimaryStatus;
 
 use crate::names::Role;
@@ -114,10 +116,17 @@ fn synced(s: &Situation<'_>, leader: &Leader, name: &str) -> Result<(), Closed> 
 
 /// Waiting after an attempt that failed; `who` waits, in the words of `status.primary.waiting`.
 pub(super) fn backoff(s: &Situation<'_>, memory: &PrimaryStatus, who: &str) -> Result<(), Closed> {
-    match &memory.next_attempt_time {
-        Some(due) if memory.attempts > 0 && memory.waiting.as_deref() == Some(who) && s.observed.now < due.0 => {
-            Err(closed("BackingOff", format!("attempt {} failed; the next one follows by itself", memory.attempts)))
-        }
-        _ => Ok(()),
+    if memory.waiting.as_deref() == Some(who) && pause_left(s, memory).is_some() {
+        return Err(closed(
+            "BackingOff",
+            format!("attempt {} failed; the next one follows by itself", memory.attempts),
+        ));
     }
+    Ok(())
+}
+
+/// What is left of the pause after an attempt that failed.
+pub(super) fn pause_left(s: &Situation<'_>, memory: &PrimaryStatus) -> Option<Duration> {
+    let due = memory.next_attempt_time.as_ref().filter(|_| memory.attempts > 0)?;
+    Duration::try_from(due.0.duration_since(s.observed.now)).ok().filter(|left| !left.is_zero())
 }

@@ -46,6 +46,7 @@ const MEANWHILE: &[&str] = &[
 /// Nothing here moves it for sure, and why.
 const UNMOVED: &[(&str, &str)] = &[
     (".gateways.maintenance", "the operator puts targets into maintenance only; a person may do it by AIStore's API"),
+    (".primary.refusals", "a primary refuses for a moment, when its followers lack what was committed just then"),
     (".nodes[].flags", "who has one leaves the list, often with the same pass; see .targets.maintenance"),
 ];
 

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::attempt::{self, Wish};
 use super::record::{Fruitless, conclude, ended_without, record, seconds, settle, settle_pending, smap, take_turn};
-use super::{Decision, GATE_POLL, Situation, automatic, reason_before};
+use super::{Decision, Situation, automatic, next_look, reason_before};
 use crate::events::Note;
 use crate::plan::gates::{self, Closed};
 
@@ -87,7 +87,7 @@ pub(super) fn advance(s: &Situation<'_>, decision: &mut Decision, choice: &Resul
         decision.notes.push(Note::warning("SwitchoverWaiting", "Switchover", message));
     }
     conclude(decision, false, closed.reason, &closed.message);
-    decision.requeue = Some(GATE_POLL.min(left.max(Duration::from_millis(1))));
+    decision.requeue = Some(next_look(s, decision).min(left.max(Duration::from_millis(1))));
 }
 
 fn refuse(

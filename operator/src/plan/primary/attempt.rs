@@ -2,20 +2,47 @@
 
 use std::time::Duration;
 
-use ais_crds::MoveAttempt;
+use ais_crds::{MoveAttempt, PrimaryStatus};
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::record::{Fruitless, conclude, end_attempt, ended, ended_without, record, seconds, settle, smap, take_turn};
+use super::record::{
+    Fruitless, conclude, end_attempt, ended, ended_without, record, seconds_near, settle, smap, take_turn,
+};
 use super::{Decision, GATE_POLL, READ_BACK, Situation, Transfer, ask, automatic, epoch};
 use crate::events::Note;
 use crate::perform::TransferOutcome;
 use crate::view::Leader;
 
-/// After so many an ask has failed, and an automatic failback starts over with its hold.
-const ATTEMPTS_MAX: i64 = 5;
-const BACKOFF_FIRST_S: i64 = 5;
-const BACKOFF_MAX_S: i64 = 300;
+/// How attempts that end in one way are repeated: each pause is twice the one before.
+struct Patience {
+    /// After so many an ask has failed, and an automatic failback starts over with its hold.
+    attempts_max: i64,
+    /// The first pause.
+    first_s: i64,
+}
+
+/// Refused: an answer, and nothing was begun. Mostly the successor lacked what was committed just then, or another
+/// hand-over ran; a moment later neither is so. What refuses for good gets more attempts for the shorter pauses, 127 s
+/// in all: no less than anything else, so that who would take over in a minute is waited for in either case.
+const REFUSED: Patience = Patience { attempts_max: 8, first_s: 1 };
+/// Unknown, overdue, or overtaken by something else: the cluster has to come to rest first. 75 s in all, and the
+/// attempts themselves.
+const OTHERWISE: Patience = Patience { attempts_max: 5, first_s: 5 };
+const PAUSE_MAX_S: i64 = 300;
+
+impl Patience {
+    /// The pause after so many.
+    fn pause(&self, attempts: i64) -> SignedDuration {
+        let doubled = self.first_s.saturating_mul(1 << (attempts - 1).clamp(0, 10));
+        SignedDuration::from_secs(doubled.min(PAUSE_MAX_S))
+    }
+}
+
+/// Each way has a count of its own: a quick refusal takes nothing from the patience with what is unknown.
+fn is_over(memory: &PrimaryStatus) -> bool {
+    memory.refusals >= REFUSED.attempts_max || memory.attempts - memory.refusals >= OTHERWISE.attempts_max
+}
 
 /// Who wants a move, and where to.
 pub(super) struct Wish<'a> {
@@ -133,12 +160,14 @@ fn succeed(s: &Situation<'_>, decision: &mut Decision, attempt: &MoveAttempt, le
 
 fn fail(s: &Situation<'_>, decision: &mut Decision, attempt: &MoveAttempt, refused: bool, why: String) {
     take_turn(&mut decision.memory, word(attempt));
+    let was_over = is_over(&decision.memory);
     let attempts = decision.memory.attempts + 1;
     decision.memory.attempts = attempts;
+    decision.memory.refusals += i64::from(refused);
     decision.memory.target = None;
     decision.memory.attempt = None;
     let text = format!("the primary was not moved from {} to {}: {why}; {}", attempt.from, attempt.to, smap(s));
-    if attempts == ATTEMPTS_MAX {
+    if is_over(&decision.memory) && !was_over {
         let last = format!("{text}; given up after {attempts} attempts");
         decision.notes.push(Note::warning("SwitchoverFailed", "Switchover", last));
         let what = Fruitless {
@@ -162,6 +191,7 @@ fn fail(s: &Situation<'_>, decision: &mut Decision, attempt: &MoveAttempt, refus
         let reason = if refused { "SwitchoverRejected" } else { "SwitchoverFailed" };
         decision.notes.push(Note::warning(reason, "Switchover", format!("{text}; it will be tried again")));
     }
-    let wait = BACKOFF_FIRST_S.saturating_mul(1 << (attempts - 1).clamp(0, 10)).min(BACKOFF_MAX_S);
-    decision.memory.next_attempt_time = Some(seconds(s.observed.now + SignedDuration::from_secs(wait)));
+    let refusals = decision.memory.refusals;
+    let pause = if refused { REFUSED.pause(refusals) } else { OTHERWISE.pause(attempts - refusals) };
+    decision.memory.next_attempt_time = Some(seconds_near(s.observed.now + pause));
 }

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::attempt::{self, Wish};
 use super::record::{conclude, forget_attempts, seconds, seconds_up, smap, take_turn};
-use super::{Decision, GATE_POLL, Situation, reason_before};
+use super::{Decision, Situation, next_look, reason_before};
 use crate::events::Note;
 use crate::plan::gates::{self, Closed};
 use crate::view::Leader;
@@ -66,7 +66,7 @@ pub(super) fn advance(s: &Situation<'_>, decision: &mut Decision, choice: &Resul
     }
     if let Err(closed) = gates::backoff(s, &decision.memory, WORD) {
         conclude(decision, false, closed.reason, &closed.message);
-        decision.requeue = Some(GATE_POLL);
+        decision.requeue = Some(next_look(s, decision));
         return;
     }
     if attempt::start(s, decision, leader, &Wish { to: name, reason: WORD, request: "" }) && first {

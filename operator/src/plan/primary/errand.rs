@@ -2,7 +2,7 @@
 
 use super::attempt::{self, Wish};
 use super::record::take_turn;
-use super::{Decision, GATE_POLL, Situation};
+use super::{Decision, Situation, next_look};
 use crate::names::Role;
 use crate::plan::gates::{self, Closed};
 use crate::view::Leader;
@@ -45,7 +45,7 @@ pub(super) fn advance(s: &Situation<'_>, decision: &mut Decision, errand: &Erran
         (Err(closed), _) | (_, Err(closed)) => closed,
     };
     decision.errand_waits = Some(closed);
-    decision.requeue = Some(GATE_POLL);
+    decision.requeue = Some(next_look(s, decision));
 }
 
 /// Who leads, and who takes over.

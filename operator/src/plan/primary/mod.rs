@@ -11,7 +11,8 @@
 //! the electorate, read back, acknowledges the successor in a later epoch; it is never forced and never
 //! reversed. An ask that waits while something else moves is kept.
 //! # Caveats
-//! An attempt whose answer got lost is only observed until its time-out, never repeated before.
+//! An attempt whose answer got lost is only observed until its time-out, never repeated before. One that was refused
+//! began nothing, and is repeated soon.
 
 mod ask;
 mod attempt;
@@ -241,6 +242,11 @@ fn describe(s: &Situation<'_>, decision: &mut Decision, choice: &Result<String, 
 fn reason_before<'a>(s: &Situation<'a>) -> Option<&'a str> {
     let conditions = s.observed.cluster.status.as_ref().map(|st| st.conditions.as_slice()).unwrap_or_default();
     conditions.iter().find(|c| c.type_ == "PrimaryPreferred").map(|c| c.reason.as_str())
+}
+
+/// When a closed gate is looked at again: a pause ends in its own time, not with the next look of many.
+fn next_look(s: &Situation<'_>, decision: &Decision) -> Duration {
+    gates::pause_left(s, &decision.memory).map_or(GATE_POLL, |left| left.min(GATE_POLL))
 }
 
 fn epoch(leader: &Leader) -> i64 {

@@ -1,7 +1,7 @@
 //! What status remembers of asks, attempts and their ends.
 
 use ais_crds::{PrimaryStatus, Transition};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
 use super::{Decision, Situation};
@@ -38,7 +38,7 @@ pub(super) fn end_attempt(memory: &mut PrimaryStatus) {
 
 pub(super) fn forget_attempts(memory: &mut PrimaryStatus) {
     memory.waiting = None;
-    memory.attempts = 0;
+    (memory.attempts, memory.refusals) = (0, 0);
     memory.next_attempt_time = None;
 }
 
@@ -103,8 +103,13 @@ pub(super) fn seconds(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
+/// The same, half a second earlier or later at most: a pause of one second is neither none nor two.
+pub(super) fn seconds_near(at: Timestamp) -> Time {
+    seconds(at + SignedDuration::from_millis(500))
+}
+
 /// The same, never earlier than `at`.
 pub(super) fn seconds_up(at: Timestamp) -> Time {
     let whole = seconds(at);
-    if whole.0 < at { seconds(at + jiff::SignedDuration::from_secs(1)) } else { whole }
+    if whole.0 < at { seconds(at + SignedDuration::from_secs(1)) } else { whole }
 }
