@@ -28,6 +28,9 @@ pub struct Arguments {
     /// Little of everything, in a few minutes: to see that it works, not for the docs
     #[arg(long)]
     pub quick: bool,
+    /// Only what the clusters at rest cost, in a few minutes; not for the docs
+    #[arg(long, conflicts_with = "write")]
+    pub rest: bool,
     /// Write one JSON object a line to this file
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -79,7 +82,8 @@ pub(super) fn run(arguments: &Arguments, progress: &Progress) -> Result<()> {
     lines[0]["figure"] = json!("operator-machine");
     let place = Place::up(progress)?;
     let mut rows = Vec::new();
-    let measured = measure(&place, size, &mut rows, progress).with_context(|| place.diagnosis());
+    let part = if arguments.rest { at_rest } else { measure };
+    let measured = part(&place, size, &mut rows, progress).with_context(|| place.diagnosis());
     for row in &rows {
         lines.push(serde_json::to_value(row)?);
     }
@@ -126,6 +130,16 @@ fn measure(place: &Place, size: Size, rows: &mut Vec<Row>, progress: &Progress) 
     progress.line("these clusters go");
     place.delete(products)?;
     rows.extend(many::figures(place, size.simulated, size.simulated_rest_s, progress)?);
+    Ok(())
+}
+
+/// One founded, then all the others: of what the operator holds, nothing is left from moves.
+fn at_rest(place: &Place, size: Size, rows: &mut Vec<Row>, progress: &Progress) -> Result<()> {
+    let mut products = place.found_together(&["found-1".to_owned()], progress)?;
+    rows.extend(rest::figures(place, 1, size.rest_s, progress)?);
+    let more: Vec<String> = (2..=size.clusters).map(|n| format!("more-{n}")).collect();
+    products.extend(place.found_together(&more, progress)?);
+    rows.extend(rest::figures(place, products.len(), size.rest_s, progress)?);
     Ok(())
 }
 
