@@ -266,6 +266,8 @@ async fn watch(ctx: Arc<Context>, (namespace, triggers): Part, concurrency: u16,
     // Only the metadata is decoded, of clusters as well: one that does not decode must not hide the others.
     let (known, into) = reflector::store();
     let clusters = watcher(scoped::<Meta>(&client, namespace.as_deref()), watcher::Config::default());
+    // Kept for as long as the cluster: who wrote which field is of no use here, and larger than all the rest.
+    let clusters = clusters.modify(|cluster| cluster.metadata.managed_fields = None);
     // Most passes write status: that is no reason for another one.
     let asked = clusters.reflect(into).applied_objects().predicate_filter(asks, Default::default());
     Controller::for_stream(asked, known)
