@@ -6,6 +6,7 @@
 //! | `follow.rs` | hears a primary, promises, accepts, publishes |
 //! | `elect.rs` | stands as a candidate |
 //! | `lead.rs` | writes States, as primary |
+//! | `lease.rs` | knows how long it may act, as primary |
 //! | `members.rs` | who is in the Smap, as primary |
 //! | `seats.rs` | who votes, as primary |
 //! | `handover.rs` | gives the lead away, stops |
@@ -22,6 +23,7 @@ mod follow;
 mod found;
 mod handover;
 mod lead;
+mod lease;
 mod members;
 mod receive;
 mod recent;

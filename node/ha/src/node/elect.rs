@@ -186,18 +186,28 @@ impl Node {
         self.follow();
     }
 
-    /// It never acts in the epoch that it asked for: who promised need not hold back for it.
+    /// It never acts in the epoch that it asked for: who promised need not hold back for it. Nor does one that won and
+    /// could not commit its first State in time: who heard its heartbeats need not wait out that lease.
     fn withdraw(&mut self) {
-        let Role::Candidate(candidacy) = &self.role else {
-            return;
-        };
-        let Phase::Prepare { ballot, .. } = &candidacy.phase else {
-            return;
-        };
-        let (epoch, mut asked) = (ballot.epoch, ballot.asked());
-        asked.remove(&self.me.id);
-        for voter in asked {
-            self.send_durable(&voter.node, epoch, Message::Resign { successor: None });
+        match &self.role {
+            Role::Candidate(candidacy) => {
+                let Phase::Prepare { ballot, .. } = &candidacy.phase else {
+                    return;
+                };
+                let (epoch, mut asked) = (ballot.epoch, ballot.asked());
+                asked.remove(&self.me.id);
+                for voter in asked {
+                    self.send_durable(&voter.node, epoch, Message::Resign { successor: None });
+                }
+            }
+            Role::Leading(lead) => {
+                // Its promise is on the disk since before it asked, and what does not get there may be why it lost.
+                let (epoch, members) = (lead.epoch(), lead.members.keys().cloned().collect::<Vec<_>>());
+                for node in members {
+                    self.send(&node, epoch, Message::Resign { successor: None });
+                }
+            }
+            Role::Outside | Role::Follower => {}
         }
     }
 
@@ -294,11 +304,8 @@ impl Node {
             if lead.epoch() == asked && promised > asked {
                 self.follow();
                 self.announce();
-            } else if lead.epoch() == asked && promised == asked && known && lead.may_raise() && self.stop.is_none() {
-                // It promised this very epoch to itself and lost: it can never follow in it (rule 6), only in a higher
-                // one, which the holder of the lease is promised at once (rule 4).
-                self.follow();
-                self.prepare(None);
+            } else if lead.epoch() == asked && promised == asked && known && self.stop.is_none() {
+                self.want_higher_epoch();
             }
             return;
         }
@@ -313,6 +320,23 @@ impl Node {
         } else if promised != asked || !self.may_still_win(&from.id) {
             // Another who stands in the same epoch is no end: who is left may still be a majority for one of us.
             self.lose();
+        }
+    }
+
+    /// A voter promised this very epoch to itself and lost: it can never follow in it (rule 6), only in a higher one,
+    /// which the holder of the lease is promised at once (rule 4). What is on its way is finished first, and nothing new
+    /// begun: among clients that write all the time there would be something on its way for seconds.
+    fn want_higher_epoch(&mut self) {
+        if let Some(lead) = self.lead() {
+            lead.raises = true;
+        }
+        self.advance_raise();
+    }
+
+    pub(super) fn advance_raise(&mut self) {
+        if matches!(&self.role, Role::Leading(lead) if lead.raises && lead.may_raise()) && self.stop.is_none() {
+            self.follow();
+            self.prepare(None);
         }
     }
 

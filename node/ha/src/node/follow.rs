@@ -220,11 +220,15 @@ impl Node {
         if self.published.as_ref().is_some_and(|p| p.stamp() >= state.stamp()) {
             return;
         }
-        let stamp = state.stamp();
+        let (stamp, was_in) = (state.stamp(), self.is_in());
         self.register.commit(stamp);
         self.count_returns(&state);
         self.note_stopping(&state);
         self.published = Some(state.clone());
+        if was_in && !self.is_in() {
+            // It left the Smap while it was cut off, and whoever tells it so can let it in.
+            self.join.retry_now(self.now);
+        }
         self.actions.push(Action::Publish(state));
         if let Some(l) = self.leader.as_ref().filter(|_| !matches!(self.role, Role::Leading(_))) {
             let (to, epoch) = (l.who.id.node.clone(), l.epoch);
@@ -264,7 +268,16 @@ impl Node {
     fn steps(&self, body: &AppendBody, commit: Stamp) -> Result<Option<Steps>, StateError> {
         let deltas = match body {
             AppendBody::Commit => return Ok(None),
+            AppendBody::Full(full) if self.accepted.as_ref().is_some_and(|s| s.stamp() > full.stamp) => {
+                return Ok(None);
+            }
             AppendBody::Full(full) => {
+                // Decoding the whole is dear, and may come to nothing new.
+                if let Some(state) =
+                    self.accepted.clone().filter(|s| (s.stamp(), s.digest()) == (full.stamp, full.digest))
+                {
+                    return Ok(Some(Steps { state, deltas: Vec::new(), committed: None }));
+                }
                 let state = Arc::new(State::from_full(full)?);
                 return Ok(Some(Steps { state, deltas: Vec::new(), committed: None }));
             }

@@ -87,7 +87,13 @@ impl Node {
         if matches!(self.role, Role::Outside) {
             self.join.look = self.now;
         }
-        if !self.is_in() {
+        self.ask_soon();
+    }
+
+    /// Somebody is met, who may lead or know who does: whoever wants in asks at once. Also one that only may have left
+    /// the Smap: asking in vain all through a split, it would wait for seconds after it.
+    pub(super) fn ask_soon(&mut self) {
+        if !self.is_in() || self.is_forgotten() {
             self.join.next = self.join.next.min(self.now + REDIRECT_MS);
         }
     }

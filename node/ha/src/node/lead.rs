@@ -83,11 +83,16 @@ pub(super) struct Lead {
     /// When each voter was heard of, or had its seat first: by disk, whoever has the node's name now (section 4).
     pub(super) seats: BTreeMap<VoterId, Millis>,
     pub(super) transfer: Option<Transfer>,
+    /// A voter can follow in a higher epoch only: this one ends once nothing is on its way.
+    pub(super) raises: bool,
     pub(super) farewells: Farewells,
     /// The transaction that members are told of, by the State that began it, and since when.
     pub(super) telling: Option<(Stamp, Millis)>,
-    /// Committed at the last heartbeat: who has that is caught up.
+    /// Committed at the last heartbeat.
     pub(super) mark: Stamp,
+    /// Committed at the heartbeat before: whoever lacks that is behind. (What the last one marked may have been
+    /// committed a moment ago.)
+    mark_before: Stamp,
 }
 
 impl Lead {
@@ -116,7 +121,7 @@ impl Lead {
         self.inflight.is_none() && self.publishing.is_empty()
     }
     pub(super) fn is_caught_up(&self, node: &NodeId) -> bool {
-        self.members.get(node).is_some_and(|p| p.acked.is_some_and(|acked| acked >= self.mark))
+        self.members.get(node).is_some_and(|p| p.acked.is_some_and(|acked| acked >= self.mark_before))
     }
     fn hear(&mut self, from: &VoterId, now: Millis) {
         if let Some(p) = self.members.get_mut(&from.node).filter(|p| p.id == *from) {
@@ -167,9 +172,11 @@ impl Node {
             joins: BTreeMap::new(),
             seats: BTreeMap::new(),
             transfer: None,
+            raises: false,
             farewells: Farewells::default(),
             telling: None,
             mark: Stamp::default(),
+            mark_before: Stamp::default(),
         };
         self.role = Role::Leading(Box::new(lead));
         let who = self.me.clone();
@@ -343,6 +350,14 @@ impl Node {
         if let Some(p) = lead.members.get_mut(&from.id.node).filter(|p| p.id == from.id) {
             p.acked = p.acked.max(Some(accepted).filter(|a| *a != Stamp::default()));
         }
+        // It is on that disk (I5), and a stamp names one content (I4): what acknowledged it may have been lost.
+        if let Some(inflight) = &mut lead.inflight
+            && inflight.proposal.slot.stamp == accepted
+        {
+            let digest = inflight.proposal.slot.digest;
+            inflight.proposal.ack(&from.id, accepted, digest);
+        }
+        self.check_commit();
         self.on_member_published(from, published);
         self.replicate();
     }
@@ -403,42 +418,6 @@ impl Node {
         }
     }
 
-    /// Until when this primary may act: its own clock, from the send time of the last round that a majority answered.
-    fn lease_until(&self) -> Option<Millis> {
-        let Role::Leading(lead) = &self.role else {
-            return None;
-        };
-        let own = self.durable.promised == self.term(lead.epoch);
-        let value = |v: &VoterId| {
-            if self.is_me(v) { own.then_some(self.now) } else { lead.rounds.answered(v) }
-        };
-        let electorates = [Some(&lead.tip), lead.committed.as_ref()];
-        let reached = electorates.into_iter().flatten().map(|s| quorum::reached(s.electorate(), value));
-        let from = reached.min().flatten()?;
-        let lease_ms = self.config.timers.lease_ms;
-        Some(from + lease_ms - lease_ms / 10)
-    }
-
-    /// The epoch of this primary while its lease runs: for test beds that judge I9.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn lease_valid(&self, now: Millis) -> Option<u64> {
-        match &self.role {
-            Role::Leading(lead) if lead.established() => {
-                self.lease_until().filter(|until| now < *until).map(|_| lead.epoch)
-            }
-            _ => None,
-        }
-    }
-
-    pub(super) fn own_lease_left_ms(&self) -> u64 {
-        self.lease_until().unwrap_or(self.now).saturating_sub(self.now)
-    }
-
-    pub(super) fn lease_lapsed(&self) -> bool {
-        self.lease_until().is_none_or(|until| self.now >= until)
-    }
-
     /// Whatever became due for a primary.
     pub(super) fn advance_lead(&mut self) {
         let Role::Leading(lead) = &self.role else {
@@ -459,6 +438,7 @@ impl Node {
         self.release();
         self.hand_over_if_unfit();
         self.advance_transfer();
+        self.advance_raise();
         self.write_next();
     }
 
@@ -499,7 +479,7 @@ impl Node {
         self.keep_members();
         self.keep_farewells();
         if let Some(lead) = self.lead() {
-            lead.mark = commit;
+            (lead.mark_before, lead.mark) = (lead.mark, commit);
         }
     }
 
@@ -526,7 +506,8 @@ impl Node {
             return;
         };
         let busy = lead.inflight.is_some() && !Mutant::SecondInFlight.on();
-        if !lead.established() || busy || lead.transfer.is_some() {
+        let ends = lead.transfer.is_some() || (lead.raises && self.stop.is_none());
+        if !lead.established() || busy || ends {
             return;
         }
         let mut draft = lead.tip.draft(lead.tip.stamp().next());

@@ -11,6 +11,7 @@ impl Node {
         if self.live.connected(peer) {
             self.greet(&peer.id.node.clone());
             self.reconnected(peer);
+            self.ask_soon();
         }
     }
 

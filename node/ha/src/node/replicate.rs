@@ -19,13 +19,15 @@ pub(super) struct Progress {
     pub(super) sent: Option<Stamp>,
     sent_at: Millis,
     needs_full: bool,
+    /// What it had when it asked for what it lacks, and when that was answered.
+    asked: Option<(Stamp, Millis)>,
     pub(super) slow: bool,
 }
 
 impl Progress {
     fn new(id: VoterId) -> Self {
         let (heard, acked, published, sent) = (None, None, None, None);
-        Self { id, heard, acked, published, sent, sent_at: 0, needs_full: false, slow: false }
+        Self { id, heard, acked, published, sent, sent_at: 0, needs_full: false, asked: None, slow: false }
     }
 }
 
@@ -42,9 +44,14 @@ impl Node {
         }
     }
 
+    /// What is not acknowledged after so long is sent again.
+    fn retry_ms(&self) -> Millis {
+        3 * self.config.timers.heartbeat_ms
+    }
+
     /// Sends every member what it lacks: voters the newest State, learners the newest committed one (rule 11).
     pub(super) fn replicate(&mut self) {
-        let (now, retry_ms) = (self.now, 3 * self.config.timers.heartbeat_ms);
+        let (now, retry_ms) = (self.now, self.retry_ms());
         let Role::Leading(lead) = &mut self.role else {
             return;
         };
@@ -86,9 +93,13 @@ impl Node {
     }
 
     pub(super) fn on_need_full(&mut self, from: &Sender, have: Stamp) {
-        let known = self.recent.starts_at(have);
+        let (known, now, retry_ms) = (self.recent.starts_at(have), self.now, self.retry_ms());
         let Some(lead) = self.lead() else { return };
-        if let Some(p) = lead.members.get_mut(&from.id.node).filter(|p| p.id == from.id) {
+        // A member that was cut off asks at each step that had waited for it, all before the first answer reaches it.
+        // One is enough: a hundred whole States keep it from everything else for seconds.
+        let answered = |p: &Progress| p.asked.is_some_and(|(had, at)| had == have && now < at + retry_ms);
+        if let Some(p) = lead.members.get_mut(&from.id.node).filter(|p| p.id == from.id && !answered(p)) {
+            p.asked = Some((have, now));
             // Our own chain starts there only if digests agree too, which the member just denied if we tried it.
             p.needs_full = !known || p.acked == Some(have);
             (p.acked, p.sent) = (Some(have), None);
@@ -103,7 +114,7 @@ impl Node {
         {
             // Another disk under a member's id is nobody until it is let in: what is known of the member stays, so that
             // a living one keeps its name (section 6).
-            p.sent = None;
+            (p.sent, p.asked) = (None, None);
         }
         self.replicate();
         if self.leader.as_ref().is_some_and(|l| l.who.id == peer.id) {

@@ -242,6 +242,10 @@ impl World {
                 assert!(self.replies.values().all(|r| r.len() == 1), "answered twice");
             }
             ["epoch", name, epoch] => assert_eq!(self.view(name).epoch.to_string(), *epoch, "{context}"),
+            ["fulls", name, n] => {
+                let sent = self.machines[*name].node.as_ref().unwrap().stats().fulls;
+                assert_eq!(sent.to_string(), *n, "whole States that {name} sent\n{context}");
+            }
             ["promised", name, epoch] => assert_eq!(self.view(name).promised.epoch.to_string(), *epoch, "{context}"),
             ["ready", name] => assert!(self.view(name).ready, "{}", self.view(name).reason),
             ["not-ready", name] => assert!(!self.view(name).ready),
