@@ -85,6 +85,8 @@ struct Asked {
 pub struct World {
     states: BTreeMap<Stamp, Fact>,
     holders: BTreeMap<Stamp, Voters>,
+    /// Who said that it holds it.
+    told: BTreeMap<Stamp, Voters>,
     committed: BTreeSet<Stamp>,
     writers: BTreeMap<(u32, u64), (VoterId, u64)>,
     disks: BTreeMap<VoterId, Disk>,
@@ -124,11 +126,14 @@ impl World {
     }
 
     /// The disk came back as it was before: what it acknowledged since is not on it any more, and it counts as one that
-    /// remembers nothing. (A driver may do so only where those who were told are there to say so.)
+    /// remembers nothing. (A driver may do so only where those who were told are there to say so.) What it acknowledged
+    /// counts: a primary may have been told already, and the disk never votes again (rule 10).
     pub fn forgot(&mut self, disk: &VoterId, now: Disk) {
         self.forgetful.insert(disk.clone());
-        for (_, holders) in self.holders.range_mut(now.accepted.next()..) {
-            holders.remove(disk);
+        for (stamp, holders) in self.holders.range_mut(now.accepted.next()..) {
+            if !self.told.get(stamp).is_some_and(|told| told.contains(disk)) {
+                holders.remove(disk);
+            }
         }
         self.disks.insert(disk.clone(), now);
     }
@@ -204,10 +209,18 @@ impl World {
     ///
     /// # Errors
     /// I4, I5, I7.
-    pub fn acknowledged(&self, voter: &VoterId, promised: Term, accepted: Option<(Stamp, Option<Digest>)>) -> Verdict {
+    pub fn acknowledged(
+        &mut self,
+        voter: &VoterId,
+        promised: Term,
+        accepted: Option<(Stamp, Option<Digest>)>,
+    ) -> Verdict {
         i7(&self.wiped, voter)?;
         let disk = self.disks.get(voter).copied().unwrap_or_default();
         i5(voter, disk, promised, accepted.map(|(stamp, _)| stamp).unwrap_or_default())?;
+        if let Some((stamp, _)) = accepted {
+            self.told.entry(stamp).or_default().insert(voter.clone());
+        }
         match accepted {
             Some((stamp, Some(digest))) => {
                 self.states.get(&stamp).map_or(Ok(()), |fact| i4(stamp, fact.digest, digest))

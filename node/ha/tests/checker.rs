@@ -89,18 +89,18 @@ fn i7_a_wiped_disk_that_acknowledges() {
     let state = founded("cluster-1");
     commit(&mut world, &state, None);
     let (stamp, old, new) = (state.stamp(), voter("g2", 7), voter("g2", 8));
-    let said = |world: &World, who: &VoterId| world.acknowledged(who, stamp.into(), Some((stamp, None)));
-    said(&world, &old).unwrap();
+    let said = |world: &mut World, who: &VoterId| world.acknowledged(who, stamp.into(), Some((stamp, None)));
+    said(&mut world, &old).unwrap();
 
     world.wiped(&old);
     // Its disk would still hold what it says: only the wipe speaks against it.
-    breaks("I7", said(&world, &old));
+    breaks("I7", said(&mut world, &old));
     breaks("I7", world.acknowledged(&old, Term::default(), None));
-    said(&world, &voter("g1", 7)).unwrap();
+    said(&mut world, &voter("g1", 7)).unwrap();
     // The same node with its new disk, once that has accepted the State.
     let now = Disk { promised: stamp.into(), accepted: stamp, committed: Stamp::default() };
     world.stored(&new, now, Some(&state)).unwrap();
-    said(&world, &new).unwrap();
+    said(&mut world, &new).unwrap();
 }
 
 #[test]
@@ -147,6 +147,28 @@ fn i8_what_is_served_is_committed_and_never_goes_back() {
     breaks("I8", world.published(process(1), &empty));
     world.published(process(2), &empty).unwrap();
     breaks("I8", world.published(process(2), &after(&holds, &destroy())));
+}
+
+#[test]
+fn i8_a_disk_that_forgot_what_it_said_counts_and_one_that_said_nothing_does_not() {
+    let (begun, _, last) = with_a_bucket();
+    let next = after(&last, &destroy());
+    let disk = |state: &State| Disk { promised: state.stamp().into(), accepted: state.stamp(), ..Disk::default() };
+    let (told, other) = (voter("g1", 7), voter("g2", 7));
+    let history = |said: bool| {
+        let mut world = begun.clone();
+        world.asks_destroy(&bucket());
+        world.wrote(&next, Some(last.stamp())).unwrap();
+        world.stored(&told, disk(&next), Some(&next)).unwrap();
+        if said {
+            world.acknowledged(&told, next.stamp().into(), Some((next.stamp(), None))).unwrap();
+        }
+        world.forgot(&told, disk(&last));
+        world.stored(&other, disk(&next), Some(&next)).unwrap();
+        world.published((other.clone(), 1), &next)
+    };
+    history(true).unwrap();
+    breaks("I8", history(false));
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub(crate) struct Nemesis {
     quiet_until: Micros,
     /// Somebody is killed at this moment, and back after.
     armed: Option<(Moment, Micros)>,
-    /// A wipe left no voter that may lead and knows who votes.
+    /// A disk that was lost left no voter that may lead and knows who votes.
     pub(crate) headless: bool,
     /// A wipe left no initial voter with a record: from then on the operator's record that the cluster is formed is all
     /// that keeps them from founding it again while they hear nobody else (section 5, seed 6834).
@@ -293,22 +293,8 @@ impl World {
         if self.record.commits() < 3 || !self.record.would_remember(&voters) {
             return false;
         }
-        // Whether somebody who may lead knows who votes now.
-        let newest = self.record.newest();
-        let knows = |v: &ais_meta::Voter| {
-            let host = self.hosts.iter().find(|h| h.voter() == v.id);
-            let held = host.and_then(|h| h.disk.accepted()).is_some_and(|s| s.stamp() >= newest);
-            v.electable && held && !voters.contains(&v.id)
-        };
-        let Some((_, state)) = self.known.last_key_value() else { return false };
-        if !state.electorate().iter().any(knows) {
-            // A gateway stands that has no seat, or comes without a record and is given one (section 4). While all are
-            // in maintenance nobody may: that is an administrator's mistake.
-            if !state.nodes().values().any(|n| n.electable()) {
-                return false;
-            }
-            self.nemesis.headless = true;
-            self.counts.saw(Seen::Headless);
+        if !self.is_led_without(&voters) {
+            return false;
         }
         let remembers = |at: &usize| {
             let genesis = if nodes.contains(at) { genesis } else { &self.hosts[*at].disk.genesis };
@@ -327,6 +313,27 @@ impl World {
             self.record.wiped(&voter);
             self.format(*node, genesis.clone());
             self.after(back_us, Event::Start { node: *node });
+        }
+        true
+    }
+
+    /// Whether these disks may go, as far as standing for primary is concerned: where no voter that may lead and knows who
+    /// votes now is left, a gateway stands that has no seat, or comes without a record and is given one (section 4). While
+    /// all are in maintenance nobody may: that is an administrator's mistake.
+    fn is_led_without(&mut self, gone: &[VoterId]) -> bool {
+        let newest = self.record.newest();
+        let knows = |v: &ais_meta::Voter| {
+            let host = self.hosts.iter().find(|h| h.voter() == v.id);
+            let held = host.and_then(|h| h.disk.accepted()).is_some_and(|s| s.stamp() >= newest);
+            v.electable && held && !gone.contains(&v.id)
+        };
+        let Some((_, state)) = self.known.last_key_value() else { return false };
+        if !state.electorate().iter().any(knows) {
+            if !state.nodes().values().any(|n| n.electable()) {
+                return false;
+            }
+            self.nemesis.headless = true;
+            self.counts.saw(Seen::Headless);
         }
         true
     }
@@ -379,6 +386,7 @@ impl World {
             || id != host.disk.id
             || run != snapshot.run
             || !self.record.would_remember(std::slice::from_ref(&voter))
+            || !self.is_led_without(std::slice::from_ref(&voter))
         {
             return;
         }

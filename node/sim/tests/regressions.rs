@@ -39,6 +39,14 @@ const FOUND: &[(&str, &str)] = &[
         "I4: both initial voters wiped and cut off from the rest found again, unless told that the cluster is formed",
     ),
     ("answered-again-later", "I10, a false alarm: a retry is answered with the stamp of then, not of its commit"),
+    (
+        "acknowledged-then-restored",
+        "I8, a false alarm: a disk acknowledged a State and came back as it was before another completed the majority",
+    ),
+    (
+        "restored-beside-maintenance",
+        "L1, a false alarm: a snapshot left no voter that may lead, and whoever stands without a seat waits for that",
+    ),
 ];
 
 /// Each plan is run under so many seeds.
