@@ -117,12 +117,13 @@ impl World {
     }
 
     /// Whether every State that is or may become the newest would still be remembered by more than half of its voters
-    /// if these disks were erased too. Otherwise only an administrator can help (protocol.md section 4).
+    /// if these disks were erased too. Otherwise only an administrator can help (protocol.md section 4). `leaving`: so many
+    /// living ones may lose their seats before the primary knows.
     #[must_use]
-    pub fn would_remember(&self, also: &[VoterId]) -> bool {
+    pub fn would_remember(&self, also: &[VoterId], leaving: usize) -> bool {
         let gone = |v: &&VoterId| self.wiped.contains(*v) || self.forgetful.contains(*v) || also.contains(v);
         let mut open = self.states.range(self.newest()..).map(|(_, fact)| &fact.voters);
-        open.all(|voters| 2 * voters.iter().filter(gone).count() < voters.len())
+        open.all(|voters| 2 * voters.iter().filter(gone).count() + leaving < voters.len())
     }
 
     /// The disk came back as it was before: what it acknowledged since is not on it any more, and it counts as one that
@@ -136,6 +137,13 @@ impl World {
             }
         }
         self.disks.insert(disk.clone(), now);
+    }
+
+    /// Whether the newest State on this disk is one that it told of: only then can others know that it forgot.
+    #[must_use]
+    pub fn has_told(&self, disk: &VoterId) -> bool {
+        let newest = self.disks.get(disk).map(|d| d.accepted).unwrap_or_default();
+        self.told.get(&newest).is_some_and(|told| told.contains(disk))
     }
 
     /// Whether it was erased.

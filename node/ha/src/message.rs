@@ -38,6 +38,10 @@ pub enum Message {
         round: u64,
         /// Newest committed stamp.
         commit: Stamp,
+        /// What the primary itself has durably accepted: nobody else is told of that, and it may be what a majority
+        /// rests on (protocol.md rule 10).
+        #[serde(default)]
+        held: Stamp,
     },
     /// To a heartbeat.
     HeartbeatAck {

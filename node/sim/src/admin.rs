@@ -79,7 +79,7 @@ impl World {
                 let node = self.who(crate::fault::Who::Other(at));
                 let voter = self.hosts[node].voter();
                 let forgets = matches!(action, MemberAction::RemoveUnsafe | MemberAction::Decommission);
-                if forgets && (self.hosts.len() < 4 || !self.record.would_remember(&[voter])) {
+                if forgets && (self.hosts.len() < 4 || !self.record.would_remember(&[voter], 0)) {
                     return false;
                 }
                 let nodes = vec![self.hosts[node].id.clone()];
@@ -152,6 +152,12 @@ impl World {
             );
         }
         false
+    }
+
+    /// How many living voters may be about to lose their seats.
+    pub(crate) fn leaving(&self) -> usize {
+        let asked = |ask: &&Ask| matches!(ask, Ask::Member(..));
+        self.admin.waiting.values().filter(asked).count().max(usize::from(self.pending_txn().is_some()))
     }
 
     /// What the primary has not finished yet; nothing while nobody leads.

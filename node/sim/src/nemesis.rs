@@ -6,9 +6,13 @@ use ais_meta::{DiskId, VoterId};
 use crate::disk::Disk;
 use crate::fault::{Moment, Strike, Who};
 use crate::host::{Host, Process};
+use crate::plan::FAULTS_END;
 use crate::rng::Rng;
 use crate::seen::Seen;
 use crate::world::{Event, Micros, World, ms};
+
+/// Who was told what a disk forgot is left alone for so long, to say so.
+const FORGETS: Micros = ms(4000);
 
 /// A part of a fault that comes later, mostly its end.
 #[derive(Clone, Debug)]
@@ -95,7 +99,7 @@ impl World {
         }
     }
 
-    fn is_up(&self, node: usize) -> bool {
+    pub(crate) fn is_up(&self, node: usize) -> bool {
         self.hosts[node].process.is_some()
     }
 
@@ -290,7 +294,7 @@ impl World {
     /// administrator's recovery; and none while the cluster is being founded.
     fn wipe(&mut self, nodes: &[usize], back_us: Micros, genesis: &Genesis) -> bool {
         let voters: Vec<VoterId> = nodes.iter().map(|node| self.hosts[*node].voter()).collect();
-        if self.record.commits() < 3 || !self.record.would_remember(&voters) {
+        if self.record.commits() < 3 || !self.record.would_remember(&voters, self.leaving()) {
             return false;
         }
         if !self.is_led_without(&voters) {
@@ -385,7 +389,9 @@ impl World {
             || !heard
             || id != host.disk.id
             || run != snapshot.run
-            || !self.record.would_remember(std::slice::from_ref(&voter))
+            || !self.record.has_told(&voter)
+            || self.now + FORGETS > self.plan.heal_us.unwrap_or(FAULTS_END)
+            || !self.record.would_remember(std::slice::from_ref(&voter), self.leaving())
             || !self.is_led_without(std::slice::from_ref(&voter))
         {
             return;
@@ -398,7 +404,7 @@ impl World {
         let accepted = disk.accepted().map(|s| s.stamp()).unwrap_or_default();
         let now = invariant::Disk { promised: disk.promised(), accepted, committed: disk.committed() };
         self.record.forgot(&voter, now);
-        (self.nemesis.quiet_until, self.nemesis.armed) = (self.now + ms(4000), None);
+        (self.nemesis.quiet_until, self.nemesis.armed) = (self.now + FORGETS, None);
         self.after(ms(200), Event::Start { node });
     }
 

@@ -12,6 +12,8 @@ use crate::world::{Micros, World, ms};
 /// After the faults, a fresh update through every gateway commits within this time (L1), and all nodes serve the same
 /// State (L2): a started process waits out one lease, a joiner backs off up to 5 s.
 const CONVERGE: Micros = ms(12_000);
+/// Whoever stops when everything heals is back within this time.
+const LEFT: Micros = ms(15_000);
 /// Then a hand-over to an electable gateway ends well within this time (L3).
 const PREFER: Micros = ms(10_000);
 /// A decommission ends at last: a voter that leaves waits for another in its place, and a flapping one is damped for ten
@@ -165,7 +167,9 @@ impl World {
     }
 
     /// L1, L2 and the rest of "everything works again".
-    fn converge(&mut self, until: Micros) -> Verdict {
+    fn converge(&mut self, mut until: Micros) -> Verdict {
+        // Whoever was about to stop when everything healed is back a little later.
+        let last = until + LEFT;
         let mut probes: Vec<Option<BucketName>> = vec![None; self.plan.gateways];
         let mut runs = vec![None; self.plan.gateways];
         let mut asked = vec![self.now; self.plan.gateways];
@@ -174,6 +178,9 @@ impl World {
                 return self.blame(&probes);
             }
             self.run_until(self.now + ms(50))?;
+            if (0..self.hosts.len()).any(|node| !self.is_up(node)) {
+                until = until.max(self.now + CONVERGE).min(last);
+            }
             for gateway in 0..self.plan.gateways {
                 // A gateway that was about to stop when everything healed takes its mutations with it; and what nobody
                 // could be asked for in time is given up (rule 13).

@@ -13,7 +13,7 @@ use crate::world::{Event, World, ms};
 impl World {
     pub(crate) fn persist(&mut self, node: usize, persist: Persist) -> Verdict {
         // State(1,1) is told only once it is durable: a founder that dies before may write another.
-        if let Some(write) = persist.accepted.as_ref().filter(|w| w.state.stamp().epoch > 1) {
+        if let Some(write) = persist.accepted.as_ref().filter(|w| w.state.stamp().seq > 1) {
             let parent = write.deltas.last().map(|d| d.base);
             self.wrote(&write.state, parent)?;
         }

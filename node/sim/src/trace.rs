@@ -1,7 +1,7 @@
 //! What happened, as a hash always and as lines on demand. Same seed, same lines.
 
 use ais_ha::{Action, Input};
-use ais_meta::NodeId;
+use ais_meta::{NodeId, State};
 
 use crate::world::Micros;
 
@@ -89,13 +89,19 @@ impl Trace {
                 println!("{:>10.3} {id} -> {to} e{} {}", ms(now), packet.epoch, short(&packet.message));
             }
             Action::Persist(p) => {
-                let state = p.accepted.as_ref().map(|w| w.state.stamp().to_string()).unwrap_or_default();
+                let state = p.accepted.as_ref().map(|w| decided_by(&w.state)).unwrap_or_default();
                 println!("{:>10.3} {id} persist #{} {:?} {state} {:?}", ms(now), p.token, p.vote, p.genesis);
             }
             Action::Publish(s) => println!("{:>10.3} {id} publishes {s:?}", ms(now)),
             other => println!("{:>10.3} {id} does {other:?}", ms(now)),
         }
     }
+}
+
+/// A State, and who decides on it.
+fn decided_by(state: &State) -> String {
+    let voters: Vec<String> = state.electorate().iter().map(|v| v.id.to_string()).collect();
+    format!("{} of {}", state.stamp(), voters.join(" "))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown only")]

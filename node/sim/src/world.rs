@@ -406,6 +406,7 @@ impl World {
                 steps.iter().try_for_each(|d| self.record.followed(d.stamp, d.base))
             }
             Message::Prepare { .. } => self.record.acknowledged(&voter(), term, None),
+            Message::Heartbeat { held, .. } => self.record.acknowledged(&voter(), term, Some((*held, None))),
             _ => Ok(()),
         }
     }

@@ -47,6 +47,28 @@ const FOUND: &[(&str, &str)] = &[
         "restored-beside-maintenance",
         "L1, a false alarm: a snapshot left no voter that may lead, and whoever stands without a seat waits for that",
     ),
+    (
+        "told-before-it-was-connected",
+        "I3: a restored disk was told what it forgot before the link to it was up, and never again",
+    ),
+    (
+        "restored-primary",
+        "I3: the volume of a primary was restored: what it acknowledged to itself nobody had been told",
+    ),
+    (
+        "voters-of-a-newer-state",
+        "L1: a candidate asked the voters that it knew, of whom a majority was gone, while others decided since",
+    ),
+    ("given-a-seat-unknowingly", "L1: the same, at one that was given a seat and not told"),
+    (
+        "torn-while-it-gets-a-seat",
+        "L1, a false alarm: States of the first epoch were recorded only once they were durable",
+    ),
+    ("leaves-when-all-heals", "L2, a false alarm: who is about to stop when everything heals is away a little longer"),
+    (
+        "lost-while-another-leaves",
+        "L1, a false alarm: two of five wiped while a third is told to go is more than a majority survives",
+    ),
 ];
 
 /// Each plan is run under so many seeds.

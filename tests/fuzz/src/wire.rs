@@ -67,7 +67,7 @@ fn messages() -> Vec<Message> {
     let append = |body| Message::Append { round: 1, commit: stamp, body };
     vec![
         Message::Hello(Box::new(hello)),
-        Message::Heartbeat { round: 1, commit: stamp },
+        Message::Heartbeat { round: 1, commit: stamp, held: stamp },
         Message::HeartbeatAck { round: 1, holds: true, accepted: stamp, published: Stamp::default() },
         Message::ElectionBegins,
         Message::ProbeReply { leading: true },

@@ -140,9 +140,9 @@ mod tests {
         outbox.push(packet(1, Message::Probe));
         assert!(outbox.is_idle(), "without a connection packets are lost");
         outbox.set_open(true);
-        outbox.push(packet(1, Message::Heartbeat { round: 1, commit: Stamp::default() }));
+        outbox.push(packet(1, Message::Heartbeat { round: 1, commit: Stamp::default(), held: Stamp::default() }));
         outbox.push(packet(2, Message::Probe));
-        outbox.push(packet(3, Message::Heartbeat { round: 2, commit: Stamp::default() }));
+        outbox.push(packet(3, Message::Heartbeat { round: 2, commit: Stamp::default(), held: Stamp::default() }));
         let epochs: Vec<u64> = std::iter::from_fn(|| outbox.try_next()).map(|p| p.epoch).collect();
         assert_eq!(epochs, [2, 3]);
         assert!(!outbox.is_idle());

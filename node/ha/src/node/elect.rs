@@ -20,6 +20,12 @@ pub(super) struct Candidacy {
     phase: Phase,
     /// When to ask a voter again.
     again: BTreeMap<VoterId, Millis>,
+    /// A State that a peer has and this node has not: its voters are asked, too. Nothing else is made of it.
+    ahead: Option<Arc<State>>,
+    /// When to look for one.
+    look: Millis,
+    /// The epoch that this node gave up to stand.
+    left: Option<u64>,
 }
 
 enum Phase {
@@ -40,10 +46,14 @@ impl Candidacy {
     pub(super) fn due(&self) -> Option<Millis> {
         let again = self.again.values().min().copied();
         let phase = match &self.phase {
-            Phase::PreVote { probe_until, probed, .. } => (!probed).then_some(*probe_until),
+            Phase::PreVote { probe_until, probed, .. } => (!probed).then_some(*probe_until).or(Some(self.look)),
             Phase::Prepare { until, .. } => Some(*until),
         };
         again.into_iter().chain(phase).min()
+    }
+
+    fn ahead(&self) -> quorum::Voters {
+        self.ahead.as_ref().map(|s| quorum::names(s.electorate())).unwrap_or_default()
     }
 }
 
@@ -61,7 +71,9 @@ impl Node {
         }
         let probe_until = self.now + if probe { self.config.timers.probe_ms } else { 0 };
         let phase = Phase::PreVote { round: self.stats.pre_votes, yes: BTreeSet::new(), probe_until, probed: !probe };
-        self.role = Role::Candidate(Box::new(Candidacy { phase, again: BTreeMap::new() }));
+        let look = self.now + self.config.timers.lease_ms;
+        let candidacy = Candidacy { phase, again: BTreeMap::new(), ahead: None, look, left: None };
+        self.role = Role::Candidate(Box::new(candidacy));
         self.ask_pre_votes(false);
         self.advance_candidate();
     }
@@ -80,6 +92,7 @@ impl Node {
             return;
         };
         let due = |v: &VoterId| all || candidacy.again.get(v).is_none_or(|at| self.now >= *at);
+        let voters: quorum::Voters = voters.into_iter().chain(candidacy.ahead()).collect();
         let asked: Vec<VoterId> =
             voters.into_iter().filter(|v| *v != self.me.id && !yes.contains(v) && due(v)).collect();
         let round = *round;
@@ -160,9 +173,11 @@ impl Node {
             Phase::PreVote { yes, probe_until, probed, .. } => {
                 let own = self.pre_vote(&self.me).is_ok();
                 let agreed = |v: &VoterId| yes.contains(v) || (own && self.is_me(v));
-                if (*probed || self.now >= *probe_until) && quorum::decides(&self.pre_voters(), agreed) {
+                let known = [self.pre_voters(), candidacy.ahead()];
+                if (*probed || self.now >= *probe_until) && known.iter().any(|v| quorum::decides(v, agreed)) {
                     self.prepare(None);
                 } else {
+                    self.look_ahead();
                     self.ask_pre_votes(false);
                 }
             }
@@ -177,6 +192,28 @@ impl Node {
         };
         let own = self.pre_vote(&self.me).err().map(|ms| self.now + ms);
         candidacy.due().into_iter().chain(own.filter(|_| matches!(candidacy.phase, Phase::PreVote { .. }))).min()
+    }
+
+    /// A majority of the voters that this node knows of may be gone for good, while another one decides on a newer State
+    /// that was committed without this node: whoever has it is asked, after as long as the longest wait for a voter that
+    /// lives.
+    fn look_ahead(&mut self) {
+        let newest = self.newest().map(|s| s.stamp());
+        let voters = self.pre_voters();
+        let lease_ms = self.config.timers.lease_ms;
+        let Role::Candidate(candidacy) = &mut self.role else {
+            return;
+        };
+        if self.now < candidacy.look {
+            return;
+        }
+        candidacy.look = self.now + lease_ms;
+        let stamp = newest.max(candidacy.ahead.as_ref().map(|s| s.stamp())).unwrap_or_default().next();
+        let mut asked: quorum::Voters = voters.into_iter().chain(candidacy.ahead()).collect();
+        asked.remove(&self.me.id);
+        for voter in asked {
+            self.tell(&voter.node, Message::Fetch { stamp });
+        }
     }
 
     /// Only a round that sent Prepare and lost backs off (rule 3).
@@ -194,9 +231,14 @@ impl Node {
                 let Phase::Prepare { ballot, .. } = &candidacy.phase else {
                     return;
                 };
-                let (epoch, mut asked) = (ballot.epoch, ballot.asked());
+                let (epoch, left, mut asked) = (ballot.epoch, candidacy.left, ballot.asked());
+                asked.extend(candidacy.ahead());
                 asked.remove(&self.me.id);
                 for voter in asked {
+                    // It never acts in the epoch that it gave up, either.
+                    if let Some(left) = left {
+                        self.send(&voter.node, left, Message::Resign { successor: None });
+                    }
                     self.send_durable(&voter.node, epoch, Message::Resign { successor: None });
                 }
             }
@@ -230,7 +272,13 @@ impl Node {
         let ballot = Ballot::new(epoch, self.accepted.as_ref().map(|s| slot(s)));
         let (until, refused) = (self.now + self.step_ms(), quorum::Voters::new());
         let phase = Phase::Prepare { ballot, token, body: None, until, refused };
-        self.role = Role::Candidate(Box::new(Candidacy { phase, again: BTreeMap::new() }));
+        let ahead = match &self.role {
+            Role::Candidate(candidacy) => candidacy.ahead.clone(),
+            _ => None,
+        };
+        let look = self.now + self.config.timers.lease_ms;
+        let candidacy = Candidacy { phase, again: BTreeMap::new(), ahead, look, left: None };
+        self.role = Role::Candidate(Box::new(candidacy));
         self.hold(Held::OwnPromise(epoch));
         self.ask_promises();
     }
@@ -244,8 +292,8 @@ impl Node {
             return;
         };
         let due = |v: &VoterId| candidacy.again.get(v).is_none_or(|at| self.now >= *at);
-        let asked: Vec<VoterId> =
-            ballot.asked().into_iter().filter(|v| *v != self.me.id && !ballot.has(v) && due(v)).collect();
+        let known = ballot.asked().into_iter().chain(candidacy.ahead()).collect::<quorum::Voters>();
+        let asked: Vec<VoterId> = known.into_iter().filter(|v| *v != self.me.id && !ballot.has(v) && due(v)).collect();
         let (epoch, token) = (ballot.epoch, token.clone());
         for voter in &asked {
             candidacy.again.insert(voter.clone(), self.now + ASK_MS);
@@ -304,7 +352,7 @@ impl Node {
             if lead.epoch() == asked && promised > asked {
                 self.follow();
                 self.announce();
-            } else if lead.epoch() == asked && promised == asked && known && self.stop.is_none() {
+            } else if lead.epoch() == asked && promised == asked && known && retry_ms.is_none() {
                 self.want_higher_epoch();
             }
             return;
@@ -327,16 +375,41 @@ impl Node {
     /// which the holder of the lease is promised at once (rule 4). What is on its way is finished first, and nothing new
     /// begun: among clients that write all the time there would be something on its way for seconds.
     fn want_higher_epoch(&mut self) {
-        if let Some(lead) = self.lead() {
+        let wins = self.would_win_again();
+        if let Some(lead) = self.lead().filter(|_| wins) {
             lead.raises = true;
         }
         self.advance_raise();
     }
 
+    /// Nobody gives up a lead that it could not win again, or that ends in order.
+    fn would_win_again(&self) -> bool {
+        let Role::Leading(lead) = &self.role else {
+            return false;
+        };
+        self.disk_ok
+            && self.stop.is_none()
+            && !self.is_stopping_cluster()
+            && self.genesis.ended().is_none()
+            && !self.lease_lapsed()
+            && self.may_lead(lead.tip())
+            && self.would_promise(&self.me, None).is_ok()
+    }
+
     pub(super) fn advance_raise(&mut self) {
-        if matches!(&self.role, Role::Leading(lead) if lead.raises && lead.may_raise()) && self.stop.is_none() {
-            self.follow();
-            self.prepare(None);
+        let wins = self.would_win_again();
+        let Some(lead) = self.lead().filter(|l| l.raises) else {
+            return;
+        };
+        lead.raises = wins;
+        if !wins || !lead.may_raise() {
+            return;
+        }
+        let epoch = lead.epoch();
+        self.follow();
+        self.prepare(None);
+        if let Role::Candidate(candidacy) = &mut self.role {
+            candidacy.left = Some(epoch);
         }
     }
 
@@ -391,13 +464,25 @@ impl Node {
         let Ok(state) = State::from_full(full) else {
             return;
         };
-        if let Role::Candidate(candidacy) = &mut self.role
-            && let Phase::Prepare { ballot, body, .. } = &mut candidacy.phase
-            && ballot.adopted().is_some_and(|a| a.stamp == state.stamp())
-        {
-            // Any other body is no answer; asking for it again at once would go round at network speed.
-            *body = Some(Arc::new(state));
-            self.count();
+        let newest = self.newest().map(|s| s.stamp());
+        let Role::Candidate(candidacy) = &mut self.role else {
+            return;
+        };
+        match &mut candidacy.phase {
+            Phase::Prepare { ballot, body, .. } if ballot.adopted().is_some_and(|a| a.stamp == state.stamp()) => {
+                // Any other body is no answer; asking for it again at once would go round at network speed.
+                *body = Some(Arc::new(state));
+                self.count();
+            }
+            Phase::PreVote { .. } if Some(state.stamp()) > newest.max(candidacy.ahead.as_ref().map(|s| s.stamp())) => {
+                let state = candidacy.ahead.insert(Arc::new(state)).clone();
+                for voter in state.electorate() {
+                    self.hint(voter.clone());
+                }
+                self.reopen();
+                self.advance_candidate();
+            }
+            Phase::PreVote { .. } | Phase::Prepare { .. } => {}
         }
     }
 }

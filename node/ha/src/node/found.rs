@@ -22,11 +22,15 @@ const LOOK_MS: u64 = 200;
 const LISTEN_MS: u64 = 1000;
 /// Between two tries after "not primary".
 const REDIRECT_MS: u64 = 20;
+/// Between two asks of one that may be in.
+const AGAIN_MS: u64 = 200;
 
 /// Getting into the Smap.
 pub(super) struct Joining {
     request: Option<RequestId>,
     next: Millis,
+    /// When it asked last.
+    asked: Millis,
     backoff: Backoff,
     look: Millis,
     tried: usize,
@@ -48,6 +52,7 @@ impl Joining {
         Self {
             request: None,
             next: now,
+            asked: 0,
             backoff,
             look: now,
             tried: 0,
@@ -93,8 +98,12 @@ impl Node {
     /// Somebody is met, who may lead or know who does: whoever wants in asks at once. Also one that only may have left
     /// the Smap: asking in vain all through a split, it would wait for seconds after it.
     pub(super) fn ask_soon(&mut self) {
-        if !self.is_in() || self.is_forgotten() {
-            self.join.next = self.join.next.min(self.now + REDIRECT_MS);
+        let soon = self.now + REDIRECT_MS;
+        if !self.is_in() {
+            self.join.next = self.join.next.min(soon);
+        } else if self.is_forgotten() {
+            // There may be a thousand of these, who all meet all gateways now.
+            self.join.next = self.join.next.min(soon.max(self.join.asked + AGAIN_MS));
         }
     }
 
@@ -441,6 +450,7 @@ impl Node {
             // It may have been given its State while nobody led, and started again before it could lead.
             self.note_alone();
         }
+        self.join.asked = self.now;
         self.join.next = self.now + self.join.backoff.wait_ms(&mut self.jitter);
         let low = self.requests.low();
         let request = self.requests.internal_id();
@@ -487,6 +497,10 @@ impl Node {
         match reply {
             ForwardReply::Settled { outcome: Outcome::Refused(why @ Refusal::DiskLost { options, .. }), .. } => {
                 self.on_lost_disk(options, &why);
+            }
+            ForwardReply::Settled { outcome: Outcome::Refused(Refusal::Stale), .. } => {
+                // Whatever a client asked for through this node meanwhile was settled first.
+                self.join.next = self.now + REDIRECT_MS;
             }
             ForwardReply::Settled { outcome: Outcome::Refused(why), .. } => {
                 let why = format!("not let in: {why}");

@@ -235,7 +235,7 @@ impl Node {
         }
     }
 
-    fn is_stopping_cluster(&self) -> bool {
+    pub(super) fn is_stopping_cluster(&self) -> bool {
         self.published.as_ref().is_some_and(|s| s.head().stopping)
     }
 

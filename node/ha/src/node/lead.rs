@@ -155,11 +155,12 @@ impl Node {
 
     /// Takes the role with `tip` as what the next State follows on.
     pub(super) fn start_leading(&mut self, tip: Arc<State>, epoch: u64) {
+        let adopted = tip.stamp();
         let lead = Lead {
             epoch,
             since: self.now,
             down_since: self.down_since.unwrap_or(self.now),
-            adopted: tip.stamp(),
+            adopted,
             tip,
             committed: None,
             inflight: None,
@@ -175,8 +176,8 @@ impl Node {
             raises: false,
             farewells: Farewells::default(),
             telling: None,
-            mark: Stamp::default(),
-            mark_before: Stamp::default(),
+            mark: adopted,
+            mark_before: adopted,
         };
         self.role = Role::Leading(Box::new(lead));
         let who = self.me.clone();
@@ -357,6 +358,7 @@ impl Node {
             let digest = inflight.proposal.slot.digest;
             inflight.proposal.ack(&from.id, accepted, digest);
         }
+        self.on_joiner_ack(&from.id.node);
         self.check_commit();
         self.on_member_published(from, published);
         self.replicate();
@@ -467,12 +469,13 @@ impl Node {
         }
         lead.next_heartbeat = now + heartbeat_ms;
         let (round, commit, epoch) = (lead.rounds.start(now), lead.commit_stamp(), lead.epoch);
+        let held = self.durable.accepted;
         // A seat whose disk is gone is not kept alive by the node that came back with another; and that node, which is
         // no member yet, must not believe that it is.
         let reached = lead.members.iter().filter(|(_, p)| !self.live.is_superseded(&p.id));
         let members: Vec<NodeId> = reached.map(|(node, _)| node.clone()).collect();
         for node in members {
-            self.send(&node, epoch, Message::Heartbeat { round, commit });
+            self.send(&node, epoch, Message::Heartbeat { round, commit, held });
         }
         self.sync_members();
         self.replicate();
@@ -506,7 +509,7 @@ impl Node {
             return;
         };
         let busy = lead.inflight.is_some() && !Mutant::SecondInFlight.on();
-        let ends = lead.transfer.is_some() || (lead.raises && self.stop.is_none());
+        let ends = lead.transfer.is_some() || lead.raises;
         if !lead.established() || busy || ends {
             return;
         }

@@ -36,6 +36,12 @@ impl Node {
         if lead.joins.len() >= JOINS_MAX && !lead.joins.contains_key(&node.id) {
             return;
         }
+        let same = |a: &&mut Asked| matches!(&a.change, Change::Join { node: n } if **n == node);
+        if let Some(asked) = lead.queue.iter_mut().find(same) {
+            // It asked again before its turn came, and waits for the answer to this one.
+            (asked.request, asked.low) = (request, low);
+            return;
+        }
         let until = now + JOIN_MS_MAX;
         let ask = JoinAsk { request, low, from: from.id.node.clone(), until, queued: false, node: node.clone() };
         lead.joins.insert(node.id.clone(), ask);
@@ -73,16 +79,15 @@ impl Node {
         let Some(lead) = self.lead() else { return };
         let term = Term::new(incarnation, lead.epoch());
         let current = lead.members.get(node).and_then(|p| p.acked).is_some_and(|a| Term::from(a) == term);
-        let Some(join) = lead.joins.get_mut(node).filter(|j| current && !j.queued) else {
+        let room = lead.queue.len() < QUEUE_MAX;
+        let Some(join) = lead.joins.get_mut(node).filter(|j| current && room && !j.queued) else {
             return;
         };
         join.queued = true;
         let change = Change::Join { node: Box::new(join.node.clone()) };
         let (request, from) = (join.request.clone(), Some(join.from.clone()));
         let asked = Asked { request, low: join.low, change, basis: None, from };
-        if lead.queue.len() < QUEUE_MAX {
-            lead.queue.push_back(asked);
-        }
+        lead.queue.push_back(asked);
     }
 
     /// Once a heartbeat: forgets joiners that came to nothing or are in.

@@ -10,6 +10,7 @@ impl Node {
     pub(super) fn on_connected(&mut self, peer: &Sender) {
         if self.live.connected(peer) {
             self.greet(&peer.id.node.clone());
+            self.remind(peer);
             self.reconnected(peer);
             self.ask_soon();
         }
@@ -70,7 +71,7 @@ impl Node {
 
     fn member_message(&mut self, from: Sender, epoch: u64, message: Message) {
         match message {
-            Message::Heartbeat { round, commit } => self.on_heartbeat(&from, epoch, round, commit),
+            Message::Heartbeat { round, commit, .. } => self.on_heartbeat(&from, epoch, round, commit),
             Message::HeartbeatAck { round, holds, accepted, published } => {
                 self.on_heartbeat_ack(&from, epoch, round, holds, accepted, published);
             }

@@ -8,7 +8,7 @@ use ais_meta::{BootId, Stamp, VoterId};
 
 use super::{Node, PEERS_MAX};
 use crate::genesis::Genesis;
-use crate::io::{Action, Halt, Message, Packet, Remembered};
+use crate::io::{Action, Halt, Message, Packet, Remembered, Sender};
 use crate::mutant::Mutant;
 use crate::register::Term;
 
@@ -23,6 +23,8 @@ struct Shown {
     earlier: VecDeque<BootId>,
     promised: Term,
     accepted: Stamp,
+    /// The process that must be told what this disk held, and what that is.
+    owed: Option<(BootId, Message)>,
 }
 
 /// By disk, bounded.
@@ -37,6 +39,7 @@ impl Node {
             Message::Hello(hello) => (hello.promised, hello.accepted.unwrap_or_default()),
             Message::Promise { accepted } => (term, accepted.as_ref().map(|a| a.stamp).unwrap_or_default()),
             Message::Prepare { .. } => (term, Stamp::default()),
+            Message::Heartbeat { held, .. } => (term, *held),
             Message::Appended { stamp, .. } => (Term::from(*stamp), *stamp),
             Message::HeartbeatAck { holds, accepted, .. } => (if *holds { term } else { Term::default() }, *accepted),
             _ => return,
@@ -59,6 +62,7 @@ impl Node {
             earlier: VecDeque::new(),
             promised,
             accepted,
+            owed: None,
         });
         if from.run > shown.run {
             shown.earlier.push_back(shown.boot);
@@ -76,7 +80,7 @@ impl Node {
         let (Message::Hello(hello), from) = (&packet.message, &packet.from) else {
             return;
         };
-        let Some(shown) = self.memory.0.get(&from.id) else {
+        let Some(shown) = self.memory.0.get_mut(&from.id) else {
             return;
         };
         if from.boot == shown.boot || shown.earlier.contains(&from.boot) {
@@ -85,8 +89,17 @@ impl Node {
         let less = hello.promised < shown.promised || hello.accepted.unwrap_or_default() < shown.accepted;
         if less || from.run <= shown.run {
             let (run, promised, accepted) = (shown.run, shown.promised, shown.accepted);
-            let of = from.id.clone();
-            self.tell(&from.id.node, Message::Remembered { of, run, promised, accepted });
+            let said = Message::Remembered { of: from.id.clone(), run, promised, accepted };
+            shown.owed = Some((from.boot, said.clone()));
+            self.tell(&from.id.node, said);
+        }
+    }
+
+    /// Its greeting may have come before it could be told anything.
+    pub(super) fn remind(&mut self, peer: &Sender) {
+        let owed = self.memory.0.get(&peer.id).and_then(|shown| shown.owed.clone());
+        if let Some((_, said)) = owed.filter(|(boot, _)| *boot == peer.boot) {
+            self.tell(&peer.id.node, said);
         }
     }
 
