@@ -44,11 +44,13 @@ pub enum Mutant {
     LeaseByOwnTimers,
     /// A recovery is told before it is on the disk.
     RecoveryTold,
+    /// A heartbeat is answered with a State that is not on the disk yet.
+    HeartbeatTellsUnwritten,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::VotesNotPersisted,
         Self::AcceptKeepsPromise,
         Self::MajorityOfResponders,
@@ -68,6 +70,7 @@ impl Mutant {
         Self::TimeoutIsEvidence,
         Self::LeaseByOwnTimers,
         Self::RecoveryTold,
+        Self::HeartbeatTellsUnwritten,
     ];
 
     /// Whether the switch is on.

@@ -13,13 +13,14 @@ use models::{Found, founding, register, search};
 
 const SECONDS: u64 = 120;
 
-/// About time, which the models do not have. The first needs the simulator; the others break a story.
-const TIMED: [Mutant; 5] = [
+/// About time or heartbeats, which the models do not have. The first needs the simulator; the others break a story.
+const TIMED: [Mutant; 6] = [
     Mutant::LeaseFromReply,
     Mutant::ResumesAfterResign,
     Mutant::TimeoutIsEvidence,
     Mutant::LeaseByOwnTimers,
     Mutant::RecoveryTold,
+    Mutant::HeartbeatTellsUnwritten,
 ];
 
 /// The smallest search in which the defect does harm. Unless said otherwise only the chain of committed States and the
@@ -63,7 +64,8 @@ fn hunt(mutant: Mutant) -> Found {
         | Mutant::ResumesAfterResign
         | Mutant::TimeoutIsEvidence
         | Mutant::LeaseByOwnTimers
-        | Mutant::RecoveryTold => {
+        | Mutant::RecoveryTold
+        | Mutant::HeartbeatTellsUnwritten => {
             unreachable!("about time")
         }
     };

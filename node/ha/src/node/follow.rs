@@ -185,7 +185,9 @@ impl Node {
         self.learn_commit(commit);
         let holds = self.durable.promised == self.term(epoch) && self.durable.voted_for.as_ref() == Some(&from.id);
         let published = self.published.as_ref().map(|s| s.stamp()).unwrap_or_default();
-        let message = Message::HeartbeatAck { round, holds, accepted: self.durable.accepted, published };
+        let unwritten = Mutant::HeartbeatTellsUnwritten.on().then(|| self.accepted.as_ref().map(|s| s.stamp()));
+        let accepted = unwritten.flatten().unwrap_or(self.durable.accepted);
+        let message = Message::HeartbeatAck { round, holds, accepted, published };
         self.send(&from.id.node, epoch, message);
     }
 
