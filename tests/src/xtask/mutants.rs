@@ -19,7 +19,7 @@ const JUDGES: [&str; 2] = ["model", "simulator"];
 /// there, which no seed has come to yet. Until one does, the story of just that (transcript 115) is what finds it.
 const BY_STORY: [&str; 1] = ["RecoveryTold"];
 /// Defects that there are; fewer lines than that mean that a rung did not run.
-const DEFECTS: usize = 19;
+const DEFECTS: usize = 20;
 /// Where the table is kept.
 const TABLE: &str = "docs/mutants.md";
 
