@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::template::PodTemplate;
 
-/// Gateways next to compute: non-electable, non-voting, ephemeral. Their names change with their pods.
+/// Gateways next to compute: non-electable, non-voting, ephemeral. Their names change with their pods; with TLS clients
+/// verify the name of their Service, `<name>-access`.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

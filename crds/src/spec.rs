@@ -51,9 +51,7 @@ use crate::template::{PodTemplate, free_object};
     validation = Rule::new("has(self.clusterID) == has(oldSelf.clusterID) && (!has(self.clusterID) || self.clusterID == oldSelf.clusterID)")
         .message("spec.clusterID cannot be changed, added or removed after creation"),
     validation = Rule::new("((has(self.tls) && has(self.tls.mode) ? self.tls.mode : 'Disabled') == (has(oldSelf.tls) && has(oldSelf.tls.mode) ? oldSelf.tls.mode : 'Disabled') && (has(self.tls) && has(self.tls.secretRef) ? self.tls.secretRef.name : '') == (has(oldSelf.tls) && has(oldSelf.tls.secretRef) ? oldSelf.tls.secretRef.name : '')) || (has(self.state) && self.state == 'Stopped' && has(oldSelf.state) && oldSelf.state == 'Stopped')")
-        .message("spec.tls.mode and secretRef change only while the cluster is stopped: set spec.state to Stopped first, then change them, then set spec.state to Running; the content of a Secret may be replaced at any time"),
-    validation = Rule::new("!has(self.accessGateways) || !has(self.tls) || !has(self.tls.mode) || self.tls.mode == 'Disabled'")
-        .message("spec.accessGateways go with tls.mode Disabled only: their pods have no names that a certificate could hold")
+        .message("spec.tls.mode and secretRef change only while the cluster is stopped: set spec.state to Stopped first, then change them, then set spec.state to Running; the content of a Secret may be replaced at any time")
 )]
 pub struct AISClusterSpec {
     /// Image of gateways and targets. Default: the image the operator itself was released with.
@@ -552,8 +550,9 @@ pub struct TlsSpec {
     #[serde(default)]
     pub mode: TlsMode,
     /// With mode `SecretRef`: Secret with `tls.crt`, `tls.key` and `ca.crt`. The certificate must name every pod
-    /// (`*.NAME-gateway.NAMESPACE.svc.DOMAIN`, the same of `-target`) and the Services `NAME` and `NAME-primary`
-    /// (`.NAMESPACE.svc.DOMAIN`). Replace its content to rotate; nodes read it without a restart.
+    /// (`*.NAME-gateway.NAMESPACE.svc.DOMAIN`, the same of `-target`) and the Services `NAME`, `NAME-primary` and, with
+    /// access gateways, `NAME-access` (`.NAMESPACE.svc.DOMAIN`). Replace its content to rotate; nodes read it without a
+    /// restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<LocalReference>,
     /// With mode `SelfManaged`: further names and addresses of the certificate, for clients that come by a load

@@ -99,7 +99,8 @@ pub async fn observe(ctx: &Context, key: &ClusterKey) -> Result<Option<Observed>
     let started = cluster.status.as_ref().and_then(|s| s.primary.attempt.as_ref()).map(|a| a.started_at.0);
     let outcome = ctx.outcome(key, started);
     let now = Timestamp::now();
-    let tls = renewed(found, &names, &cluster, now, ctx.defaults.lifetimes, &Readers::of(&pods, &reports))?;
+    let readers = Readers::of(&pods, &reports, &cluster.spec);
+    let tls = renewed(found, &names, &cluster, now, ctx.defaults.lifetimes, &readers)?;
     Ok(Some(Observed {
         now,
         order: ctx.orders.answer(key),

@@ -12,7 +12,7 @@ pub mod issue;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ais_crds::{TlsMode, TlsSpec};
+use ais_crds::{AISClusterSpec, TlsMode};
 use jiff::Timestamp;
 use rustls::RootCertStore;
 use rustls::crypto::ring;
@@ -41,6 +41,9 @@ pub const CA_KEY_KEY: &str = "ca.key";
 const CERTIFICATES_MAX: usize = 64;
 /// No certificate is said to end soon that holds for longer, in seconds.
 const SOON_MAX_S: i64 = 30 * 24 * 3600;
+/// How long nodes that nobody asks may take to read a new certificate, in seconds since it holds: kubelets refresh the
+/// files of pods within two minutes, and certificates begin five minutes before they are made.
+const UNASKED_S: i64 = 600;
 /// Bytes of a certificate's digest that tell it apart, as the nodes show it.
 const PRINT_BYTES: usize = 8;
 
@@ -263,18 +266,26 @@ fn trusted(
     rustls::client::verify_server_cert_signed_by_trust_anchor(&end, roots, between, at, algorithms)
 }
 
+/// The Services by which clients call nodes. That of the access gateways only where there are some: a certificate of
+/// before they were known stays as it is when another operator takes over, and a user's is not judged by what nobody
+/// dials. Asking for them later is another certificate, which nodes read without a restart.
+fn services(names: &Names, spec: &AISClusterSpec) -> Vec<String> {
+    let access = spec.access_gateways.as_ref().map(|_| names.access());
+    [names.service(), names.primary()].into_iter().chain(access).collect()
+}
+
 /// The names in certificates of the operator.
 #[must_use]
-pub fn wanted_names(names: &Names, spec: &TlsSpec) -> BTreeSet<String> {
+pub fn wanted_names(names: &Names, spec: &AISClusterSpec) -> BTreeSet<String> {
     let (ns, domain) = (&names.namespace, &names.domain);
     // Addresses as a certificate gives them back: another spelling would be another certificate at every look.
     let spelt = |name: &String| name.parse::<IpAddr>().map_or_else(|_| name.clone(), |address| address.to_string());
-    let mut wanted: BTreeSet<String> = spec.names.iter().map(spelt).collect();
+    let mut wanted: BTreeSet<String> = spec.tls.names.iter().map(spelt).collect();
     for role in Role::ALL {
         let set = names.set(role);
         wanted.extend([format!("*.{set}.{ns}.svc.{domain}"), format!("*.{set}.{ns}.svc")]);
     }
-    for service in [names.service(), names.primary()] {
+    for service in services(names, spec) {
         wanted.extend([
             names.service_host(&service),
             format!("{service}.{ns}.svc"),
@@ -289,25 +300,30 @@ pub fn wanted_names(names: &Names, spec: &TlsSpec) -> BTreeSet<String> {
 
 /// What the nodes say of the certificates they have read; `None` for one that does not answer.
 #[derive(Clone, Debug, Default)]
-pub struct Readers<'a>(Vec<(&'a str, Option<&'a TlsView>)>);
+pub struct Readers<'a> {
+    said: Vec<(&'a str, Option<&'a TlsView>)>,
+    /// There are access gateways, which nobody asks.
+    unasked: bool,
+}
 
 impl<'a> Readers<'a> {
     /// Of all pods but those that go.
     #[must_use]
-    pub fn of(pods: &'a [PodFact], reports: &'a Reports) -> Self {
+    pub fn of(pods: &'a [PodFact], reports: &'a Reports, spec: &AISClusterSpec) -> Self {
         let said = |pod: &PodFact| reports.get(&pod.name)?.view()?.credentials.tls.as_ref();
-        Self(pods.iter().filter(|p| !p.deleting).map(|p| (p.name.as_str(), said(p))).collect())
+        let said = pods.iter().filter(|p| !p.deleting).map(|p| (p.name.as_str(), said(p))).collect();
+        Self { said, unasked: spec.access_gateways.is_some() }
     }
 
     fn all(&self, holds: impl Fn(&TlsView) -> bool) -> bool {
-        self.0.iter().all(|(_, said)| said.is_some_and(&holds))
+        self.said.iter().all(|(_, said)| said.is_some_and(&holds))
     }
 
     /// Those that do not have this certificate, or not these authorities.
     #[must_use]
     pub fn behind(&self, certificate: &str, authorities: &[String]) -> Vec<&'a str> {
         let has = |said: &TlsView| said.certificate.as_deref() == Some(certificate) && said.authorities == authorities;
-        self.0.iter().filter(|(_, said)| !said.is_some_and(has)).map(|(pod, _)| *pod).collect()
+        self.said.iter().filter(|(_, said)| !said.is_some_and(has)).map(|(pod, _)| *pod).collect()
     }
 }
 
@@ -341,7 +357,8 @@ pub fn due(
     let ours = own.is_of(signer);
     if ours {
         let certificate = own.is_old(now_s) || own.names != *wanted;
-        let read = readers.all(|said| said.certificate.as_deref() == Some(own.print.as_str()));
+        let waited = !readers.unasked || now_s >= own.not_before_s.saturating_add(UNASKED_S.min(own.life_s() / 3));
+        let read = waited && readers.all(|said| said.certificate.as_deref() == Some(own.print.as_str()));
         return Due { certificate, forget: !certificate && authorities.len() > 1 && read, authority: false };
     }
     let known = readers.all(|said| said.authorities.contains(&signer.print));
@@ -399,7 +416,7 @@ pub fn required_hosts(observed: &Observed) -> Vec<String> {
         Role::Gateway => spec.gateways.replicas,
         Role::Target => spec.targets.replicas,
     };
-    let mut hosts = vec![names.service_host(&names.service()), names.service_host(&names.primary())];
+    let mut hosts: Vec<_> = services(&names, spec).iter().map(|service| names.service_host(service)).collect();
     for role in Role::ALL {
         hosts.extend((0..replicas(role)).map(|n| names.host(role, &names.pod(role, n))));
     }
@@ -428,7 +445,7 @@ pub fn verdict(observed: &Observed) -> (bool, &'static str, String) {
     if left_s < (own.life_s() / 4).min(SOON_MAX_S) {
         return (false, "ExpiringSoon", format!("the certificate ends at {until} and was not renewed"));
     }
-    let readers = Readers::of(&observed.pods, &observed.reports);
+    let readers = Readers::of(&observed.pods, &observed.reports, &observed.cluster.spec);
     let authorities = observed.tls.server.as_ref().map(|server| prints(&server.ca)).unwrap_or_default();
     let behind = readers.behind(&own.print, &authorities);
     let behind = if behind.is_empty() { String::new() } else { format!("; not read yet by {}", behind.join(", ")) };

@@ -1,6 +1,8 @@
 //! Certificates and the member secret: what is made, what is renewed when, and what is refused.
 #![allow(clippy::unwrap_used)]
 
+#[path = "tls/access.rs"]
+mod access;
 mod common;
 
 use std::collections::BTreeMap;
@@ -41,7 +43,7 @@ impl Kept {
         let observed = &mut self.0.observed;
         let names = observed.names();
         let found = content::own(&names, &observed.live);
-        let readers = Readers::of(&observed.pods, &observed.reports);
+        let readers = Readers::of(&observed.pods, &observed.reports, &observed.cluster.spec);
         observed.tls =
             renewed(found, &names, &observed.cluster, observed.now, observed.defaults.lifetimes, &readers).unwrap();
         if let Some(live) = observed.live.get(&(Kind::Secret, "demo-secret".to_owned())) {
@@ -266,11 +268,11 @@ fn an_address_is_one_name_however_it_is_spelt() {
 
 #[test]
 fn names_are_within_their_limits_in_the_longest_cluster() {
-    let mut world = World::new(json!({}));
+    let mut world = World::new(json!({"accessGateways": {"replicas": 1}}));
     world.observed.cluster.metadata.name = Some("n".repeat(40));
     world.observed.cluster.metadata.namespace = Some("s".repeat(63));
     let signer = authority(&world.names(), world.observed.now, DAY).unwrap();
-    let wanted = wanted_names(&world.names(), &world.observed.cluster.spec.tls);
+    let wanted = wanted_names(&world.names(), &world.observed.cluster.spec);
     let own = certificate(&signer, &wanted, world.observed.now, DAY).unwrap();
     assert!(wanted.iter().all(|name| name.len() <= 253 && name.split('.').all(|label| label.len() <= 63)));
     let server = Server { own, ca: signer.certs };
@@ -399,7 +401,7 @@ fn mine(world: &World) -> Pair {
 }
 
 fn good(world: &World, days: i64) -> TlsFacts {
-    let names = wanted_names(&world.names(), &world.observed.cluster.spec.tls);
+    let names = wanted_names(&world.names(), &world.observed.cluster.spec);
     signed(world, &mine(world), &names.iter().map(String::as_str).collect::<Vec<_>>(), days)
 }
 
@@ -457,7 +459,7 @@ fn time_runs_out_for_a_users_certificate() {
     // A quarter of ten years is not soon.
     world.observed.now = "2026-01-01T00:00:00Z".parse().unwrap();
     let ca = authority(&world.names(), world.observed.now, 4000 * DAY).unwrap();
-    let names = wanted_names(&world.names(), &world.observed.cluster.spec.tls);
+    let names = wanted_names(&world.names(), &world.observed.cluster.spec);
     world.observed.tls = signed(&world, &ca, &names.iter().map(String::as_str).collect::<Vec<_>>(), 3650);
     assert_eq!(world.after(3600 * DAY).pass().condition("CertificatesValid").1, "Valid");
     assert_eq!(world.after(25 * DAY).pass().condition("CertificatesValid").1, "ExpiringSoon");

@@ -5,6 +5,11 @@
 //! clients, members and the node's own calls; every side that dials verifies chain and name, and between members both
 //! sides verify. While authorities are rotated the file of them holds the old one and the new one.
 //!
+//! *Addresses.* A node that comes and goes may have no name, only an address that nobody knew when certificates were
+//! made. It shows the certificate that all nodes of its cluster share. Who dials an address takes one that is for that
+//! address, or one that would do for itself as well: whoever has the key of such a one could pass for the dialling node
+//! anyway, so nobody gains anything. Who has a name is verified by it.
+//!
 //! *Guarantees.* What does not read, does not fit together, or would not be accepted by others, changes nothing as long as
 //! there is a set that others accept: it goes on counting. A node whose own certificate nobody would accept says so as the
 //! reason why it is not ready.
@@ -224,7 +229,7 @@ impl fmt::Debug for Tls {
 
 impl Tls {
     /// Reads the files once. What is wrong with them is in [`Tls::now`]: a node without a certificate stays up, so that
-    /// it can be asked what it waits for. `host`: the name under which others dial this node.
+    /// it can be asked what it waits for. `host`: the name that this node's certificate must hold.
     #[must_use]
     pub fn new(files: Files, host: &str) -> Self {
         let (set, now) = watch::channel(Now::default());
@@ -249,6 +254,11 @@ impl Tls {
     /// A handshake failed: perhaps the files changed.
     pub fn doubt(&self) {
         self.doubt.notify_one();
+    }
+
+    /// The name of this node, if it has one: an address is none.
+    fn name(&self) -> Option<ServerName<'_>> {
+        ServerName::try_from(&*self.host).ok().filter(|own| matches!(own, ServerName::DnsName(_)))
     }
 
     fn material(&self) -> Option<Arc<Material>> {

@@ -245,6 +245,10 @@ fn env(valid: &Valid, observed: &Observed, shape: &Shape<'_>) -> Vec<EnvVar> {
     if valid.tls_secret.is_some() {
         let files = [("CERT", CERT_KEY), ("KEY", KEY_KEY), ("CA", CA_KEY)];
         env.extend(files.map(|(what, key)| plain(&format!("AIS_TLS_{what}_FILE"), format!("{TLS_DIR}/{key}"))));
+        if shape.access {
+            // No certificate holds their addresses: what clients verify is the name of their Service.
+            env.push(plain("AIS_TLS_NAME", names.service_host(&names.access())));
+        }
     }
     env.extend(shape.placement.env.iter().cloned());
     env

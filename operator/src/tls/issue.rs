@@ -76,7 +76,7 @@ pub fn renewed(
     if cluster.spec.tls.mode != TlsMode::SelfManaged || idle {
         return Ok(found);
     }
-    let wanted = wanted_names(names, &cluster.spec.tls);
+    let wanted = wanted_names(names, &cluster.spec);
     let TlsFacts { authority, server, mut issued, missing, published } = found;
     // What does not read is made anew, as what is not there.
     let mut authority = authority.unwrap_or_default();

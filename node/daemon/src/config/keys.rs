@@ -69,6 +69,11 @@ pub const KEYS: &[Key] = &[
         None,
         "File with the authorities whose certificates are accepted, PEM; several while they are rotated",
     ),
+    key(
+        "tls_name",
+        None,
+        "Name that this node's certificate holds, for a node that others dial by an address (default: advertise_host)",
+    ),
     switch("insecure", "Run without a secret: whoever reaches the ports is trusted"),
     switch("standalone", "This gateway may found a cluster alone"),
     secret("authn_secret_key", "Key of clients' tokens (HS256)"),

@@ -182,11 +182,15 @@ fn secrets(reader: &mut Reader, insecure: bool) -> Option<ais_meta::auth::Secret
 }
 
 /// All three files or none. What stands in them is looked at by [`Tls`], which lives with files that are not good yet.
-fn tls(reader: &mut Reader, host: Option<&str>) -> Option<Tls> {
+fn tls(reader: &mut Reader, advertised: Option<&str>) -> Option<Tls> {
     const KEYS: [&str; 3] = ["tls_cert_file", "tls_key_file", "tls_ca_file"];
     let given = KEYS.map(|key| reader.text(key).map(PathBuf::from));
+    let name = reader.optional("tls_name", host);
     if let [Some(cert), Some(key), Some(ca)] = given {
-        return Some(Tls::new(Files { cert, key, ca }, host?));
+        return Some(Tls::new(Files { cert, key, ca }, name.as_deref().or(advertised)?));
+    }
+    if name.is_some() {
+        reader.complain("tls_name", "is for nodes with TLS; leave it out, or give the three files");
     }
     if given.iter().any(Option::is_some) {
         for (key, _) in KEYS.iter().zip(&given).filter(|(_, path)| path.is_none()) {

@@ -190,6 +190,12 @@ fn tls_needs_all_three_files_and_lives_with_bad_ones() {
     assert_eq!(config.scheme(), crate::tls::Scheme::Https);
     assert!(config.effective().contains("/nonexistent/c cannot be read"), "{}", config.effective());
     assert_eq!(with(&LEAST, &[]).unwrap().scheme(), crate::tls::Scheme::Http);
+    // Where others know an address, the certificate is looked at for another name.
+    let named = [&all[..], &["--advertise-host=10.0.0.7", "--tls-name=access.example"]].concat();
+    assert_eq!(least(&named).unwrap().advertise_host, "10.0.0.7");
+    let problems = least(&["--tls-name=access.example"]).unwrap_err().to_string();
+    assert!(problems.contains("tls_name (flag): is for nodes with TLS"), "{problems}");
+    assert!(least(&[&all[..], &["--tls-name=http://a"]].concat()).is_err());
 }
 
 #[test]

@@ -166,7 +166,8 @@ impl Tls {
         Ok(Wire::Tls(Box::new(TlsStream::Server(stream))))
     }
 
-    /// Shakes hands with a member that is known by any of `hosts`. Bounded by the caller.
+    /// Shakes hands with a member that is known by any of `hosts`; by addresses only, if it has no name. Bounded by the
+    /// caller.
     ///
     /// # Errors
     /// Why there is no connection.

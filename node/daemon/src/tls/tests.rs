@@ -195,6 +195,34 @@ async fn members_verify_each_other_and_a_name_of_the_peer() {
     assert!(accepted.err().unwrap().to_string().contains("sent no certificates"));
 }
 
+/// Pods of a Deployment have no names: they show the certificate that they share with those who dial them.
+#[tokio::test]
+async fn who_is_known_by_an_address_shows_the_certificate_of_all() {
+    let ca = authority("one");
+    let dirs: Vec<Dir> = (0..4).map(|_| Dir::new()).collect();
+    let shared = ca.leaf("*.nodes.test", -HOUR, HOUR);
+    let g1 = Tls::new(dirs[0].write(&shared, &ca.pem), "g1.nodes.test");
+    let access = Tls::new(dirs[1].write(&shared, &ca.pem), "access.nodes.test");
+    assert_eq!((g1.now().problem, access.now().problem), (None, None));
+    for address in ["10.0.0.9", "fd00::9"] {
+        assert_eq!(meet(&g1, &[address], &access).await, (Ok(()), Ok(())));
+        assert_eq!(meet(&g1, &[address, "10.0.0.10"], &access).await, (Ok(()), Ok(())));
+    }
+    // Who has a name is verified by it, whatever else it is known by.
+    for hosts in [&["elsewhere"][..], &["10.0.0.9", "elsewhere"]] {
+        assert!(meet(&g1, hosts, &access).await.0.unwrap_err().contains("not valid for name"), "{hosts:?}");
+    }
+    // Another's certificate of the same authority does not stand for an address.
+    let other = Tls::new(dirs[2].write(&ca.leaf("other", -HOUR, HOUR), &ca.pem), "other");
+    assert!(meet(&g1, &["10.0.0.9"], &other).await.0.unwrap_err().contains("not valid for name"));
+    // Nor one that is for the address of who dials.
+    let bare = ca.leaf("10.0.0.8", -HOUR, HOUR);
+    let bare = Tls::new(dirs[3].write(&bare, &ca.pem), "10.0.0.8");
+    assert_eq!(bare.now().problem, None);
+    assert!(meet(&bare, &["10.0.0.9"], &bare).await.0.unwrap_err().contains("not valid for name"));
+    assert_eq!(meet(&bare, &["10.0.0.8"], &bare).await, (Ok(()), Ok(())));
+}
+
 #[tokio::test]
 async fn who_speaks_plain_http_is_told_so() {
     let (dir, ca) = (Dir::new(), authority("one"));

@@ -62,7 +62,9 @@ impl ServerCertVerifier for Current {
         self.judge(end, between, now)?;
         let parsed = ParsedCertificate::try_from(end)?;
         let names = self.names.as_deref().unwrap_or(std::slice::from_ref(name));
-        let fits = names.iter().any(|name| rustls::client::verify_server_name(&parsed, name).is_ok());
+        let holds = |name: &ServerName<'_>| rustls::client::verify_server_name(&parsed, name).is_ok();
+        let by_address = names.iter().all(|name| matches!(name, ServerName::IpAddress(_)));
+        let fits = names.iter().any(holds) || (by_address && self.tls.name().is_some_and(|own| holds(&own)));
         if !fits {
             // For its text, which tells what the certificate holds.
             rustls::client::verify_server_name(&parsed, name)?;
