@@ -5,11 +5,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use ais_tests::cmd::Cmd;
 use ais_tests::drill::{self, Drill};
 use ais_tests::http::{self, Call, Failure};
-use ais_tests::processes::pki::{Authority, Leaf, in_days};
+use ais_tests::processes::pki::{Authority, Leaf, in_days, temporary_dir};
 use ais_tests::product::{self, Ask, CONTAINER, NAME, OPERATOR_NAMESPACE, PORT_PUBLIC, PodDrills, Product, RELEASE};
 use ais_tests::product::{condition, reason};
+use ais_tests::sdk::Sdk;
 use ais_tests::wait::Wait;
 use ais_tests::{client, history};
 use anyhow::{Context, Result, bail, ensure};
@@ -24,6 +26,7 @@ const READ: Duration = Duration::from_secs(150);
 /// No planned change keeps a client waiting for longer, on a busy machine either.
 const PATIENCE: Duration = Duration::from_secs(10);
 const CALL: Duration = Duration::from_secs(10);
+const SCRIPT: Duration = Duration::from_secs(60);
 /// For clients that only show that they can write.
 const WHILE: Duration = Duration::from_secs(3);
 /// Before and after what is tried.
@@ -45,7 +48,8 @@ fn ip_of(address: &str) -> &str {
     address.rsplit_once('@').map_or(address, |(_, rest)| rest)
 }
 
-/// Members, clients, operator and kubelets all by https; the primary is lost and moved, the member secret replaced.
+/// Members, clients, operator and kubelets all by https; access gateways come and go, the primary is lost and moved, the
+/// member secret replaced.
 pub(crate) fn self_managed(bed: &mut Bed) -> Result<String> {
     let mut side = Side::make(bed, "tls", self_managed_spec())?;
     verified(&side.product)?;
@@ -55,13 +59,77 @@ pub(crate) fn self_managed(bed: &mut Bed) -> Result<String> {
     ensure!(endpoint == format!("https://{NAME}.tls.svc.cluster.local:{PORT_PUBLIC}"), "status.endpoint is {endpoint}");
     ensure!(reason(&resource, "CertificatesValid") == "Valid", "{:?}", condition(&resource, "CertificatesValid"));
 
+    side.clients()?;
+    let served = access(bed, &side.product)?;
+    let unhurt = side.judge_within(1, PATIENCE)?;
+
     let pool = side.clients()?;
     let killed = drill::run(&mut PodDrills::new(&side.product, Some(&bed.testbed)), Drill::Kill9, Some(&pool))?;
     let moved = moves(bed, &side.product, &pool)?;
     member_secret(&side.product)?;
     let told = side.judge(WRITES)?;
     side.down()?;
-    Ok(format!("next write after a kill {:.0?}, after a failback {moved:.0?}; {told}", killed.took))
+    let moves = format!("next write after a kill {:.0?}, after a failback {moved:.0?}", killed.took);
+    Ok(format!("access gateways: {served}; {unhurt}; {moves}; {told}"))
+}
+
+/// Their pods have no names: a certificate that names their Service is read by every node, and no pod restarts; when they
+/// go, so does the name. Clients write all the time.
+fn access(bed: &Bed, product: &Product) -> Result<String> {
+    let before = lives(product)?;
+    let (first, _) = shown(product, "the first certificate", |_, _| true)?;
+    product.patch(&json!({"spec": {"accessGateways": {"replicas": 1}}}))?;
+    let (named, _) = shown(product, "a certificate with their Service", |now, _| now != first)?;
+    let joined =
+        |it: &Value| it["status"]["accessGateways"]["joined"] == 1 && it["status"]["accessGateways"]["ready"] == 1;
+    product.wait_resource("one access gateway in the map", LONG, joined).with_context(|| product.diagnosis())?;
+    let told = by_the_service(bed, product)?;
+    product.patch(&json!({"spec": {"accessGateways": null}}))?;
+    shown(product, "a certificate without it", |now, _| now != named)?;
+    for object in ["deployment", "service"] {
+        product.kubectl.wait_gone(&format!("{object}/{NAME}-access"), LONG)?;
+    }
+    ensure!(lives(product)? == before, "pods restarted: {before:?}, then {:?}", lives(product)?);
+    Ok(told)
+}
+
+/// AIStore's own SDK by the Service's name, with the authorities that are published; whoever does not verify that name,
+/// or speaks plain, gets nowhere.
+fn by_the_service(bed: &Bed, product: &Product) -> Result<String> {
+    let service = product.kubectl.get(&format!("service/{NAME}-access"))?;
+    let ip = service["spec"]["clusterIP"].as_str().context("no address of a Service")?;
+    let host = format!("{NAME}-access.{}.svc.cluster.local", product.namespace);
+    let told = health(&format!("https://{host}@{ip}:{PORT_PUBLIC}"))?;
+    ensure!(told.is_success(), "{host}: {} {}", told.status, told.text());
+    let plain = health(&format!("{ip}:{PORT_PUBLIC}"))?;
+    ensure!(plain.status == 400 && plain.text().contains("https://"), "plain: {} {}", plain.status, plain.text());
+    // An address is in no certificate, the one that the cluster map shows neither.
+    let by_address = health(&format!("https://{ip}:{PORT_PUBLIC}"));
+    ensure!(matches!(by_address, Err(Failure::NotSent(_))), "by its address: {by_address:?}");
+    // Nodes know nothing else of it: they take the certificate that all share.
+    let selector = format!("aiscluster.dev/cluster={NAME},app.kubernetes.io/component=access");
+    let pods = product.kubectl.list("pods", Some(&selector))?;
+    let pod = pods.first().and_then(|pod| pod["metadata"]["name"].as_str()).context("no access gateway")?;
+    let headers = [("Ais-Node-Id", pod)];
+    let call = Call { method: "GET", target: "/v1/reverse/daemon?what=smap", headers: &headers, ..Call::default() };
+    let relayed = http::call(&product.addresses(&format!("{NAME}-gateway-0"))?.0, call, CALL)?;
+    ensure!(relayed.is_success(), "{pod} by a gateway: {} {}", relayed.status, relayed.text());
+
+    let (sdk, dir) = (Sdk::ensure()?, temporary_dir()?);
+    let ca = dir.path().join("ca.crt");
+    std::fs::write(&ca, product.trust()?)?;
+    let resolved = sdk.with_resolver(&product::resolver(&bed.testbed)?).with_authorities(&ca);
+    let args = ["access".to_owned(), format!("https://{host}:{PORT_PUBLIC}")];
+    let told = resolved.run("metadata.py", &args, SCRIPT)?;
+    let told: Value = serde_json::from_str(&told).context("the script's last word")?;
+    ensure!(told["gateways"] == product.gateways + 1, "the SDK saw {told}");
+    // The SDK itself would try again for a minute.
+    let ask = "import requests, sys; requests.get(sys.argv[1])";
+    let unknown =
+        Cmd::new(sdk.python()).args(["-c", ask, &format!("https://{ip}:{PORT_PUBLIC}/v1/health")]).timeout(SCRIPT);
+    let refused = unknown.run().err().map(|e| format!("{e:#}")).unwrap_or_default();
+    ensure!(refused.contains("CERTIFICATE_VERIFY_FAILED"), "without the authority: {refused}");
+    Ok(told.to_string())
 }
 
 /// Who does not know the authority gets nowhere, who does not speak TLS is told, and a name is looked at.
