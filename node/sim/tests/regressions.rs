@@ -48,6 +48,10 @@ const FOUND: &[(&str, &str)] = &[
         "L1, a false alarm: a snapshot left no voter that may lead, and whoever stands without a seat waits for that",
     ),
     (
+        "asks-who-waits-itself",
+        "L2: after a restart of everything a joiner that met the new primary asked one that was waiting itself, and waited",
+    ),
+    (
         "told-before-it-was-connected",
         "I3: a restored disk was told what it forgot before the link to it was up, and never again",
     ),

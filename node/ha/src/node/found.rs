@@ -84,6 +84,10 @@ impl Node {
             self.reopen();
         }
         let node = from.id.node.clone();
+        if hello.leading {
+            // Of all that could be asked most may be waiting themselves, as after a restart of everything.
+            self.join.told = Some(node.clone());
+        }
         if self.hellos.len() >= PEERS_MAX && !self.hellos.contains_key(&node) {
             return;
         }
