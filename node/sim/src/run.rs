@@ -139,13 +139,22 @@ impl World {
         };
         let able: Vec<usize> = (0..self.plan.gateways).filter(may).collect();
         let Some(to) = self.rng.pick(&able) else { return Ok(()) };
-        let via = self.rng.index(self.plan.gateways);
+        let mut via = self.rng.index(self.plan.gateways);
+        let mut run = self.hosts[via].run();
         let until = self.now + PREFER;
         let mut nonce = self.transfer(via, to);
         let mut told = Vec::new();
         while self.now < until {
             self.run_until(self.now + ms(20))?;
-            let Some((_, result)) = self.transfers.iter().find(|(n, _)| *n == nonce).cloned() else { continue };
+            let Some((_, result)) = self.transfers.iter().find(|(n, _)| *n == nonce).cloned() else {
+                if self.hosts[via].run() != run {
+                    // A gateway that was ordered to end took the question with it.
+                    via = to;
+                    run = self.hosts[via].run();
+                    nonce = self.transfer(via, to);
+                }
+                continue;
+            };
             match result {
                 Transferred::Done { .. } if self.leads(to) => {
                     self.counts.saw(Seen::Preferred);
