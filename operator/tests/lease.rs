@@ -39,6 +39,10 @@ enum Mood {
     RefusesRenewals,
     /// Something was written between the reading and the writing of who gives the lease up, the first time.
     Conflicts,
+    /// Another instance took the lease between the reading and the writing of who gives it up.
+    Taken,
+    /// The second call about a lease that nobody holds fails.
+    Stumbles,
 }
 
 /// An API server of which nothing but one lease answers.
@@ -47,7 +51,7 @@ struct Api {
     lease: Mutex<Option<Value>>,
     /// Renewals of the lease since it is held.
     renewals: watch::Sender<Option<u32>>,
-    /// Renewals, or releases, that were refused.
+    /// Calls that the mood is about.
     refused: watch::Sender<u32>,
 }
 
@@ -79,6 +83,25 @@ impl Api {
         conflicts
     }
 
+    /// Whoever says which version it has read is refused.
+    fn taken(&self, body: &[u8]) -> bool {
+        let sent: Value = serde_json::from_slice(body).unwrap_or_default();
+        let frees =
+            ["holderIdentity", "renewTime", "leaseTransitions"].iter().all(|field| sent["spec"][field].is_null());
+        if !frees || self.holder().is_none() || *self.refused.borrow() > 0 {
+            return false;
+        }
+        self.refused.send_modify(|count| *count += 1);
+        merge(self.lease.lock().unwrap().as_mut().unwrap(), &json!({"spec": {"holderIdentity": "two"}}));
+        !sent["metadata"]["resourceVersion"].is_null()
+    }
+
+    fn stumbles(&self) -> bool {
+        let free = self.lease.lock().unwrap().is_some() && self.holder().is_none();
+        self.refused.send_modify(|count| *count += u32::from(free));
+        free && *self.refused.borrow() == 2
+    }
+
     fn renews(&self, body: &[u8]) -> bool {
         let sent: Value = serde_json::from_slice(body).unwrap_or_default();
         let renews = self.renewals.borrow().is_some() && !sent["spec"]["renewTime"].is_null();
@@ -88,8 +111,9 @@ impl Api {
 
     fn take(&self, method: &Method, body: &[u8]) -> Option<Value> {
         let mut lease = self.lease.lock().unwrap();
-        let sent = serde_json::from_slice(body).unwrap_or_default();
+        let mut sent: Value = serde_json::from_slice(body).unwrap_or_default();
         if *method == Method::POST {
+            sent["metadata"]["resourceVersion"] = json!("1");
             *lease = Some(sent);
         } else if *method == Method::PATCH {
             let lease = lease.as_mut()?;
@@ -112,6 +136,8 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
         Mood::Hangs if held => std::future::pending().await,
         Mood::HangsOnWrites if held && writes => std::future::pending().await,
         Mood::Conflicts if writes && api.conflicts(&body) => status(StatusCode::CONFLICT),
+        Mood::Taken if writes && api.taken(&body) => status(StatusCode::CONFLICT),
+        Mood::Stumbles if api.stumbles() => status(StatusCode::SERVICE_UNAVAILABLE),
         Mood::RefusesRenewals if api.renews(&body) => status(StatusCode::SERVICE_UNAVAILABLE),
         Mood::Refuses if held => status(StatusCode::SERVICE_UNAVAILABLE),
         _ => api.take(&parts.method, &body).map_or_else(|| status(StatusCode::NOT_FOUND), |v| Json(v).into_response()),
@@ -199,6 +225,16 @@ async fn a_lease_that_another_holds_stays_its() {
     assert_eq!(api.holder().as_deref(), Some("two"));
 }
 
+#[tokio::test]
+async fn a_lease_that_another_takes_meanwhile_stays_its() {
+    let (api, url) = Api::start(Mood::Taken).await;
+    let client = client(kube::Config::new(url.parse().unwrap()), &Terms::default()).unwrap();
+    let mut lease = Lease::compete(client, "default", "aiscluster-operator", "one").await.unwrap();
+    timeout(BOUND, lease.acquired()).await.unwrap().unwrap();
+    lease.release().await;
+    assert_eq!((*api.refused.borrow(), api.holder().as_deref()), (1, Some("two")));
+}
+
 /// Found by reading, when a case on Kubernetes had failed: a renewal under way made the release a conflict.
 #[tokio::test]
 async fn a_lease_that_was_renewed_while_it_was_given_up_is_free_at_the_end_all_the_same() {
@@ -210,20 +246,38 @@ async fn a_lease_that_was_renewed_while_it_was_given_up_is_free_at_the_end_all_t
     assert_eq!((*api.refused.borrow(), api.holder()), (1, None));
 }
 
-/// Found likewise: whoever waited slept until the end of a lease that had been given up long before.
-#[tokio::test]
-async fn a_lease_that_was_given_up_is_taken_before_it_would_have_ended() {
-    let (api, url) = Api::start(Mood::Well).await;
+/// A lease of which another instance gives up an hour, in its way, is taken at once.
+async fn taken_when_given_up(mood: Mood, freed: Value) {
+    let (api, url) = Api::start(mood).await;
     let now = jiff::Timestamp::now();
     let held = json!({"holderIdentity": "two", "acquireTime": format!("{now:.6}"), "renewTime": format!("{now:.6}"),
         "leaseDurationSeconds": 3600, "leaseTransitions": 1});
     *api.lease.lock().unwrap() = Some(json!({"metadata": {"name": "aiscluster-operator"}, "spec": held}));
     let client = client(kube::Config::new(url.parse().unwrap()), &Terms::default()).unwrap();
     let mut lease = Lease::compete(client, "default", "aiscluster-operator", "one").await.unwrap();
-    let free = json!({"spec": {"holderIdentity": null, "acquireTime": null, "renewTime": null,
-        "leaseDurationSeconds": null}});
     assert!(timeout(Duration::from_secs(1), lease.acquired()).await.is_err(), "another holds it");
-    merge(api.lease.lock().unwrap().as_mut().unwrap(), &free);
+    merge(api.lease.lock().unwrap().as_mut().unwrap(), &json!({"spec": freed}));
     timeout(BOUND, lease.acquired()).await.unwrap().unwrap();
     assert_eq!(api.holder().as_deref(), Some("one"));
+}
+
+fn freed() -> Value {
+    json!({"holderIdentity": null, "acquireTime": null, "renewTime": null, "leaseDurationSeconds": null})
+}
+
+/// Found likewise: whoever waited slept until the end of a lease that had been given up long before.
+#[tokio::test]
+async fn a_lease_that_was_given_up_is_taken_before_it_would_have_ended() {
+    taken_when_given_up(Mood::Well, freed()).await;
+}
+
+/// Kubernetes' own programs give up a lease by naming nobody, for a second.
+#[tokio::test]
+async fn a_lease_that_names_nobody_is_taken_before_it_would_have_ended() {
+    taken_when_given_up(Mood::Well, json!({"holderIdentity": "", "leaseDurationSeconds": 1})).await;
+}
+
+#[tokio::test]
+async fn a_lease_is_taken_although_the_first_call_for_it_failed() {
+    taken_when_given_up(Mood::Stumbles, freed()).await;
 }

@@ -98,6 +98,16 @@ fn members_are_those_that_were_applied() {
     assert_eq!(world.step().plan.primary.transfer.unwrap().to, "demo-gateway-1");
 }
 
+/// Its templates are not written: no pod is of an older one than there is.
+#[test]
+fn pods_are_as_new_as_what_was_applied() {
+    let mut world = World::settled(json!({}));
+    world.set_spec(misspelt());
+    world.set_spec(json!({"targets": {"template": {"annotations": {"version": "2"}}}}));
+    let status = look(&mut world).status;
+    assert_eq!((status.gateways.updated, status.targets.updated), (3, 2));
+}
+
 /// A move that was under way is judged, also when the spec was broken meanwhile.
 #[test]
 fn a_move_under_way_ends() {

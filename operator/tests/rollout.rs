@@ -6,9 +6,10 @@ mod common;
 mod sim;
 
 use ais_operator::apply::Write;
+use ais_operator::facts::Kind;
 use ais_operator::names::Role;
 use ais_operator::plan::rollout::State;
-use common::{Pass, round_trip};
+use common::{Pass, World, round_trip};
 use proptest::prelude::*;
 use serde_json::json;
 use sim::{G0, Phase, Sim};
@@ -99,6 +100,7 @@ fn nothing_is_complete_of_a_template_that_its_controller_has_not_seen() {
         let newest = std::mem::take(&mut sim.world.observed.sets.get_mut(&Role::Target).unwrap().revision);
         let unseen = sim.world.step();
         is(&unseen, "RolloutPending", "Unknown", "Applying");
+        is(&unseen, "Progressing", "True", "Applying");
         assert!(state(&unseen) == "Pending" && unseen.events().is_empty(), "{:?}", unseen.events());
         sim.world.observed.sets.get_mut(&Role::Target).unwrap().revision = newest;
         let seen = sim.step();
@@ -133,6 +135,7 @@ fn what_was_judged_of_another_template_is_not_told_of_the_newest() {
         let paused = sim.world.pass();
         sim.world.observed.cluster.status = Some(round_trip(&paused.status));
         is(&paused, "RolloutPending", "True", "Paused");
+        assert_eq!(paused.message("RolloutPending"), "spec.paused is set; a new template is not written");
         assert_eq!(paused.status.rollout.clone().unwrap().state, "Pending");
         assert!(paused.plan.requeue.as_secs() > 5, "nothing to look for every second");
     }
@@ -152,6 +155,53 @@ fn what_was_judged_of_another_template_is_not_told_of_the_newest() {
     assert!(sim.is_done());
     let last = ["RolloutStarted", "RolloutPaused", "RolloutResumed", "RolloutCompleted"];
     assert_eq!(sim.told()[2..], last);
+}
+
+/// A set's controller may find another revision by itself, of a template that nobody changed.
+#[test]
+fn a_revision_that_nobody_asked_for_is_pending_while_paused() {
+    let mut sim = Sim::new(json!({"paused": false}), G0);
+    sim.change("2");
+    sim.run(40);
+    sim.world.set_spec(json!({"paused": true}));
+    sim.world.observed.sets.get_mut(&Role::Target).unwrap().revision = "another".into();
+    let paused = sim.world.pass();
+    is(&paused, "RolloutPending", "True", "Paused");
+    assert_eq!(paused.status.rollout.clone().unwrap().state, "Pending");
+}
+
+#[test]
+fn what_is_stuck_stays_so_while_nothing_new_can_be_said() {
+    let mut sim = Sim::new(json!({}), G0);
+    sim.bad.insert(String::new());
+    sim.change("broken");
+    sim.bad = Role::ALL.map(|r| sim.revision(r)).into();
+    is(&sim.run(40), "RolloutPending", "True", "RolloutStuck");
+    let told = sim.told().len();
+    let seen = sim.world.observed.sets.clone();
+    sim.world.observed.sets.get_mut(&Role::Target).unwrap().revision.clear();
+    let unseen = sim.world.step();
+    is(&unseen, "RolloutPending", "True", "RolloutStuck");
+    assert_eq!(unseen.status.rollout.clone().unwrap().state, "Stuck");
+    assert!(unseen.plan.requeue.as_secs() <= 1, "{:?}", unseen.plan.requeue);
+    sim.world.observed.sets = seen;
+    is(&sim.step(), "RolloutPending", "True", "RolloutStuck");
+    assert!(unseen.events().is_empty() && sim.told().len() == told);
+}
+
+#[test]
+fn without_pods_none_is_to_be_replaced() {
+    is(&World::new(json!({})).pass(), "RolloutPending", "False", "UpToDate");
+}
+
+#[test]
+fn pods_whose_set_is_gone_are_of_a_template_that_is_to_be_written() {
+    let mut world = World::settled(json!({}));
+    world.observed.live.remove(&(Kind::StatefulSet, "demo-target".to_owned()));
+    world.observed.sets.remove(&Role::Target);
+    let pass = world.pass();
+    is(&pass, "RolloutPending", "True", "Applying");
+    assert_eq!((pass.status.targets.updated, pass.status.gateways.updated), (0, 3));
 }
 
 /// Regression: until the template was written pods were taken for new ones, and the primary moved to one that was about

@@ -248,6 +248,13 @@ fn access_gateways_come_after_the_founding_and_are_counted_apart() {
     world.observed.live.get_mut(&key).unwrap()["metadata"]["generation"] = json!(1);
     world.set_spec(json!({"image": "localhost/aiscluster:next"}));
     assert_eq!(updated(&world), 0);
+    let mut world = World::settled(json!({"accessGateways": {"daemonSet": true}}));
+    world.observed.live.get_mut(&(Kind::DaemonSet, "demo-access".to_owned())).unwrap()["status"] = json!({
+        "observedGeneration": 1, "desiredNumberScheduled": 2, "numberReady": 2, "updatedNumberScheduled": 2,
+    });
+    assert_eq!(updated(&world), 2);
+    world.set_spec(json!({"image": "localhost/aiscluster:next"}));
+    assert_eq!(updated(&world), 0);
 }
 
 #[test]
