@@ -397,7 +397,8 @@ impl Node {
     }
 
     pub(super) fn advance_raise(&mut self) {
-        let wins = self.would_win_again();
+        // First what is cheap: this is looked at with every event.
+        let wins = matches!(&self.role, Role::Leading(lead) if lead.raises) && self.would_win_again();
         let Some(lead) = self.lead().filter(|l| l.raises) else {
             return;
         };
